@@ -1,0 +1,171 @@
+//! What the arguments after the key mean:
+//! `limit window [limit window ...] [COST units] [STRICT]`.
+
+use crate::duration;
+use crate::error::{self, Error};
+
+/// Largest limit and largest cost: the integers that every client language holds exactly.
+pub const MAX_UNITS: u64 = (1 << 53) - 1;
+
+/// Most tiers of one call.
+pub const MAX_TIERS: usize = 8;
+
+/// At most `limit` units in any interval of length `window`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tier {
+    /// Units, from 0 to [`MAX_UNITS`].
+    pub limit: u64,
+    /// Milliseconds, from [`duration::MIN_MS`] to [`duration::MAX_MS`].
+    pub window: u64,
+}
+
+/// What one call asks: may a hit of this cost happen under all of these tiers?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Call {
+    tiers: [Tier; MAX_TIERS],
+    count: usize,
+    /// Units, from 1 to [`MAX_UNITS`].
+    pub cost: u64,
+    /// A refused hit is stored as well.
+    pub strict: bool,
+}
+
+impl Call {
+    pub fn new(first: Tier, cost: u64) -> Self {
+        let mut call = Self { cost, ..Self::default() };
+        let _ = call.push(first);
+        call
+    }
+
+    fn push(&mut self, tier: Tier) -> Result<(), Error> {
+        let free = self.tiers.get_mut(self.count);
+        *free.ok_or(error::TOO_MANY_TIERS)? = tier;
+        self.count = self.count.saturating_add(1);
+        Ok(())
+    }
+
+    /// In the order in which they were named; at least one.
+    pub fn tiers(&self) -> &[Tier] {
+        self.tiers.get(..self.count).unwrap_or_default()
+    }
+
+    /// Milliseconds that the log must be kept for this call.
+    pub fn longest_window(&self) -> u64 {
+        let windows = self.tiers().iter().map(|tier| tier.window);
+        windows.max().unwrap_or_default()
+    }
+
+    pub fn largest_limit(&self) -> u64 {
+        let limits = self.tiers().iter().map(|tier| tier.limit);
+        limits.max().unwrap_or_default()
+    }
+}
+
+/// Whether the command knows the option `STRICT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strict {
+    Known,
+    Unknown,
+}
+
+/// Reads everything after the key. After the first pair, an argument that starts with a digit begins another tier;
+/// anything else is an option, in any case, at most once.
+pub fn parse<'a>(mut args: impl Iterator<Item = &'a [u8]>, strict: Strict) -> Result<Call, Error> {
+    let mut call = Call::new(tier(args.next(), args.next())?, 1);
+    let mut cost_given = false;
+    while let Some(arg) = args.next() {
+        if arg.first().is_some_and(u8::is_ascii_digit) {
+            call.push(tier(Some(arg), args.next())?)?;
+        } else if arg.eq_ignore_ascii_case(b"COST") && !cost_given {
+            call.cost = units(args.next().ok_or(error::SYNTAX)?).filter(|&cost| cost > 0).ok_or(error::COST)?;
+            cost_given = true;
+        } else if arg.eq_ignore_ascii_case(b"STRICT") && strict == Strict::Known && !call.strict {
+            call.strict = true;
+        } else {
+            return Err(error::SYNTAX);
+        }
+    }
+    Ok(call)
+}
+
+fn tier(limit: Option<&[u8]>, window: Option<&[u8]>) -> Result<Tier, Error> {
+    let limit = units(limit.ok_or(error::SYNTAX)?).ok_or(error::LIMIT)?;
+    let window = duration::parse(window.ok_or(error::SYNTAX)?).ok_or(error::WINDOW)?;
+    Ok(Tier { limit, window })
+}
+
+/// An integer from 0 to [`MAX_UNITS`], spelled as the server spells integers: digits, no sign, no leading zero.
+pub fn units(text: &[u8]) -> Option<u64> {
+    decimal(text).filter(|&units| units <= MAX_UNITS)
+}
+
+/// A canonical decimal number: digits, no leading zero.
+pub fn decimal(text: &[u8]) -> Option<u64> {
+    if text.len() > 1 && text.first() == Some(&b'0') || text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |value, byte| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9)?;
+        value.checked_mul(10)?.checked_add(digit.into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Call, Error> {
+        parse(line.split(' ').map(str::as_bytes), Strict::Known)
+    }
+
+    #[test]
+    fn a_call_in_full() {
+        let call = read("10 1s 500 1h COST 7 STRICT").unwrap();
+        let (second, hour) = (1_000, 3_600_000);
+        assert_eq!(call.tiers(), [Tier { limit: 10, window: second }, Tier { limit: 500, window: hour }]);
+        assert_eq!((call.cost, call.strict), (7, true));
+        assert_eq!((call.longest_window(), call.largest_limit()), (hour, 500));
+        assert_eq!(read("10 1s strict 500 1h cOsT 7"), Ok(call), "options in any place and case");
+    }
+
+    #[test]
+    fn errors_name_the_argument() {
+        for (line, expected) in [
+            ("x 60", error::LIMIT),
+            ("-1 60", error::LIMIT),
+            ("+1 60", error::LIMIT),
+            ("01 60", error::LIMIT),
+            ("1.0 60", error::LIMIT),
+            ("9007199254740992 60", error::LIMIT),
+            ("18446744073709551617 60", error::LIMIT),
+            (" 60", error::LIMIT),
+            ("1 x", error::WINDOW),
+            ("1 60 2 x", error::WINDOW),
+            ("1 60 2x 1", error::LIMIT),
+            ("1", error::SYNTAX),
+            ("1 60 2", error::SYNTAX),
+            ("1 60 COST", error::SYNTAX),
+            ("1 60 -1 60", error::SYNTAX),
+            ("1 60 ", error::SYNTAX),
+            ("1 60 STRICT STRICT", error::SYNTAX),
+            ("1 60 COST 1 COST 2", error::SYNTAX),
+            ("1 60 NX", error::SYNTAX),
+            ("1 60 COST 0", error::COST),
+            ("1 60 COST -1", error::COST),
+            ("1 60 COST 9007199254740992", error::COST),
+            ("1 1 2 2 3 3 4 4 5 5 6 6 7 7 8 8 9 9", error::TOO_MANY_TIERS),
+        ] {
+            assert_eq!(read(line), Err(expected), "{line}");
+        }
+        let peek = parse([b"1", b"1" as &[u8], b"STRICT"].into_iter(), Strict::Unknown);
+        assert_eq!(peek, Err(error::SYNTAX));
+    }
+
+    #[test]
+    fn the_range_of_units() {
+        assert_eq!(units(b"0"), Some(0));
+        assert_eq!(units(b"9007199254740991"), Some(MAX_UNITS));
+        assert_eq!(decimal(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(decimal(b"18446744073709551616"), None);
+    }
+}

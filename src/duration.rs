@@ -1,0 +1,136 @@
+//! How long a window is: `60`, `0.5`, `500ms`, `10s`, `1m`, `1h`, `1d`.
+
+/// Shortest and longest window, in milliseconds (1 ms and 3650 days).
+pub const MIN_MS: u64 = 1;
+pub const MAX_MS: u64 = 3650 * 86_400_000;
+
+/// A longer text cannot be a duration: the longest one in milliseconds has 14 bytes.
+const MAX_TEXT: usize = 32;
+
+/// Milliseconds of a duration: digits with at most one point between them, then `ms`, `s`, `m`, `h`, `d` or nothing,
+/// which is seconds. `None` unless it is a whole number of milliseconds from [`MIN_MS`] to [`MAX_MS`].
+pub fn parse(text: &[u8]) -> Option<u64> {
+    if text.len() > MAX_TEXT {
+        return None;
+    }
+    let suffix_at = text.iter().position(u8::is_ascii_lowercase).unwrap_or(text.len());
+    let (number, suffix) = text.split_at_checked(suffix_at)?;
+    let unit: u128 = match suffix {
+        b"ms" => 1,
+        b"" | b"s" => 1_000,
+        b"m" => 60_000,
+        b"h" => 3_600_000,
+        b"d" => 86_400_000,
+        _ => return None,
+    };
+    // Exact arithmetic: value = digits / scale, so milliseconds = digits * unit / scale, without a remainder.
+    let (whole, fraction) = match number.iter().position(|&byte| byte == b'.') {
+        Some(point) => {
+            let (whole, rest) = number.split_at_checked(point)?;
+            (whole, Some(rest.split_first()?.1))
+        }
+        None => (number, None),
+    };
+    let mut digits: u128 = 0;
+    let mut scale: u128 = 1;
+    for part in [Some(whole), fraction].into_iter().flatten() {
+        if part.is_empty() {
+            return None;
+        }
+        for byte in part {
+            let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9)?;
+            digits = digits.checked_mul(10)?.checked_add(digit.into())?;
+        }
+    }
+    for _ in fraction.unwrap_or_default() {
+        scale = scale.checked_mul(10)?;
+    }
+    let scaled = digits.checked_mul(unit)?;
+    if scaled.checked_rem(scale)? != 0 {
+        return None;
+    }
+    let milliseconds = u64::try_from(scaled.checked_div(scale)?).ok()?;
+    (MIN_MS..=MAX_MS).contains(&milliseconds).then_some(milliseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_a_minute() {
+        for text in ["60", "60s", "1m", "60000ms", "60.0", "60.000s", "1.0m", "060"] {
+            assert_eq!(parse(text.as_bytes()), Some(60_000), "{text}");
+        }
+    }
+
+    #[test]
+    fn values() {
+        for (text, expected) in [
+            ("0.5", 500),
+            ("0.001", 1),
+            ("1ms", 1),
+            ("20ms", 20),
+            ("1.5m", 90_000),
+            ("0.25h", 900_000),
+            ("1h", 3_600_000),
+            ("1d", 86_400_000),
+            ("3650d", MAX_MS),
+            ("315360000", MAX_MS),
+            ("315360000000ms", MAX_MS),
+            ("0.00000000001157407407407407407d", 0),
+        ] {
+            let wanted = (expected != 0).then_some(expected);
+            assert_eq!(parse(text.as_bytes()), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn refused() {
+        for text in [
+            "",
+            " ",
+            "0",
+            "0ms",
+            "0.0s",
+            "-1",
+            "+1",
+            "1e3",
+            "1 s",
+            " 1",
+            "1 ",
+            "1S",
+            "1M",
+            "1MS",
+            "1sec",
+            "s",
+            "ms",
+            ".",
+            ".5",
+            "5.",
+            "1.2.3",
+            "1..2",
+            "0.5ms",
+            "0.0001",
+            "1.0005s",
+            "3650.1d",
+            "3651d",
+            "315360000001ms",
+            "inf",
+            "nan",
+            "0x10",
+            "1_000",
+            "1,5",
+            "1s1",
+            "99999999999999999999999999999999",
+            "999999999999999999999999999999999",
+            "60\0",
+            "1\u{b5}s",
+            "\u{661}s",
+        ] {
+            assert_eq!(parse(text.as_bytes()), None, "{text:?}");
+        }
+        assert_eq!(parse(&[b'0'; 1 << 20]), None);
+        assert_eq!(parse(b"\xff\xfe"), None);
+    }
+}

@@ -1,0 +1,17 @@
+//! Every error text that a client can see. They are constants: input is never echoed.
+
+use std::ffi::CStr;
+
+/// An error reply, its code included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Error(pub &'static CStr);
+
+pub const LIMIT: Error = Error(c"ERR limit is not an integer or out of range");
+pub const WINDOW: Error = Error(c"ERR window is not a duration like 60, 500ms, 10s, 1m, 1h or 1d");
+pub const COST: Error = Error(c"ERR cost is not an integer or out of range");
+pub const TOO_MANY_TIERS: Error = Error(c"ERR too many tiers, at most 8 are allowed");
+pub const SYNTAX: Error = Error(c"ERR syntax error");
+pub const WRONG_TYPE: Error = Error(c"WRONGTYPE Operation against a key holding the wrong kind of value");
+pub const NOT_A_LOG: Error = Error(c"ERR the stream at this key was not written by this module, it is left as it was");
+pub const APPEND_FAILED: Error = Error(c"ERR the server did not accept the log entry");
+pub const INTERNAL: Error = Error(c"ERR internal error in the ratelimit module, please report it");

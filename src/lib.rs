@@ -1,0 +1,67 @@
+//! An exact rate limiter as one command of Redis and Valkey: a sliding-window log on a plain stream.
+//!
+//! A call flows one way: arguments, decision, log, reply.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `lib.rs` | the module and its table of commands |
+//! | `hit.rs`, `peek.rs`, `reset.rs` | one command each |
+//! | `args.rs`, `duration.rs` | what the arguments mean |
+//! | `limiter.rs` | the decision; pure arithmetic over a log and a clock |
+//! | `retention.rs` | how long a log is kept when several policies share it; pure |
+//! | `log.rs` | what an entry is, and the trait by which the arithmetic reads a log |
+//! | `error.rs` | every error text |
+//! | `stream.rs` | the server's raw API: streams, expiry, replication, events, clock |
+//! | `register.rs` | loading, registration, and the way in and out of a command |
+//!
+//! Only the last two know the server, and only they hold unsafe code. Nothing that a client can reach may panic.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+#![deny(unsafe_code, clippy::undocumented_unsafe_blocks)]
+
+mod args;
+mod duration;
+mod error;
+mod hit;
+mod limiter;
+mod log;
+mod peek;
+#[allow(unsafe_code)]
+mod register;
+mod reset;
+mod retention;
+#[allow(unsafe_code)]
+mod stream;
+
+use redis_module::{Context, RedisString, Status};
+
+/// Major * 10000 + minor * 100 + patch, as `MODULE LIST` shows it.
+const VERSION: i32 = 100;
+
+fn load(ctx: &Context, args: &[RedisString]) -> Status {
+    let result = register::prepare(ctx, args)
+        .and_then(|()| register::register::<hit::Hit>(ctx))
+        .and_then(|()| register::register::<peek::Peek>(ctx))
+        .and_then(|()| register::register::<reset::Reset>(ctx));
+    register::outcome(ctx, result)
+}
+
+// The server's allocator works inside a server only, so that unit tests are built without it.
+#[cfg(not(test))]
+redis_module::redis_module! {
+    name: "ratelimit",
+    version: VERSION,
+    allocator: (redis_module::alloc::RedisAlloc, redis_module::alloc::RedisAlloc),
+    data_types: [],
+    init: load,
+}

@@ -1,0 +1,295 @@
+//! The decision: may one more hit happen now, and what does the caller learn?
+//!
+//! A sliding-window log: at no time do the hits inside `(t - window, t]` weigh more than `limit`, and a hit is refused
+//! only if they would. Everything here is arithmetic over a [`Log`] and a clock, and writes nothing: [`decide`] returns
+//! the answer, and [`Decision::write`] what there is to be written.
+//!
+//! Times and durations are whole milliseconds. Every operation saturates or wraps on purpose: a log can hold anything
+//! that somebody restored, and whatever it holds the answer stays in range and nobody waits longer than the window.
+
+use crate::args::{Call, MAX_TIERS, MAX_UNITS, Tier};
+use crate::error::{self, Error};
+use crate::log::{Entry, Id, Log};
+use crate::retention::{self, Retention};
+
+/// The reply to a hit. Durations count from the server's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub allowed: bool,
+    /// The limit of the tier that binds.
+    pub limit: u64,
+    /// Units left in that tier after this call.
+    pub remaining: u64,
+    /// Time until the same call would be allowed: 0 if it was, `None` if it never can be.
+    pub retry_after: Option<u64>,
+    /// Time until that tier is entirely unused; 0 if it is.
+    pub reset_after: u64,
+    /// Time until the oldest live entry of that tier leaves; 0 if there is none.
+    pub next_after: u64,
+}
+
+impl Answer {
+    /// The six integers of the reply, `retry_after` -1 for never.
+    pub fn integers(&self) -> [i64; 6] {
+        let integer = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        [
+            i64::from(self.allowed),
+            integer(self.limit),
+            integer(self.remaining),
+            self.retry_after.map_or(-1, integer),
+            integer(self.reset_after),
+            integer(self.next_after),
+        ]
+    }
+
+    /// Of the tiers that refuse, the one with the longest wait binds (never is longest); if none does, the one with the
+    /// fewest units left; among equals, the earlier.
+    fn binds_before(&self, earlier: &Self) -> bool {
+        let wait = |answer: &Self| answer.retry_after.unwrap_or(u64::MAX);
+        if self.allowed { self.remaining < earlier.remaining } else { wait(self) > wait(earlier) }
+    }
+}
+
+/// An entry to append, and what to drop from the log after that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Append {
+    /// The log is stale: remove the key first.
+    pub restart: bool,
+    pub entry: Entry,
+    /// Entries before this ID have expired; whole nodes of them go.
+    pub expired_before: Id,
+    /// Entries before this ID weigh too much to be counted (see [`room_for`]); each of them goes.
+    pub surplus_before: Option<Id>,
+    /// A refused hit was stored: nodes beyond this many entries go, because only the newest `limit` units can influence
+    /// an answer and an entry weighs at least 1.
+    pub max_entries: Option<u64>,
+}
+
+/// What a call changes. All of it is absent for an ordinary refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Write {
+    pub append: Option<Append>,
+    /// The key's expiry, in milliseconds since the epoch.
+    pub expire_at: Option<u64>,
+}
+
+/// An answer, and what is needed to carry it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    pub answer: Answer,
+    stored: Option<Stored>,
+    /// The server's clock, or the newest entry's time where that is ahead.
+    now: u64,
+    retention: Option<Retention>,
+    window: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stored {
+    id: Id,
+    cost: u64,
+    restart: bool,
+    surplus_before: Option<Id>,
+    max_entries: Option<u64>,
+}
+
+/// The live entries of one tier.
+#[derive(Clone, Copy, Default)]
+struct Usage {
+    first: Option<Entry>,
+    units: u64,
+}
+
+/// Decides one call at the server's time `clock`, in milliseconds since the epoch.
+pub fn decide(log: &mut impl Log, clock: u64, call: &Call) -> Result<Decision, Error> {
+    let newest = log.newest()?;
+    // An entry further ahead than the log is kept was stamped by a clock that is no longer in use.
+    let stale = newest.is_some_and(|newest| newest.id.time > clock.saturating_add(newest.retention.keep));
+    let newest = newest.filter(|_| !stale);
+    let now = newest.map_or(clock, |newest| newest.id.time.max(clock));
+
+    let mut usages = [Usage::default(); MAX_TIERS];
+    for (usage, tier) in usages.iter_mut().zip(call.tiers()) {
+        *usage = usage_of(log, newest, now, tier.window)?;
+    }
+    let tiers = || call.tiers().iter().zip(&usages);
+
+    let admitted = tiers().all(|(tier, usage)| fits(tier, usage.units, call.cost));
+    let possible = tiers().all(|(tier, _)| fits(tier, 0, call.cost));
+    let stored = if admitted || (call.strict && possible) {
+        Some(Stored {
+            id: next_id(newest, now, call.cost),
+            cost: call.cost,
+            restart: stale,
+            surplus_before: room_for(log, newest, call.cost)?,
+            max_entries: (!admitted).then(|| call.largest_limit()),
+        })
+    } else {
+        None
+    };
+
+    let mut binding: Option<Answer> = None;
+    for (tier, usage) in tiers() {
+        // The answer describes the log after the call, with the hit in it if it is stored.
+        let units = usage.units.saturating_add(stored.map_or(0, |hit| hit.cost));
+        let refused = !admitted && !fits(tier, units, call.cost);
+        if !admitted && !refused {
+            continue;
+        }
+        let until_left = |time: u64| time.saturating_add(tier.window).saturating_sub(clock);
+        let retry_after = if admitted {
+            Some(0)
+        } else if !fits(tier, 0, call.cost) {
+            None
+        } else {
+            let needed = units.saturating_add(call.cost).saturating_sub(tier.limit);
+            let stored_time = stored.map(|hit| hit.id.time).filter(|_| needed > usage.units);
+            let leaver = match (stored_time, usage.first, newest) {
+                (Some(time), _, _) => time,
+                (None, Some(first), Some(newest)) => departure(log, &first, &newest, needed)?,
+                _ => now,
+            };
+            Some(until_left(leaver))
+        };
+        let live = usage.first.and(newest);
+        let last_time = stored.map(|hit| hit.id.time).or(live.map(|entry| entry.id.time));
+        let first_time = usage.first.map(|entry| entry.id.time).or(last_time);
+        let answer = Answer {
+            allowed: admitted,
+            limit: tier.limit,
+            remaining: tier.limit.saturating_sub(units),
+            retry_after,
+            reset_after: last_time.map_or(0, until_left),
+            next_after: first_time.map_or(0, until_left),
+        };
+        if binding.is_none_or(|earlier| answer.binds_before(&earlier)) {
+            binding = Some(answer);
+        }
+    }
+
+    Ok(Decision {
+        answer: binding.ok_or(error::INTERNAL)?,
+        stored,
+        now,
+        retention: newest.map(|newest| newest.retention),
+        window: call.longest_window(),
+    })
+}
+
+impl Decision {
+    /// What to write, given the expiry that the key has now, if any. `None` if nothing.
+    pub fn write(&self, expires: Option<u64>) -> Option<Write> {
+        let Some(stored) = self.stored else {
+            let expire_at = retention::after_refused(self.retention, expires, self.now, self.window)?;
+            return Some(Write { append: None, expire_at: Some(expire_at) });
+        };
+        let expires = expires.filter(|_| !stored.restart);
+        let (retention, expire_at) = retention::after_stored(self.retention, expires, self.now, self.window);
+        let append = Append {
+            restart: stored.restart,
+            entry: Entry { id: stored.id, cost: stored.cost, retention },
+            expired_before: Id { time: first_live(self.now, retention.keep), tally: 0 },
+            surplus_before: stored.surplus_before,
+            max_entries: stored.max_entries,
+        };
+        Some(Write { append: Some(append), expire_at })
+    }
+}
+
+fn fits(tier: &Tier, used: u64, cost: u64) -> bool {
+    used.saturating_add(cost) <= tier.limit
+}
+
+/// The earliest time inside `(now - window, now]`.
+fn first_live(now: u64, window: u64) -> u64 {
+    now.saturating_add(1).saturating_sub(window)
+}
+
+fn usage_of(log: &mut impl Log, newest: Option<Entry>, now: u64, window: u64) -> Result<Usage, Error> {
+    let from = first_live(now, window);
+    let Some(newest) = newest.filter(|newest| newest.id.time >= from) else {
+        return Ok(Usage::default());
+    };
+    let first = log.first(from)?.unwrap_or(newest);
+    // What the entries say of themselves bounds what their tallies, which anyone may have written, say of the rest.
+    let least = first.cost.max(newest.cost);
+    let units = newest.units_since(&first).clamp(least, i64::MAX.unsigned_abs());
+    Ok(Usage { first: Some(first), units })
+}
+
+/// The ID of a hit after `newest`. IDs must increase: where the tally wraps within a millisecond, the next one is used.
+fn next_id(newest: Option<Entry>, now: u64, cost: u64) -> Id {
+    let tally = newest.map_or(0, |newest| newest.id.tally).wrapping_add(cost);
+    let id = Id { time: now, tally };
+    match newest {
+        Some(newest) if id <= newest.id => Id { time: now.saturating_add(1), tally },
+        _ => id,
+    }
+}
+
+/// Entries that are looked at one by one before the search goes by time.
+const WALK: u32 = 16;
+
+/// The time of the entry with whose departure `needed` units have left, counted from `first`. At most 40 seeks.
+fn departure(log: &mut impl Log, first: &Entry, newest: &Entry, needed: u64) -> Result<u64, Error> {
+    if first.cost >= needed {
+        return Ok(first.id.time);
+    }
+    let mut found = None;
+    let mut walked_to = first.id.time;
+    let mut left = WALK;
+    log.walk(first.id.time, &mut |entry| {
+        if entry.units_since(first) >= needed {
+            found = Some(entry.id.time);
+            return false;
+        }
+        walked_to = entry.id.time;
+        left = left.saturating_sub(1);
+        left > 0
+    })?;
+    if let Some(time) = found {
+        return Ok(time);
+    }
+    // Of the entries up to `low` too little leaves, of those up to `high` enough.
+    let mut low = walked_to.saturating_sub(1);
+    let mut high = newest.id.time;
+    while high.saturating_sub(low) > 1 {
+        let middle = low.midpoint(high);
+        let next = log.first(middle.saturating_add(1))?;
+        match next.filter(|next| next.units_since(first).saturating_sub(next.cost) < needed) {
+            Some(next) => {
+                let last_too_early = next.id.time.saturating_sub(1);
+                low = last_too_early.clamp(middle, high.saturating_sub(1));
+            }
+            None => high = middle,
+        }
+    }
+    Ok(high)
+}
+
+/// Lighter hits cannot bring a log that fits into memory anywhere near 2^63 units.
+const HEAVY: u64 = 1 << 32;
+
+/// Most units of a whole log, so that a difference of tallies is never ambiguous.
+const MAX_TALLY: u64 = 1 << 62;
+
+/// Where to cut the log so that a heavy hit can be added without the tally lapping itself. What is cut off lies more
+/// than the largest limit back, so that it decides nothing.
+fn room_for(log: &mut impl Log, newest: Option<Entry>, cost: u64) -> Result<Option<Id>, Error> {
+    let Some(newest) = newest.filter(|_| cost >= HEAVY) else {
+        return Ok(None);
+    };
+    let oldest = log.first(0)?.unwrap_or(newest);
+    let total = newest.units_since(&oldest);
+    if total.saturating_add(cost) <= MAX_TALLY {
+        return Ok(None);
+    }
+    let surplus = total.saturating_sub(MAX_UNITS);
+    let time = departure(log, &oldest, &newest, surplus)?;
+    let mut cut = None;
+    log.walk(time, &mut |entry| {
+        cut = Some(entry.id);
+        entry.units_since(&oldest) < surplus
+    })?;
+    Ok(cut)
+}

@@ -1,0 +1,39 @@
+//! `RATELIMIT.PEEK key limit window [limit window ...] [COST units]`
+//!
+//! Answers as `RATELIMIT.HIT` would, and changes nothing: it is read-only, and works on a replica.
+
+use redis_module::raw;
+
+use crate::args::{self, Strict};
+use crate::error::{self, Error};
+use crate::hit;
+use crate::limiter;
+use crate::register::{Command, Keys, Reply, Spec};
+use crate::stream::{Arg, Mode, Server};
+
+pub struct Peek;
+
+impl Command for Peek {
+    const SPEC: Spec = Spec {
+        name: c"ratelimit.peek",
+        flags: c"readonly fast",
+        arity: -4,
+        keys: Keys { last: 0, flags: raw::REDISMODULE_CMD_KEY_RO | raw::REDISMODULE_CMD_KEY_ACCESS },
+        summary: c"Tells what RATELIMIT.HIT would answer, and changes nothing.",
+        complexity: c"O(log N) for each tier, N being the number of entries in the log",
+        args: &[hit::KEY, hit::TIER, hit::COST],
+        categories: c"read stream fast",
+    };
+
+    fn run(server: Server, args: &[Arg]) -> Result<Reply, Error> {
+        let [_, name, rest @ ..] = args else {
+            return Err(error::SYNTAX);
+        };
+        #[cfg(feature = "planted-panic")]
+        assert_ne!(name.bytes(), b"planted-panic");
+        let call = args::parse(rest.iter().map(|arg| arg.bytes()), Strict::Unknown)?;
+        let mut key = server.open(*name, Mode::Read)?;
+        let decision = limiter::decide(&mut key, server.clock(), &call)?;
+        Ok(Reply::Integers(decision.answer.integers()))
+    }
+}

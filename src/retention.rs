@@ -1,0 +1,149 @@
+//! How long a log is kept when several policies share a key.
+//!
+//! Two routes may limit one client by different windows, 60 s and 10 s say. The log must be kept for the longest window
+//! in force, whoever calls, and must come down again once a long policy is given up. All the state that this needs is in
+//! the field name of the newest entry and in the key's expiry `E`:
+//!
+//! * the name is `R` (`60000ms`), or `R>M` (`60000ms>10000ms`) while the policy of `R` may be on its way out, `M` being
+//!   the longest window seen since;
+//! * a stored hit with a window of at least `R` takes over: `R` becomes its window, and `E` is renewed when less than
+//!   that window is left;
+//! * a shorter one finds, when less than `R` is left, that nobody has renewed `R`: the waiting begins, for `R` and 9/8 `R`;
+//! * when the waiting ends, `R` falls to `M`;
+//! * a refused hit longer than `M` shows that the long policy is still asked: the waiting begins again, at most once in
+//!   an eighth of `R`. This is the one thing that a refused hit can write.
+//!
+//! Simpler rules forget entries that a policy still counts (trimming by the caller's window; falling when the expiry is
+//! due; ignoring refusals) or keep a day of hits for a minute (never falling).
+//!
+//! Times and windows are milliseconds; a window is at most ten years, so that nothing here can overflow.
+
+use crate::args::decimal;
+use crate::duration::{MAX_MS, MIN_MS};
+
+/// The field name of a log entry: how long the log must be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// `R`: the longest window in force.
+    pub keep: u64,
+    /// `M`, shorter than `R`: what to keep once nobody asks for `R` any more.
+    pub then: Option<u64>,
+}
+
+impl Retention {
+    /// Reads `60000ms` or `60000ms>10000ms`.
+    pub fn parse(name: &[u8]) -> Option<Self> {
+        let mut parts = name
+            .splitn(2, |&byte| byte == b'>')
+            .map(|part| decimal(part.strip_suffix(b"ms")?).filter(|ms| (MIN_MS..=MAX_MS).contains(ms)));
+        let keep = parts.next()??;
+        let then = match parts.next() {
+            Some(shorter) => Some(shorter.filter(|&then| then < keep)?),
+            None => None,
+        };
+        Some(Self { keep, then })
+    }
+}
+
+impl std::fmt::Display for Retention {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}ms", self.keep)?;
+        match self.then {
+            Some(then) => write!(out, ">{then}ms"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// After a stored hit whose longest window is `window`: the name of its entry, and the key's expiry if it must be set.
+/// `expires` is the expiry that the key has; a missing one is set as if the waiting began now.
+pub fn after_stored(
+    current: Option<Retention>,
+    expires: Option<u64>,
+    now: u64,
+    window: u64,
+) -> (Retention, Option<u64>) {
+    let kept_until = |span: u64| expires.is_some_and(|at| at >= now.saturating_add(span));
+    match current {
+        Some(Retention { keep, then: None }) if window < keep => {
+            if kept_until(keep) {
+                (Retention { keep, then: None }, None)
+            } else {
+                (Retention { keep, then: Some(window) }, Some(waiting(now, keep)))
+            }
+        }
+        Some(Retention { keep, then: Some(then) }) if window < keep => {
+            let then = then.max(window);
+            match expires {
+                None => (Retention { keep, then: Some(then) }, Some(waiting(now, keep))),
+                Some(at) if now.saturating_add(keep) >= at => {
+                    (Retention { keep: then, then: None }, Some(renewed(now, then)))
+                }
+                Some(_) => (Retention { keep, then: Some(then) }, None),
+            }
+        }
+        _ => {
+            let expire = (!kept_until(window)).then(|| renewed(now, window));
+            (Retention { keep: window, then: None }, expire)
+        }
+    }
+}
+
+/// After a hit that was refused and not stored: the key's expiry if it must be set.
+pub fn after_refused(current: Option<Retention>, expires: Option<u64>, now: u64, window: u64) -> Option<u64> {
+    let Retention { keep, then } = current?;
+    let due = expires.is_none_or(|at| at < now.saturating_add(keep.saturating_mul(2)));
+    (window > then? && due).then(|| waiting(now, keep))
+}
+
+/// `now` + 9/8 of the window, so that a steady client's expiry is set once in an eighth of its window.
+fn renewed(now: u64, window: u64) -> u64 {
+    now.saturating_add(window).saturating_add(window / 8)
+}
+
+/// `now` + 17/8 of the window: one window of waiting, then as [`renewed`].
+fn waiting(now: u64, window: u64) -> u64 {
+    renewed(now, window).saturating_add(window)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for retention in [
+            Retention { keep: 60_000, then: None },
+            Retention { keep: 60_000, then: Some(10_000) },
+            Retention { keep: MAX_MS, then: Some(MIN_MS) },
+        ] {
+            assert_eq!(Retention::parse(retention.to_string().as_bytes()), Some(retention));
+        }
+        assert_eq!(Retention { keep: 60_000, then: Some(10_000) }.to_string(), "60000ms>10000ms");
+    }
+
+    #[test]
+    fn other_names_are_foreign() {
+        for name in [
+            "",
+            "60000",
+            "ms",
+            "0ms",
+            "060ms",
+            "60s",
+            "-1ms",
+            "60ms>",
+            "60ms>60ms",
+            "60ms>61ms",
+            "60ms>0ms",
+            "60ms>5ms>3ms",
+            "60ms >5ms",
+            ">5ms",
+            "315360000001ms",
+            "99999999999999999999999ms",
+            "field",
+        ] {
+            assert_eq!(Retention::parse(name.as_bytes()), None, "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,453 @@
+//! The raw API of the server, as far as a log needs it: keys, streams, expiry, replication, events, the clock.
+//!
+//! All of it runs on the server's main thread, inside a command. The crate's wrappers are not used here because they have
+//! none for appending, allocate for every field, and take "nothing trimmed" for an error.
+//!
+//! Rules of the server that this file keeps, so that nobody else has to know them:
+//! * every field of an entry is read before the iterator moves on, or the iterator is stopped: otherwise the server ends
+//!   on an assertion, or never returns;
+//! * an iterator is stopped before the key is written;
+//! * appending and setting an expiry notify nobody and replicate nothing: that is done by hand, by effect, so that a
+//!   replica or an AOF without this module ends with the same data;
+//! * keys are opened with implicit signals turned off (see `register`), so that a refused hit disturbs no WATCH.
+
+use std::ffi::{CStr, c_int, c_long, c_longlong};
+use std::marker::PhantomData;
+use std::ptr::null_mut;
+
+use redis_module::raw;
+
+use crate::args::units;
+use crate::error::{self, Error};
+use crate::limiter::{Append, Write};
+use crate::log::{Entry, Id, Log};
+use crate::retention::Retention;
+
+const OK: c_int = raw::REDISMODULE_OK as c_int;
+
+/// A function of the server's API. The ones this module needs are checked at load, so an absent one is a bug.
+fn api<F>(pointer: Option<F>) -> Result<F, Error> {
+    pointer.ok_or(error::INTERNAL)
+}
+
+/// An argument of the command that is running: a string of the server, alive for as long as the command is.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Arg<'a> {
+    raw: *mut raw::RedisModuleString,
+    command: PhantomData<&'a ()>,
+}
+
+impl<'a> Arg<'a> {
+    pub fn bytes(self) -> &'a [u8] {
+        // SAFETY: the server keeps the strings of argv unchanged until the command returns, which `'a` does not outlive.
+        unsafe { bytes_of(self.raw) }
+    }
+}
+
+/// # Safety
+/// `string` is a string of the server, and neither freed nor changed during `'a`.
+unsafe fn bytes_of<'a>(string: *const raw::RedisModuleString) -> &'a [u8] {
+    let mut length = 0;
+    // SAFETY: StringPtrLen accepts any string and answers with its buffer and the number of bytes in it.
+    unsafe {
+        match raw::RedisModule_StringPtrLen {
+            Some(pointer_of) => match pointer_of(string, &raw mut length) {
+                start if start.is_null() => &[],
+                start => std::slice::from_raw_parts(start.cast(), length),
+            },
+            None => &[],
+        }
+    }
+}
+
+/// A string of the server that we own.
+struct OwnedString(*mut raw::RedisModuleString);
+
+impl OwnedString {
+    fn new(text: &str) -> Result<Self, Error> {
+        // SAFETY: CreateString copies the bytes; without a context the string is ours alone to free.
+        let string = unsafe { api(raw::RedisModule_CreateString)?(null_mut(), text.as_ptr().cast(), text.len()) };
+        Ok(Self(string))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the string lives until `self` is dropped and nothing changes it.
+        unsafe { bytes_of(self.0) }
+    }
+}
+
+impl Drop for OwnedString {
+    fn drop(&mut self) {
+        // SAFETY: the string is ours, and is freed once.
+        unsafe {
+            if let (Some(free), false) = (raw::RedisModule_FreeString, self.0.is_null()) {
+                free(null_mut(), self.0);
+            }
+        }
+    }
+}
+
+/// The server, during one command.
+#[derive(Clone, Copy)]
+pub struct Server<'a> {
+    ctx: *mut raw::RedisModuleCtx,
+    command: PhantomData<&'a ()>,
+}
+
+/// What a key is opened for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Read,
+    Write,
+}
+
+impl<'a> Server<'a> {
+    /// # Safety
+    /// `ctx` is the context of a command that does not return during `'a`.
+    pub unsafe fn new(ctx: *mut raw::RedisModuleCtx) -> Self {
+        Self { ctx, command: PhantomData }
+    }
+
+    /// Milliseconds since the epoch: the time at which the command began where the server has it (7.2), so that all that
+    /// happens in one step happens at one time.
+    pub fn clock(self) -> u64 {
+        // SAFETY: both functions take nothing and only read the clock.
+        let milliseconds = unsafe {
+            match (raw::RedisModule_CachedMicroseconds, raw::RedisModule_Milliseconds) {
+                (Some(cached), _) => cached() / 1_000,
+                (None, Some(now)) => now(),
+                (None, None) => 0,
+            }
+        };
+        u64::try_from(milliseconds).unwrap_or(0)
+    }
+
+    /// Opens a key that holds a stream or does not exist.
+    pub fn open(self, name: Arg<'a>, mode: Mode) -> Result<Key<'a>, Error> {
+        let flags = match mode {
+            Mode::Read => raw::REDISMODULE_READ,
+            Mode::Write => raw::REDISMODULE_READ | raw::REDISMODULE_WRITE,
+        };
+        // SAFETY: context and name belong to the running command. A null key means that it does not exist, which every
+        // function that takes a key accepts.
+        let raw = unsafe { api(raw::RedisModule_OpenKey)?(self.ctx, name.raw, flags as c_int) };
+        let key = Key { raw, name, server: self };
+        match key.kind()? {
+            Kind::None | Kind::Stream => Ok(key),
+            Kind::Other => Err(error::WRONG_TYPE),
+        }
+    }
+
+    fn notify(self, class: c_int, event: &CStr, name: Arg) -> Result<(), Error> {
+        // SAFETY: context and name belong to the running command, and the server copies the event.
+        unsafe { api(raw::RedisModule_NotifyKeyspaceEvent)?(self.ctx, class, event.as_ptr(), name.raw) };
+        Ok(())
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Kind {
+    None,
+    Stream,
+    Other,
+}
+
+/// An open key that holds a stream or nothing.
+pub struct Key<'a> {
+    raw: *mut raw::RedisModuleKey,
+    name: Arg<'a>,
+    server: Server<'a>,
+}
+
+impl Drop for Key<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the key is open (or null, which the server accepts) and is closed once.
+        unsafe {
+            if let Some(close) = raw::RedisModule_CloseKey {
+                close(self.raw);
+            }
+        }
+    }
+}
+
+impl Key<'_> {
+    fn kind(&self) -> Result<Kind, Error> {
+        // SAFETY: the key is open or null, which KeyType accepts.
+        let kind = unsafe { api(raw::RedisModule_KeyType)?(self.raw) } as isize;
+        // The crate's own enum panics on types that it does not know yet.
+        Ok(match kind {
+            raw::REDISMODULE_KEYTYPE_EMPTY => Kind::None,
+            raw::REDISMODULE_KEYTYPE_STREAM => Kind::Stream,
+            _ => Kind::Other,
+        })
+    }
+
+    pub fn exists(&self) -> Result<bool, Error> {
+        Ok(self.kind()? != Kind::None)
+    }
+
+    /// The expiry in milliseconds since the epoch, if there is one.
+    pub fn expires(&self) -> Result<Option<u64>, Error> {
+        if !self.exists()? {
+            return Ok(None);
+        }
+        // SAFETY: the key is open and exists. The answer is negative for "none".
+        let at = unsafe { api(raw::RedisModule_GetAbsExpire)?(self.raw) };
+        Ok(u64::try_from(at).ok())
+    }
+
+    /// Carries out what a decision asks for, here and on every replica. False, with nothing done, if the server did not
+    /// take the new entry's ID: somebody has pushed the stream's last ID ahead.
+    pub fn write(&mut self, write: &Write) -> Result<bool, Error> {
+        if let Some(append) = &write.append {
+            if append.restart {
+                self.remove()?;
+            }
+            if !self.append(append)? {
+                return Ok(false);
+            }
+        }
+        if let Some(at) = write.expire_at {
+            self.set_expiry(at)?;
+        }
+        self.signal()?;
+        Ok(true)
+    }
+
+    /// Removes the key, here and on every replica; its memory is freed in the background.
+    pub fn remove(&mut self) -> Result<(), Error> {
+        // SAFETY: the key is open for writing and has no iterator; unlinking leaves it open and empty.
+        unsafe { api(raw::RedisModule_UnlinkKey)?(self.raw) };
+        // SAFETY: one `s` stands for one string, which lives until the command returns.
+        unsafe {
+            let replicate = api(raw::RedisModule_Replicate)?;
+            replicate(self.server.ctx, c"UNLINK".as_ptr(), c"s".as_ptr(), self.name.raw);
+        }
+        self.server.notify(raw::REDISMODULE_NOTIFY_GENERIC, c"del", self.name)?;
+        self.signal()
+    }
+
+    fn append(&mut self, append: &Append) -> Result<bool, Error> {
+        let Append { entry, .. } = append;
+        let field = OwnedString::new(&entry.retention.to_string())?;
+        let value = OwnedString::new(&entry.cost.to_string())?;
+        let mut id = raw_id(entry.id);
+        let mut fields = [field.0, value.0];
+        // SAFETY: the key is open for writing and has no iterator; one field takes two strings, which the server copies.
+        let added = unsafe {
+            let add = api(raw::RedisModule_StreamAdd)?;
+            add(self.raw, 0, &raw mut id, fields.as_mut_ptr(), 1)
+        };
+        if added != OK {
+            return Ok(false);
+        }
+        let trimmed = self.trim(append)?;
+        let oldest = if trimmed { self.oldest()? } else { None };
+
+        let id = entry.id.to_string();
+        // SAFETY: each `s` stands for a string, each `c` for a C string and each `b` for a pointer and its length, all of
+        // which outlive the call; the server copies what it keeps.
+        unsafe {
+            let replicate = api(raw::RedisModule_Replicate)?;
+            match oldest.map(|oldest| oldest.to_string()) {
+                None => replicate(
+                    self.server.ctx,
+                    c"XADD".as_ptr(),
+                    c"sbss".as_ptr(),
+                    self.name.raw,
+                    id.as_ptr(),
+                    id.len(),
+                    field.0,
+                    value.0,
+                ),
+                // Replicas drop exactly the entries that were dropped here, whatever their nodes look like.
+                Some(oldest) => replicate(
+                    self.server.ctx,
+                    c"XADD".as_ptr(),
+                    c"sccbbss".as_ptr(),
+                    self.name.raw,
+                    c"MINID".as_ptr(),
+                    c"=".as_ptr(),
+                    oldest.as_ptr(),
+                    oldest.len(),
+                    id.as_ptr(),
+                    id.len(),
+                    field.0,
+                    value.0,
+                ),
+            }
+        };
+        self.server.notify(raw::REDISMODULE_NOTIFY_STREAM, c"xadd", self.name)?;
+        if trimmed {
+            self.server.notify(raw::REDISMODULE_NOTIFY_STREAM, c"xtrim", self.name)?;
+        }
+        Ok(true)
+    }
+
+    /// Drops what the log need not keep; true if anything went. Approximate trimming drops whole nodes only, at most a
+    /// hundred of them in one call, so that it costs almost nothing; what has expired does not count anyway.
+    fn trim(&mut self, append: &Append) -> Result<bool, Error> {
+        const EXACTLY: c_int = 0;
+        const APPROXIMATELY: c_int = raw::REDISMODULE_STREAM_TRIM_APPROX as c_int;
+        let mut trimmed = self.trim_before(APPROXIMATELY, append.expired_before)?;
+        if let Some(surplus) = append.surplus_before {
+            trimmed |= self.trim_before(EXACTLY, surplus)?;
+        }
+        if let Some(entries) = append.max_entries {
+            let length = c_longlong::try_from(entries).unwrap_or(c_longlong::MAX);
+            // SAFETY: the key is a stream, open for writing, and has no iterator.
+            trimmed |= unsafe { api(raw::RedisModule_StreamTrimByLength)?(self.raw, APPROXIMATELY, length) } > 0;
+        }
+        Ok(trimmed)
+    }
+
+    fn trim_before(&mut self, flags: c_int, id: Id) -> Result<bool, Error> {
+        let mut id = raw_id(id);
+        // SAFETY: the key is a stream, open for writing, and has no iterator; the server copies the ID.
+        let dropped = unsafe { api(raw::RedisModule_StreamTrimByID)?(self.raw, flags, &raw mut id) };
+        Ok(dropped > 0)
+    }
+
+    fn set_expiry(&mut self, at: u64) -> Result<(), Error> {
+        let at = c_longlong::try_from(at).unwrap_or(c_longlong::MAX);
+        // SAFETY: the key is open for writing and exists.
+        unsafe { api(raw::RedisModule_SetAbsExpire)?(self.raw, at) };
+        // SAFETY: `s` stands for a string that lives until the command returns, `l` for a long long.
+        unsafe {
+            let replicate = api(raw::RedisModule_Replicate)?;
+            replicate(self.server.ctx, c"PEXPIREAT".as_ptr(), c"sl".as_ptr(), self.name.raw, at);
+        }
+        self.server.notify(raw::REDISMODULE_NOTIFY_GENERIC, c"expire", self.name)
+    }
+
+    /// Tells clients that WATCH the key, and client-side caches, that it has changed.
+    fn signal(&self) -> Result<(), Error> {
+        // SAFETY: context and name belong to the running command.
+        unsafe { api(raw::RedisModule_SignalModifiedKey)?(self.server.ctx, self.name.raw) };
+        Ok(())
+    }
+
+    fn oldest(&mut self) -> Result<Option<Id>, Error> {
+        let entries = Entries::start(self, 0, null_mut())?;
+        Ok(entries.next_id()?.map(|(id, _)| id))
+    }
+}
+
+impl Log for Key<'_> {
+    fn newest(&mut self) -> Result<Option<Entry>, Error> {
+        if !self.exists()? {
+            return Ok(None);
+        }
+        let reverse = raw::REDISMODULE_STREAM_ITERATOR_REVERSE as c_int;
+        Entries::start(self, reverse, null_mut())?.next()
+    }
+
+    fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Entry) -> bool) -> Result<(), Error> {
+        if !self.exists()? {
+            return Ok(());
+        }
+        let mut start = raw_id(Id { time: from, tally: 0 });
+        let entries = Entries::start(self, 0, &raw mut start)?;
+        while let Some(entry) = entries.next()? {
+            if !visit(entry) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A running iterator. While it lives the key is borrowed, so that it cannot be written.
+struct Entries<'k, 'a> {
+    key: &'k mut Key<'a>,
+}
+
+impl<'k, 'a> Entries<'k, 'a> {
+    /// `key` holds a stream. A null `start` means the first entry, or the last one in reverse.
+    fn start(key: &'k mut Key<'a>, flags: c_int, start: *mut raw::RedisModuleStreamID) -> Result<Self, Error> {
+        // SAFETY: the key is open; the server copies the ID and refuses a second iterator.
+        let status = unsafe {
+            let start_iterator = api(raw::RedisModule_StreamIteratorStart)?;
+            start_iterator(key.raw, flags, start, null_mut())
+        };
+        if status == OK { Ok(Self { key }) } else { Err(error::INTERNAL) }
+    }
+
+    /// The next entry's ID and number of fields.
+    fn next_id(&self) -> Result<Option<(Id, c_long)>, Error> {
+        let mut id = raw_id(Id { time: 0, tally: 0 });
+        let mut fields: c_long = 0;
+        // SAFETY: the iterator runs, and every field of the entry before has been read, or we would have stopped.
+        let status = unsafe {
+            let next_id = api(raw::RedisModule_StreamIteratorNextID)?;
+            next_id(self.key.raw, &raw mut id, &raw mut fields)
+        };
+        let id = Id { time: id.ms, tally: id.seq };
+        Ok((status == OK).then_some((id, fields)))
+    }
+
+    /// The next entry. After an error the iterator must not be used again.
+    fn next(&self) -> Result<Option<Entry>, Error> {
+        let Some((id, fields)) = self.next_id()? else {
+            return Ok(None);
+        };
+        if fields != 1 {
+            return Err(error::NOT_A_LOG);
+        }
+        let (mut field, mut value) = (null_mut(), null_mut());
+        // SAFETY: the iterator stands on an entry with one field; both strings become ours.
+        let (status, field, value) = unsafe {
+            let next_field = api(raw::RedisModule_StreamIteratorNextField)?;
+            let status = next_field(self.key.raw, &raw mut field, &raw mut value);
+            (status, OwnedString(field), OwnedString(value))
+        };
+        if status != OK {
+            return Err(error::INTERNAL);
+        }
+        let retention = Retention::parse(field.bytes()).ok_or(error::NOT_A_LOG)?;
+        let cost = units(value.bytes()).filter(|&cost| cost > 0);
+        Ok(Some(Entry { id, cost: cost.ok_or(error::NOT_A_LOG)?, retention }))
+    }
+}
+
+impl Drop for Entries<'_, '_> {
+    fn drop(&mut self) {
+        // SAFETY: the iterator runs, and is stopped once.
+        unsafe {
+            if let Some(stop) = raw::RedisModule_StreamIteratorStop {
+                stop(self.key.raw);
+            }
+        }
+    }
+}
+
+fn raw_id(id: Id) -> raw::RedisModuleStreamID {
+    raw::RedisModuleStreamID { ms: id.time, seq: id.tally }
+}
+
+/// The first function of the API that this module needs and this server does not have.
+pub fn missing_api() -> Option<&'static CStr> {
+    macro_rules! first_missing {
+        ($($name:ident)*) => {
+            // SAFETY: the pointers are set once, before the module's load function runs; they are copied, not borrowed.
+            $(if unsafe { raw::$name.map(|_| ()) }.is_none() {
+                return Some(c_name(concat!(stringify!($name), "\0")));
+            })*
+        };
+    }
+    first_missing! {
+        RedisModule_StringPtrLen RedisModule_CreateString RedisModule_FreeString
+        RedisModule_Milliseconds RedisModule_OpenKey RedisModule_CloseKey RedisModule_KeyType
+        RedisModule_UnlinkKey RedisModule_GetAbsExpire RedisModule_SetAbsExpire
+        RedisModule_StreamAdd RedisModule_StreamTrimByID RedisModule_StreamTrimByLength
+        RedisModule_StreamIteratorStart RedisModule_StreamIteratorStop
+        RedisModule_StreamIteratorNextID RedisModule_StreamIteratorNextField
+        RedisModule_Replicate RedisModule_NotifyKeyspaceEvent RedisModule_SignalModifiedKey
+    }
+    None
+}
+
+fn c_name(text: &'static str) -> &'static CStr {
+    CStr::from_bytes_with_nul(text.as_bytes()).unwrap_or_default()
+}
