@@ -28,6 +28,8 @@
     )
 )]
 #![deny(unsafe_code, clippy::undocumented_unsafe_blocks)]
+// Without the server there is nobody to load the module.
+#![cfg_attr(test, allow(dead_code))]
 
 mod args;
 mod duration;
@@ -42,6 +44,10 @@ mod reset;
 mod retention;
 #[allow(unsafe_code)]
 mod stream;
+
+#[cfg(test)]
+#[path = "../tests/model/mod.rs"]
+mod model;
 
 use redis_module::{Context, RedisString, Status};
 

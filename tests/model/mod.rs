@@ -1,0 +1,4 @@
+//! Tests of the arithmetic that need no server.
+
+mod oracle;
+mod properties;

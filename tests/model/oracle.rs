@@ -1,0 +1,66 @@
+//! What the limiter must answer, by brute force over a plain list of hits. It shares no code with the module.
+
+/// A hit that counts: milliseconds since the epoch, units.
+pub type Hit = (u64, u64);
+
+/// At most `.0` units in any interval of `.1` milliseconds.
+pub type Tier = (u64, u64);
+
+/// One question at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    pub tiers: &'a [Tier],
+    pub cost: u64,
+    pub strict: bool,
+}
+
+fn used(hits: &[Hit], now: u64, window: u64) -> u64 {
+    let live = hits.iter().filter(|(time, _)| time + window > now);
+    live.fold(0, |sum: u64, (_, cost)| sum.saturating_add(*cost))
+}
+
+fn fits(hits: &[Hit], now: u64, (limit, window): Tier, cost: u64) -> bool {
+    used(hits, now, window).saturating_add(cost) <= limit
+}
+
+/// The moment from which a hit fits if nothing else happens. The cost is at most the limit.
+fn fits_from(hits: &[Hit], now: u64, tier: Tier, cost: u64) -> u64 {
+    let departures = hits.iter().map(|(time, _)| time + tier.1);
+    let mut moments: Vec<u64> = departures.filter(|&at| at > now).chain([now]).collect();
+    moments.sort_unstable();
+    moments.into_iter().find(|&at| fits(hits, at, tier, cost)).expect("an empty window has room")
+}
+
+/// Adds the hit to `hits` if it is to be stored, and answers with the six integers. `clock` is the server's time; the
+/// hits may be ahead of it, if the clock was stepped back.
+pub fn ask(hits: &mut Vec<Hit>, clock: u64, question: Question) -> [i64; 6] {
+    let Question { tiers, cost, strict } = question;
+    let now = hits.iter().map(|(time, _)| *time).max().unwrap_or(0).max(clock);
+    let allowed = tiers.iter().all(|&tier| fits(hits, now, tier, cost));
+    let possible = tiers.iter().all(|(limit, _)| cost <= *limit);
+    if allowed || (strict && possible) {
+        hits.push((now, cost));
+    }
+
+    // (is it this tier that binds, the answer): the last maximum of the first part decides, so earlier tiers go last.
+    let mut rows = Vec::new();
+    for &tier in tiers.iter().rev() {
+        let (limit, window) = tier;
+        let remaining = limit.saturating_sub(used(hits, now, window));
+        let live: Vec<u64> = hits.iter().map(|hit| hit.0 + window).filter(|&at| at > now).collect();
+        let reset = live.iter().max().map_or(0, |at| at - clock);
+        let next = live.iter().min().map_or(0, |at| at - clock);
+        let (rank, retry) = if allowed {
+            (u128::from(u64::MAX - remaining), 0)
+        } else if cost > limit {
+            (u128::MAX, -1)
+        } else if fits(hits, now, tier, cost) {
+            continue;
+        } else {
+            let wait = fits_from(hits, now, tier, cost) - clock;
+            (u128::from(wait), wait as i64)
+        };
+        rows.push((rank, [i64::from(allowed), limit as i64, remaining as i64, retry, reset as i64, next as i64]));
+    }
+    rows.into_iter().max_by_key(|(rank, _)| *rank).expect("one tier binds").1
+}

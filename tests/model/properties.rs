@@ -1,0 +1,409 @@
+//! Random histories over the pure logic, against the oracle.
+
+use proptest::prelude::*;
+
+use super::oracle::{self, Hit, Question, Tier};
+use crate::args::{self, Call, MAX_UNITS, Strict};
+use crate::error::Error;
+use crate::limiter::{self, Answer, Decision};
+use crate::log::{Entry, Id, Log};
+use crate::retention::Retention;
+
+/// A log in memory, which drops what it is told to drop as eagerly or as lazily as `keep_expired` says.
+#[derive(Clone, Default)]
+struct MemoryLog {
+    entries: Vec<Entry>,
+    last_id: Option<Id>,
+    expires: Option<u64>,
+    keep_expired: usize,
+}
+
+impl Log for MemoryLog {
+    fn newest(&mut self) -> Result<Option<Entry>, Error> {
+        Ok(self.entries.last().copied())
+    }
+
+    fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Entry) -> bool) -> Result<(), Error> {
+        let start = self.entries.partition_point(|entry| entry.id.time < from);
+        self.entries[start..].iter().all(|entry| visit(*entry));
+        Ok(())
+    }
+}
+
+impl MemoryLog {
+    fn decide(&mut self, clock: u64, call: &Call) -> Decision {
+        if self.expires.is_some_and(|at| at <= clock) {
+            *self = Self { keep_expired: self.keep_expired, ..Self::default() };
+        }
+        limiter::decide(self, clock, call).unwrap()
+    }
+
+    /// As `RATELIMIT.HIT` does it.
+    fn hit(&mut self, clock: u64, call: &Call) -> Answer {
+        let decision = self.decide(clock, call);
+        let Some(write) = decision.write(self.expires) else {
+            return decision.answer;
+        };
+        if let Some(append) = write.append {
+            if append.restart {
+                *self = Self { keep_expired: self.keep_expired, ..Self::default() };
+            }
+            assert!(self.last_id < Some(append.entry.id), "IDs increase");
+            self.last_id = Some(append.entry.id);
+            self.entries.push(append.entry);
+            let expired = self.entries.partition_point(|entry| entry.id < append.expired_before);
+            self.entries.drain(..expired.saturating_sub(self.keep_expired));
+            if let Some(before) = append.surplus_before {
+                self.entries.retain(|entry| entry.id >= before);
+            }
+            if let Some(most) = append.max_entries {
+                let most = most as usize + self.keep_expired;
+                self.entries.drain(..self.entries.len().saturating_sub(most));
+            }
+            assert!(!self.entries.is_empty(), "the newest entry is never dropped");
+        }
+        self.expires = write.expire_at.or(self.expires);
+        decision.answer
+    }
+}
+
+fn call_of(tiers: &[Tier], cost: u64, strict: bool) -> Call {
+    let mut words: Vec<String> = Vec::new();
+    for (limit, window) in tiers {
+        words.extend([limit.to_string(), format!("{window}ms")]);
+    }
+    words.extend(["COST".to_owned(), cost.to_string()]);
+    if strict {
+        words.push("STRICT".to_owned());
+    }
+    args::parse(words.iter().map(String::as_bytes), Strict::Known).unwrap()
+}
+
+const START: u64 = 1_767_225_600_000;
+
+/// Milliseconds between calls: mostly none or few, sometimes as long as a window.
+fn gap() -> impl Strategy<Value = u64> {
+    prop_oneof![4 => Just(0_u64), 4 => 1..5_u64, 2 => 5..60_u64, 1 => 60..400_u64]
+}
+
+fn limit() -> impl Strategy<Value = u64> {
+    prop_oneof![1 => Just(0_u64), 8 => 1..20_u64, 4 => 20..500_u64, 1 => Just(MAX_UNITS)]
+}
+
+fn cost() -> impl Strategy<Value = u64> {
+    prop_oneof![8 => Just(1_u64), 4 => 1..12_u64, 1 => 12..600_u64]
+}
+
+/// Tiers of which one has the longest window of the key, so that nothing is ever forgotten that a later call counts.
+fn tiers(longest: u64) -> impl Strategy<Value = Vec<Tier>> {
+    let others = prop::collection::vec((limit(), 1..=longest), 0..4);
+    (limit(), others, any::<prop::sample::Index>()).prop_map(move |(limit, mut tiers, place)| {
+        tiers.insert(place.index(tiers.len() + 1), (limit, longest));
+        tiers
+    })
+}
+
+/// The policies of one key.
+fn policies() -> impl Strategy<Value = (u64, Vec<Vec<Tier>>)> {
+    (20..300_u64).prop_flat_map(|longest| (Just(longest), prop::collection::vec(tiers(longest), 1..4)))
+}
+
+#[derive(Clone, Debug)]
+struct Step {
+    gap: u64,
+    policy: prop::sample::Index,
+    cost: u64,
+    peek: bool,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = (gap(), any::<prop::sample::Index>(), cost(), prop::bool::weighted(0.1));
+    prop::collection::vec(step.prop_map(|(gap, policy, cost, peek)| Step { gap, policy, cost, peek }), 1..250)
+}
+
+/// A log whose tally is about to wrap, or has got anywhere else, with nothing alive in it.
+fn old_log(tally: u64, longest: u64, keep_expired: usize) -> MemoryLog {
+    let id = Id { time: START - 2 * longest, tally };
+    let retention = Retention { keep: longest, then: None };
+    let entries = vec![Entry { id, cost: 1, retention }];
+    MemoryLog { entries, last_id: Some(id), expires: None, keep_expired }
+}
+
+fn tally() -> impl Strategy<Value = u64> {
+    prop_oneof![1 => Just(0_u64), 1 => any::<u64>(), 2 => (u64::MAX - 2000)..=u64::MAX]
+}
+
+/// Whether the answer is right where a strict log was cut: only when the oldest entry leaves may then differ, and only
+/// to be later, because what decides nothing was forgotten.
+fn agree(answer: [i64; 6], expected: [i64; 6], cut: bool) -> bool {
+    answer[..5] == expected[..5] && (answer[5] == expected[5] || cut && answer[5] > expected[5])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// Every one of the six values is what brute force says, and a wait is exact: refused until a millisecond before
+    /// its end, admitted at it.
+    #[test]
+    fn answers_are_the_oracles(
+        (longest, policies) in policies(),
+        (tally, keep_expired) in (tally(), 0..5_usize),
+        steps in steps(),
+    ) {
+        let mut log = old_log(tally, longest, keep_expired);
+        let mut hits: Vec<Hit> = Vec::new();
+        let mut now = START;
+        // Where the tally wraps within a millisecond the entry is stamped with the next one; the oracle takes the stamp.
+        let mut wrapped = false;
+        for Step { gap, policy, cost, peek } in steps {
+            now += gap;
+            let tiers = policy.get(&policies);
+            let call = call_of(tiers, cost, false);
+            let mut after = hits.clone();
+            let expected = oracle::ask(&mut after, now, Question { tiers, cost, strict: false });
+            let before = log.clone();
+            let answer = if peek { log.decide(now, &call).answer } else { log.hit(now, &call) };
+            wrapped |= log.entries.last().is_some_and(|entry| entry.id.time > now);
+            if wrapped {
+                return Ok(());
+            }
+            prop_assert_eq!(answer.integers(), expected);
+            if peek {
+                prop_assert!(log.entries == before.entries || log.entries.is_empty());
+            } else {
+                hits = after;
+            }
+            if let (false, Some(wait)) = (answer.allowed, answer.retry_after) {
+                prop_assert!(wait > 0);
+                prop_assert!(!log.clone().decide(now + wait - 1, &call).answer.allowed);
+                prop_assert!(log.clone().decide(now + wait, &call).answer.allowed);
+            }
+        }
+    }
+
+    /// The same for refused hits that count.
+    #[test]
+    fn strict_answers_are_the_oracles(
+        (longest, policies) in policies(),
+        keep_expired in 0..5_usize,
+        steps in steps(),
+        strictness in prop::collection::vec(any::<bool>(), 250),
+    ) {
+        let tiers = &policies[0];
+        let largest = tiers.iter().map(|tier| tier.0).max().unwrap();
+        let mut log = old_log(0, longest, keep_expired);
+        let mut hits: Vec<Hit> = Vec::new();
+        let mut now = START;
+        for (Step { gap, cost, peek, .. }, strict) in steps.into_iter().zip(strictness) {
+            now += gap;
+            let strict = strict && !peek;
+            let call = call_of(tiers, cost, strict);
+            let mut after = hits.clone();
+            let expected = oracle::ask(&mut after, now, Question { tiers, cost, strict });
+            let answer = if peek { log.decide(now, &call).answer } else { log.hit(now, &call) };
+            let live = after.iter().filter(|(time, _)| time + longest > now).count() as u64;
+            prop_assert!(agree(answer.integers(), expected, live > largest), "{:?} {:?}", answer, expected);
+            if !peek {
+                hits = after;
+            }
+            prop_assert!((log.entries.len() as u64) <= largest.saturating_add(2 * keep_expired as u64 + 1 + hits.len() as u64));
+            if let (false, Some(wait)) = (answer.allowed, answer.retry_after) {
+                let call = call_of(tiers, cost, false);
+                prop_assert!(!log.clone().decide(now + wait - 1, &call).answer.allowed);
+                prop_assert!(log.clone().decide(now + wait, &call).answer.allowed);
+            }
+        }
+    }
+
+    /// A clock that jumps: the newest hit's time goes on counting until the clock has caught up, and a log further ahead
+    /// than it is kept is started again, so that nobody waits longer than two windows.
+    #[test]
+    fn clocks_may_jump(
+        (longest, policies) in policies(),
+        steps in steps(),
+        jumps in prop::collection::vec(prop_oneof![8 => Just(0_i64), 2 => -30..30_i64, 1 => -900..900_i64], 250),
+    ) {
+        let mut log = MemoryLog::default();
+        let mut hits: Vec<Hit> = Vec::new();
+        let mut now = START;
+        for (Step { gap, policy, cost, peek }, jump) in steps.into_iter().zip(jumps) {
+            now = (now + gap).saturating_add_signed(jump);
+            if log.expires.is_some_and(|at| at <= now) {
+                hits.clear();
+            }
+            let newest = hits.iter().map(|hit| hit.0).max().unwrap_or(0);
+            let known = if newest > now + longest { Vec::new() } else { hits.clone() };
+            let tiers = policy.get(&policies);
+            let call = call_of(tiers, cost, false);
+            let mut after = known.clone();
+            let expected = oracle::ask(&mut after, now, Question { tiers, cost, strict: false });
+            let answer = if peek { log.decide(now, &call).answer } else { log.hit(now, &call) };
+            prop_assert_eq!(answer.integers(), expected);
+            prop_assert!(answer.retry_after.unwrap_or(0) <= 2 * longest);
+            if !peek && after.len() > known.len() {
+                hits = after;
+            }
+            if let (Some(newest), Some(at)) = (log.entries.last(), log.expires) {
+                prop_assert!(at >= newest.id.time + longest, "the key outlives its newest hit");
+            }
+        }
+    }
+
+    /// Anything that could be restored into a stream, in the form of the log: no panic, and an answer in range.
+    #[test]
+    fn a_hostile_log_gets_an_answer_in_range(
+        entries in prop::collection::vec((0..3_000_u64, any::<u64>(), 1..=MAX_UNITS, 1..5_000_u64, any::<bool>()), 0..60),
+        (expires, clock) in (prop::option::of(0..10_000_u64), 0..4_000_u64),
+        tiers in tiers(3_000),
+        cost in prop_oneof![cost(), 1..=MAX_UNITS],
+        strict in any::<bool>(),
+    ) {
+        let mut entries: Vec<Entry> = entries
+            .into_iter()
+            .map(|(time, tally, cost, keep, falling)| {
+                let then = (falling && keep > 1).then_some(keep / 2);
+                Entry { id: Id { time, tally }, cost, retention: Retention { keep, then } }
+            })
+            .collect();
+        entries.sort_by_key(|entry| entry.id);
+        entries.dedup_by_key(|entry| entry.id);
+        let mut log = MemoryLog { entries, last_id: None, expires, keep_expired: 0 };
+        let call = call_of(&tiers, cost, strict);
+        let decision = limiter::decide(&mut log, clock, &call).unwrap();
+        let answer = decision.answer;
+        prop_assert!(tiers.iter().any(|tier| tier.0 == answer.limit));
+        prop_assert!(answer.remaining <= answer.limit);
+        // The log may be ahead of the clock by what it is kept, and the ID may need one millisecond more.
+        let longest = 3_000 + 5_000 + 1;
+        prop_assert!(answer.next_after <= answer.reset_after && answer.reset_after <= longest);
+        prop_assert!(answer.retry_after.unwrap_or(0) <= longest);
+        prop_assert_eq!(answer.allowed, answer.retry_after == Some(0));
+        let _ = decision.write(expires);
+    }
+
+    /// Two to four policies that come, go and are refused on one key: no entry is forgotten that a policy counts which
+    /// was asked at least once in each of its own windows.
+    #[test]
+    fn policies_that_share_a_key_forget_nothing_they_need(
+        windows in prop::sample::subsequence(vec![5_u64, 10, 20, 30, 60, 100, 240], 2..=4),
+        limits in prop::collection::vec(prop::sample::select(vec![1_u64, 2, 3, 5, 10, 30]), 4),
+        steps in prop::collection::vec((0..4_usize, 0..40_u64, prop::bool::weighted(0.02)), 1..800),
+    ) {
+        let policies: Vec<Tier> = limits.into_iter().zip(windows).collect();
+        let mut log = MemoryLog::default();
+        let (mut hits, mut calls) = (Vec::new(), Vec::new());
+        let (mut now, mut in_use) = (START, policies.clone());
+        for (pick, gap, change) in steps {
+            if change {
+                in_use = policies.iter().copied().cycle().skip(pick).step_by(1 + pick % 2).take(1 + gap as usize % 3).collect();
+            }
+            let (limit, window) = in_use[pick % in_use.len()];
+            now += gap * window / 60;
+            if log.expires.is_some_and(|at| at <= now) {
+                calls.clear();
+            }
+            let call = call_of(&[(limit, window)], 1, false);
+            let live = |hits: &[u64]| hits.iter().filter(|&&time| time + window > now).count() as u64;
+            let needed = live(&needed(&hits, &calls, now, window));
+            let answer = log.hit(now, &call);
+            prop_assert!(!(answer.allowed && needed >= limit), "a needed hit was forgotten");
+            prop_assert!(answer.allowed || live(&hits) >= limit, "refused without need");
+            prop_assert!(answer.remaining + needed <= limit.max(needed));
+            calls.push((now, window, answer.allowed));
+            if answer.allowed {
+                hits.push(now);
+            }
+        }
+    }
+}
+
+/// What a call must still see: every hit since an admitted call for this window or a longer one, followed by calls for
+/// such a window with gaps shorter than it.
+fn needed(hits: &[u64], calls: &[(u64, u64, bool)], now: u64, window: u64) -> Vec<u64> {
+    let (mut at, mut start) = (now, now);
+    for &(time, asked, admitted) in calls.iter().rev() {
+        if asked >= window {
+            if at - time >= window {
+                break;
+            }
+            at = time;
+            if admitted {
+                start = time;
+            }
+        } else if time + window < at {
+            break;
+        }
+    }
+    hits.iter().copied().filter(|&time| time >= start).collect()
+}
+
+/// Once the long policy is no longer asked, the log is kept for the short one only.
+#[test]
+fn retention_falls_again() {
+    let (long, short) = ((1_000, 60_000), (100, 1_000));
+    let mut log = MemoryLog::default();
+    log.hit(START, &call_of(&[long], 1, false));
+    let mut fell = None;
+    for tenth in 1..3_000 {
+        let now = START + tenth * 100;
+        log.hit(now, &call_of(&[short], 1, false));
+        let retention = log.entries.last().unwrap().retention;
+        if fell.is_none() && retention == (Retention { keep: 1_000, then: None }) {
+            fell = Some(now - START);
+        }
+    }
+    // It waits for one window after the expiry was last renewed, and is then due within an eighth.
+    let fell = fell.expect("the retention falls");
+    assert!((60_000..=60_000 * 10 / 4).contains(&fell), "{fell}");
+    assert!(log.entries.len() <= 11, "{} entries are kept", log.entries.len());
+    assert!(log.expires.unwrap() <= START + 299_900 + 1_125);
+}
+
+/// The heaviest hits there can be, thousands of them in one window: the tally does not lap itself. A short policy admits
+/// as much as it can (or stores its refusals, all in one millisecond) beside a long one that must refuse ever after.
+#[test]
+fn heavy_hits_never_lap_the_tally() {
+    for strict in [true, false] {
+        let mut log = old_log(u64::MAX - 5, 10_000, 0);
+        let short = call_of(&[(MAX_UNITS, 1)], MAX_UNITS, strict);
+        let long = call_of(&[(MAX_UNITS, 10_000)], 1, false);
+        assert!(log.hit(START, &long).allowed);
+        for step in 1..6_000 {
+            let now = START + if strict { 1 } else { step };
+            assert_eq!(log.hit(now, &short).allowed, !strict || step == 1);
+            let peek = log.decide(now, &long).answer;
+            assert!(!peek.allowed && peek.remaining == 0, "step {step}: {peek:?}");
+        }
+        assert!(log.entries.len() <= 513, "{} entries", log.entries.len());
+    }
+}
+
+/// What a call of cost 1 costs must not depend on how many entries the window holds.
+#[test]
+fn the_search_for_a_wait_is_bounded() {
+    struct Counting(MemoryLog, usize);
+    impl Log for Counting {
+        fn newest(&mut self) -> Result<Option<Entry>, Error> {
+            self.0.newest()
+        }
+        fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Entry) -> bool) -> Result<(), Error> {
+            let seen = &mut self.1;
+            self.0.walk(from, &mut |entry| {
+                *seen += 1;
+                visit(entry)
+            })
+        }
+    }
+    let mut log = MemoryLog::default();
+    let (limit, day) = (50_000, 86_400_000);
+    for step in 0..limit {
+        assert!(log.hit(START + step * 7, &call_of(&[(limit, day)], 1, false)).allowed);
+    }
+    for cost in [1, 2, 10, 1_000, 25_000, 49_999, 50_000] {
+        let mut counting = Counting(log.clone(), 0);
+        let now = START + limit * 7;
+        let answer = limiter::decide(&mut counting, now, &call_of(&[(limit, day)], cost, false)).unwrap().answer;
+        assert_eq!(answer.retry_after, Some(START + (cost - 1) * 7 + day - now));
+        assert!(counting.1 <= 60, "cost {cost}: {} entries were read", counting.1);
+    }
+}
