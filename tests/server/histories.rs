@@ -1,0 +1,236 @@
+//! The oracle: random hits on a real server, every value of every reply against brute force.
+
+use crate::oracle::{self, Hit, Question, Tier};
+use crate::support::{Ask, START, Server, get, six};
+
+/// The seed of a random test, printed so that a failure can be repeated with `SEED`.
+pub fn random(test: &str) -> fastrand::Rng {
+    let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("{test}: SEED={seed}");
+    fastrand::Rng::with_seed(seed)
+}
+
+/// One of the spellings of a length of time.
+fn spell(rng: &mut fastrand::Rng, milliseconds: u64) -> String {
+    let mut spellings = vec![format!("{milliseconds}ms")];
+    let decimal = |unit: u64| {
+        // The value in a unit, where four decimals can say it exactly.
+        let scaled = milliseconds * 10_000;
+        (scaled % unit == 0).then(|| {
+            let (whole, fraction) = (scaled / unit / 10_000, scaled / unit % 10_000);
+            let text = format!("{whole}.{fraction:04}");
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        })
+    };
+    for (unit, suffixes) in [(1_000, &["s", ""][..]), (60_000, &["m"]), (3_600_000, &["h"]), (86_400_000, &["d"])] {
+        if let Some(text) = decimal(unit) {
+            spellings.extend(suffixes.iter().map(|suffix| format!("{text}{suffix}")));
+        }
+    }
+    rng.choice(spellings).unwrap()
+}
+
+fn any_case(rng: &mut fastrand::Rng, word: &str) -> String {
+    word.chars().map(|letter| if rng.bool() { letter.to_ascii_lowercase() } else { letter }).collect()
+}
+
+/// The words of a call, options in any place after the first tier.
+fn words_of(rng: &mut fastrand::Rng, key: &str, question: Question) -> Vec<String> {
+    let mut groups: Vec<Vec<String>> = Vec::new();
+    for (limit, window) in question.tiers {
+        groups.push(vec![limit.to_string(), spell(rng, *window)]);
+    }
+    if question.cost != 1 || rng.bool() {
+        let place = rng.usize(1..=groups.len());
+        groups.insert(place, vec![any_case(rng, "COST"), question.cost.to_string()]);
+    }
+    if question.strict {
+        let place = rng.usize(1..=groups.len());
+        groups.insert(place, vec![any_case(rng, "STRICT")]);
+    }
+    [key.to_owned()].into_iter().chain(groups.concat()).collect()
+}
+
+struct Client {
+    key: String,
+    /// One tier of every call on the key has this window, so that nothing that counts is ever forgotten.
+    longest: u64,
+    hits: Vec<Hit>,
+}
+
+fn limit(rng: &mut fastrand::Rng) -> u64 {
+    match rng.u8(..16) {
+        0 => 0,
+        1 => (1 << 53) - 1,
+        2..5 => rng.u64(20..300),
+        _ => rng.u64(1..20),
+    }
+}
+
+fn question_for(rng: &mut fastrand::Rng, longest: u64) -> (Vec<Tier>, u64) {
+    let mut tiers = vec![(limit(rng), longest)];
+    for _ in 0..rng.usize(..8).saturating_sub(4) {
+        let window = if rng.bool() { rng.u64(20..=longest) } else { rng.u64(1..=longest.div_ceil(20)) * 20 };
+        tiers.insert(rng.usize(..=tiers.len()), (limit(rng), window.min(longest)));
+    }
+    let cost = match rng.u8(..10) {
+        0 => rng.u64(1..400),
+        1..4 => rng.u64(2..10),
+        _ => 1,
+    };
+    (tiers, cost)
+}
+
+/// On a clock that stands still between calls, so that the exact moment of each is known.
+#[test]
+fn every_value_of_every_reply() {
+    let mut rng = random("every_value_of_every_reply");
+    let (server, clock) = Server::on_clock();
+    let mut client = server.connect();
+    let windows = [20, 50, 333, 1_000, 5_400_000, 86_400_000];
+    let clients = windows.iter().enumerate();
+    let mut clients: Vec<Client> =
+        clients.map(|(at, &longest)| Client { key: format!("client:{at}"), longest, hits: Vec::new() }).collect();
+    let mut now = START;
+    let (mut admitted, mut refused) = (0, 0);
+    for step in 0..12_000 {
+        let at = rng.usize(..clients.len());
+        let Client { key, longest, hits } = &mut clients[at];
+        if rng.u8(..3) == 0 {
+            now += match rng.u8(..30) {
+                0 => rng.u64(..=*longest),
+                1..12 => rng.u64(..=20),
+                _ => 1,
+            };
+            clock.set(now);
+        }
+        let (tiers, cost) = question_for(&mut rng, *longest);
+        let question = Question { tiers: &tiers, cost, strict: false };
+        let mut after = hits.clone();
+        let expected = oracle::ask(&mut after, now, question);
+        let peek = rng.u8(..8) == 0;
+        let name = any_case(&mut rng, if peek { "RATELIMIT.PEEK" } else { "RATELIMIT.HIT" });
+        let words = words_of(&mut rng, key, question);
+        let reply = client.ask(redis::cmd(&name).arg(&words)).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+        assert_eq!(six(&reply), expected, "step {step} at {now}: {name} {words:?}");
+        if !peek {
+            *hits = after;
+            hits.retain(|hit| hit.0 + *longest > now);
+            *if expected[0] == 1 { &mut admitted } else { &mut refused } += 1;
+        }
+    }
+    assert!(admitted > 2_000 && refused > 2_000, "{admitted} admitted, {refused} refused");
+    for Client { key, hits, .. } in clients {
+        let stored: Vec<Hit> =
+            client.entries(&key).into_iter().map(|(id, _, cost)| (time_of(&id), number(&cost))).collect();
+        assert!(stored.ends_with(&hits), "{key} holds what was admitted");
+    }
+}
+
+/// On the machine's own clock: the server says in the same transaction what time it is before and after the hit, and the
+/// reply must be right for a moment between the two.
+#[test]
+fn on_a_clock_that_runs() {
+    let mut rng = random("on_a_clock_that_runs");
+    let server = Server::start();
+    let mut client = server.connect();
+    let mut hits: Vec<Hit> = Vec::new();
+    let mut calls = 0;
+    while calls < 6_000 {
+        let mut pipe = redis::pipe();
+        pipe.atomic();
+        let (tiers, cost) = question_for(&mut rng, 60);
+        pipe.cmd("TIME").cmd("RATELIMIT.HIT").arg(words_of(
+            &mut rng,
+            "key",
+            Question { tiers: &tiers, cost, strict: false },
+        ));
+        pipe.cmd("TIME");
+        let (before, reply, after): ((u64, u64), redis::Value, (u64, u64)) = pipe.query(&mut client).unwrap();
+        let milliseconds = |(seconds, microseconds)| seconds * 1_000 + microseconds / 1_000;
+        let fitting = (milliseconds(before)..=milliseconds(after)).find_map(|now| {
+            let mut after = hits.clone();
+            let expected = oracle::ask(&mut after, now, Question { tiers: &tiers, cost, strict: false });
+            (six(&reply) == expected).then_some((now, after))
+        });
+        let (now, after) =
+            fitting.unwrap_or_else(|| panic!("{reply:?} is wrong from {before:?} to {after:?}: {tiers:?}"));
+        hits = after;
+        hits.retain(|hit| hit.0 + 60 > now);
+        calls += 1;
+    }
+}
+
+/// Refused hits that count.
+#[test]
+fn strict() {
+    let mut rng = random("strict");
+    let (server, clock) = Server::on_clock();
+    let mut client = server.connect();
+    let mut now = START;
+    for key in 0..30 {
+        let longest = rng.u64(20..500);
+        let tiers: Vec<Tier> = question_for(&mut rng, longest).0;
+        let mut hits = Vec::new();
+        for _ in 0..80 {
+            now += if rng.bool() { rng.u64(..longest / 8) } else { 0 };
+            clock.set(now);
+            let question = Question { tiers: &tiers, cost: rng.u64(1..5), strict: rng.bool() };
+            let expected = oracle::ask(&mut hits, now, question);
+            let words = words_of(&mut rng, &format!("strict:{key}"), question);
+            let answer = six(&client.ask(redis::cmd("RATELIMIT.HIT").arg(&words)).unwrap());
+            // A strict log forgets what decides nothing, so that its oldest live entry may be a later one.
+            assert_eq!(answer[..5], expected[..5], "{words:?}");
+            assert!(answer[5] >= expected[5], "{words:?}");
+        }
+    }
+    // An attacker who never stops keeps himself out and costs no more than the limit's worth of memory.
+    for step in 1..=5_000_u64 {
+        clock.set(now + step);
+        let answer = client.answer("RATELIMIT.HIT login 5 1m STRICT");
+        assert_eq!(answer[0], i64::from(step <= 5));
+        assert!(step <= 5 || answer[3] == 60_000 - 4, "only silence helps: {answer:?}");
+    }
+    assert!(client.integer("XLEN login") <= 5 + 100);
+    clock.set(now + 5_000 + 60_000);
+    assert_eq!(client.answer("RATELIMIT.HIT login 5 1m STRICT")[0], 1);
+    let impossible = client.answer("RATELIMIT.HIT never 5 1m COST 6 STRICT");
+    assert_eq!(impossible, [0, 5, 5, -1, 0, 0]);
+    assert_eq!(client.integer("EXISTS never"), 0, "a call that can never be allowed stores nothing");
+}
+
+pub fn time_of(id: &str) -> u64 {
+    number(id.split('-').next().unwrap())
+}
+
+pub fn number(text: &str) -> u64 {
+    text.parse().unwrap_or_else(|_| panic!("{text} is no number"))
+}
+
+/// 32 connections, 200 pipelined hits each, a limit of 100: exactly 100 get in.
+#[test]
+fn many_connections_at_once() {
+    let server = Server::start();
+    for round in 0..10 {
+        let admitted: usize = std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..32)
+                .map(|_| {
+                    let mut client = server.connect();
+                    scope.spawn(move || {
+                        let mut pipe = redis::pipe();
+                        for _ in 0..200 {
+                            pipe.cmd("RATELIMIT.HIT").arg(format!("round:{round}")).arg(100).arg("1h");
+                        }
+                        let replies: Vec<redis::Value> = pipe.query(&mut client).unwrap();
+                        replies.iter().filter(|reply| six(reply)[0] == 1).count()
+                    })
+                })
+                .collect();
+            clients.into_iter().map(|client| client.join().unwrap()).sum()
+        });
+        assert_eq!(admitted, 100, "round {round}");
+        let length: i64 = get(server.connect().run(&format!("XLEN round:{round}")));
+        assert_eq!(length, 100);
+    }
+}

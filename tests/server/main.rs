@@ -1,0 +1,10 @@
+//! Tests against real servers, through a real client.
+//!
+//! Each test starts its own server; see `support`. Random ones print their seed when they fail, and take one from `SEED`.
+
+mod support;
+
+#[path = "../model/oracle.rs"]
+mod oracle;
+
+mod histories;

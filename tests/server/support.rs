@@ -1,0 +1,365 @@
+//! Real servers for tests: each on a unix socket and in a folder of its own, killed when it goes out of scope.
+
+use std::fmt::Debug;
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use redis::{Client, Cmd, Connection, ConnectionLike, Value};
+use tempfile::TempDir;
+
+/// How long anything in a test may take before it counts as stuck.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Milliseconds of a day on which nothing happened: where set clocks start.
+pub const START: u64 = 1_767_225_600_000;
+
+/// The module under test. `make test` builds it; `RATELIMIT_MODULE` names another build.
+pub fn module() -> PathBuf {
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release/libratelimit.so");
+    let path = std::env::var_os("RATELIMIT_MODULE").map_or_else(default, PathBuf::from);
+    assert!(path.exists(), "{} is missing, run: make build", path.display());
+    path
+}
+
+fn server_program() -> String {
+    std::env::var("RATELIMIT_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
+/// A clock that stands still until it is told to move, shared by the servers that are started on it.
+#[derive(Clone)]
+pub struct Clock {
+    file: PathBuf,
+    _dir: std::sync::Arc<TempDir>,
+}
+
+impl Clock {
+    pub fn at(milliseconds: u64) -> Self {
+        let dir = TempDir::new().unwrap();
+        let clock = Self { file: dir.path().join("clock"), _dir: dir.into() };
+        clock.set(milliseconds);
+        clock
+    }
+
+    /// The file is replaced, not rewritten, so that a server never reads half of it. Half a millisecond is added because
+    /// libfaketime reads the fraction as a floating-point number.
+    pub fn set(&self, milliseconds: u64) {
+        let next = self.file.with_extension("next");
+        fs::write(&next, format!("{}.{:03}5", milliseconds / 1000, milliseconds % 1000)).unwrap();
+        fs::rename(next, &self.file).unwrap();
+    }
+}
+
+fn faketime_library() -> PathBuf {
+    let output = Command::new("find").args(["/usr/lib", "-name", "libfaketime.so.1"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    PathBuf::from(text.lines().next().expect("libfaketime is missing, run: make test"))
+}
+
+/// What to start. The defaults are a server with the module, on a unix socket, that saves nothing.
+#[derive(Clone)]
+pub struct Setup {
+    program: String,
+    module: Option<PathBuf>,
+    args: Vec<String>,
+    clock: Option<Clock>,
+    tcp: bool,
+}
+
+impl Setup {
+    pub fn new() -> Self {
+        Self { program: server_program(), module: Some(module()), args: Vec::new(), clock: None, tcp: false }
+    }
+
+    pub fn without_module(mut self) -> Self {
+        self.module = None;
+        self
+    }
+
+    pub fn module(mut self, path: PathBuf) -> Self {
+        self.module = Some(path);
+        self
+    }
+
+    /// Adds options, as in `redis-server --save "" --appendonly yes`.
+    pub fn args<S: ToString>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.to_string()));
+        self
+    }
+
+    pub fn clock(mut self, clock: &Clock) -> Self {
+        self.clock = Some(clock.clone());
+        self
+    }
+
+    /// Listens on a free port of the loopback interface as well, which replication needs.
+    pub fn tcp(mut self) -> Self {
+        self.tcp = true;
+        self
+    }
+
+    pub fn start(self) -> Server {
+        let dir = tempfile::Builder::new().prefix("ratelimit-").tempdir().unwrap();
+        self.start_in(dir)
+    }
+
+    /// Starts in a folder that may already hold an RDB or AOF. Another process may take the free port before the server
+    /// does, so a server that ends at once is tried again.
+    pub fn start_in(self, dir: TempDir) -> Server {
+        let mut server = Server { child: None, dir, port: 0, setup: self };
+        for _ in 0..5 {
+            if server.launch() {
+                return server;
+            }
+        }
+        panic!("the server does not start:\n{}", server.log());
+    }
+}
+
+/// A running server.
+pub struct Server {
+    child: Option<Child>,
+    dir: TempDir,
+    pub port: u16,
+    setup: Setup,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        Setup::new().start()
+    }
+
+    /// A server on a clock of its own that stands still.
+    pub fn on_clock() -> (Self, Clock) {
+        let clock = Clock::at(START);
+        (Setup::new().clock(&clock).start(), clock)
+    }
+
+    fn launch(&mut self) -> bool {
+        let Setup { program, module, args, clock, tcp } = &self.setup;
+        if *tcp {
+            self.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        }
+        let mut command = Command::new(program);
+        command.current_dir(self.dir.path());
+        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
+        command.args(["--unixsocket", "server.sock", "--save", "", "--enable-debug-command", "yes"]);
+        command.args(["--logfile", "server.log"]).args(args);
+        if let Some(module) = module {
+            command.arg("--loadmodule").arg(module);
+        }
+        if let Some(clock) = clock {
+            // Debian's jemalloc and libfaketime wait for each other unless libc's allocator is put behind it.
+            command.env("LD_PRELOAD", format!("{} libc.so.6", faketime_library().display()));
+            command.env("FAKETIME_TIMESTAMP_FILE", &clock.file).env("FAKETIME_FMT", "%s").env("TZ", "UTC");
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("FAKETIME_NO_CACHE", "1");
+        }
+        let _ = fs::remove_file(self.socket());
+        let stdio = fs::File::create(self.dir.path().join("server.out")).unwrap();
+        command.stdin(Stdio::null()).stdout(stdio.try_clone().unwrap()).stderr(stdio);
+        self.child = Some(command.spawn().unwrap_or_else(|error| panic!("{program}: {error}")));
+        let since = Instant::now();
+        while self.is_alive() {
+            if let Ok(mut client) = self.try_connect("") {
+                if client.req_command(&redis::cmd("PING")).is_ok() {
+                    return true;
+                }
+            }
+            assert!(since.elapsed() < PATIENCE, "the server does not answer:\n{}", self.log());
+            sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("server.sock")
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What the server has written to its log and to its standard error.
+    pub fn log(&self) -> String {
+        let read = |name| fs::read_to_string(self.dir.path().join(name)).unwrap_or_default();
+        read("server.log") + &read("server.out")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    pub fn is_alive(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    fn try_connect(&self, query: &str) -> redis::RedisResult<Connection> {
+        Client::open(format!("unix://{}{query}", self.socket().display()))?.get_connection()
+    }
+
+    pub fn connect(&self) -> Connection {
+        self.try_connect("").unwrap_or_else(|error| panic!("{error}:\n{}", self.log()))
+    }
+
+    pub fn connect_resp3(&self) -> Connection {
+        self.try_connect("?protocol=resp3").unwrap_or_else(|error| panic!("{error}:\n{}", self.log()))
+    }
+
+    pub fn redis_cli(&self) -> Command {
+        let mut command = Command::new("redis-cli");
+        command.arg("-s").arg(self.socket());
+        command
+    }
+
+    /// Ends the server as `kill -9` does, and keeps its folder.
+    pub fn kill(mut self) -> TempDir {
+        self.stop();
+        std::mem::replace(&mut self.dir, TempDir::new().unwrap())
+    }
+
+    /// Ends the server as `SHUTDOWN NOSAVE` does, and keeps its folder.
+    pub fn shut_down(mut self) -> TempDir {
+        let _ = self.connect().req_command(redis::cmd("SHUTDOWN").arg("NOSAVE"));
+        wait_for("the server ends", || !self.is_alive());
+        self.kill()
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = writeln!(std::io::stderr(), "--- log of the server on {}\n{}", self.port, self.log());
+        }
+        self.stop();
+    }
+}
+
+/// Waits until something is so, and fails where it takes too long.
+pub fn wait_for(what: &str, mut so: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !so() {
+        assert!(since.elapsed() < PATIENCE, "waited in vain: {what}");
+        sleep(Duration::from_millis(5));
+    }
+}
+
+/// A command from words with single blanks between them.
+pub fn words(line: &str) -> Cmd {
+    let mut words = line.split(' ');
+    let mut cmd = redis::cmd(words.next().unwrap());
+    for word in words {
+        cmd.arg(word);
+    }
+    cmd
+}
+
+/// What tests ask of a connection.
+pub trait Ask: ConnectionLike {
+    fn ask(&mut self, cmd: &Cmd) -> Result<Value, String> {
+        self.req_command(cmd).map_err(|error| match (error.code(), error.detail()) {
+            (Some(code), Some(detail)) => format!("{code} {detail}"),
+            _ => error.to_string(),
+        })
+    }
+
+    /// The reply to a line of words; an error fails the test.
+    fn run(&mut self, line: &str) -> Value {
+        self.ask(&words(line)).unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    /// The error to a line of words; anything else fails the test.
+    fn error(&mut self, line: &str) -> String {
+        match self.ask(&words(line)) {
+            Err(error) => error,
+            Ok(value) => panic!("{line}: {value:?} is no error"),
+        }
+    }
+
+    /// The integer that a line of words gets.
+    fn integer(&mut self, line: &str) -> i64 {
+        get(self.run(line))
+    }
+
+    /// The text that a line of words gets.
+    fn text(&mut self, line: &str) -> String {
+        get(self.run(line))
+    }
+
+    /// The six integers that a line of words gets.
+    fn answer(&mut self, line: &str) -> [i64; 6] {
+        six(&self.run(line))
+    }
+
+    /// A field of a section of INFO.
+    fn info(&mut self, section: &str, field: &str) -> String {
+        let text = self.text(&format!("INFO {section}"));
+        let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':').map(str::to_owned));
+        line.unwrap_or_else(|| panic!("INFO {section} has no {field}:\n{text}"))
+    }
+
+    /// Entries of a stream: ID, field, value.
+    fn entries(&mut self, key: &str) -> Vec<(String, String, String)> {
+        let rows: Vec<(String, Vec<String>)> = get(self.run(&format!("XRANGE {key} - +")));
+        rows.into_iter().map(|(id, pair)| (id, pair[0].clone(), pair[1].clone())).collect()
+    }
+
+    /// Everything there is, with what DEBUG DIGEST leaves out: expiry times and last IDs.
+    fn fingerprint(&mut self) -> Vec<String> {
+        let mut lines = vec![self.text("DEBUG DIGEST")];
+        let mut keys: Vec<Vec<u8>> = get(self.run("KEYS *"));
+        keys.sort();
+        for key in keys {
+            let one = |name: &str| redis::cmd(name).arg(&key).to_owned();
+            let expires: i64 = get(self.ask(&one("PEXPIRETIME")).unwrap());
+            let mut line = format!("{:?} expires {expires}", String::from_utf8_lossy(&key));
+            if self.ask(&one("TYPE")) == Ok(Value::SimpleString("stream".into())) {
+                let info = self.ask(redis::cmd("XINFO").arg("STREAM").arg(&key)).unwrap();
+                let fields: Vec<(String, Value)> = get(info);
+                for (name, value) in fields {
+                    if ["length", "last-generated-id", "first-entry", "last-entry"].contains(&name.as_str()) {
+                        line += &format!(" {name} {value:?}");
+                    }
+                }
+            }
+            lines.push(line);
+        }
+        lines
+    }
+}
+
+impl<C: ConnectionLike> Ask for C {}
+
+/// A reply as a type of Rust.
+pub fn get<T: redis::FromRedisValue>(value: Value) -> T {
+    let shown = format!("{value:?}");
+    redis::from_redis_value(value).unwrap_or_else(|error| panic!("{shown}: {error}"))
+}
+
+/// The reply of HIT and PEEK.
+pub fn six(value: &Value) -> [i64; 6] {
+    let Value::Array(items) = value else { panic!("{value:?} is no array") };
+    let integer = |item: &Value| match item {
+        Value::Int(integer) => *integer,
+        other => panic!("{other:?} is no integer"),
+    };
+    items.iter().map(integer).collect::<Vec<_>>().try_into().unwrap_or_else(|_| panic!("{value:?} has not six items"))
+}
+
+/// Two lists that must be equal, shown by their first difference.
+pub fn assert_same<T: PartialEq + Debug>(left: &[T], right: &[T], what: &str) {
+    for (left, right) in left.iter().zip(right) {
+        assert_eq!(left, right, "{what}");
+    }
+    assert_eq!(left.len(), right.len(), "{what}: length");
+}
