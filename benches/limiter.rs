@@ -1,1 +1,78 @@
-fn main() {}
+//! How long the decision takes, without a server: the arithmetic over a log in memory.
+//!
+//! The module is a cdylib whose allocator works inside a server only, so that its pure files are included here.
+
+// Each file is here whole, and this is not all that calls it.
+#![allow(dead_code, unused_imports)]
+
+#[path = "../src/args.rs"]
+mod args;
+#[path = "../src/duration.rs"]
+mod duration;
+#[path = "../src/error.rs"]
+mod error;
+#[path = "../src/limiter.rs"]
+mod limiter;
+#[path = "../src/log.rs"]
+mod log;
+#[path = "../src/retention.rs"]
+mod retention;
+
+use std::hint::black_box;
+
+use args::{Call, Strict};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use error::Error;
+use log::{Entry, Id, Log};
+use retention::Retention;
+
+const NOW: u64 = 1_767_225_600_000;
+
+/// A hit of cost 1 in every millisecond up to now.
+struct Steady(Vec<Entry>);
+
+impl Steady {
+    fn new(entries: u64) -> Self {
+        let retention = Retention { keep: 60_000, then: None };
+        let entry = |tally| Entry { id: Id { time: NOW - entries + tally, tally }, cost: 1, retention };
+        Self((1..=entries).map(entry).collect())
+    }
+}
+
+impl Log for Steady {
+    fn newest(&mut self) -> Result<Option<Entry>, Error> {
+        Ok(self.0.last().copied())
+    }
+
+    fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Entry) -> bool) -> Result<(), Error> {
+        let start = self.0.partition_point(|entry| entry.id.time < from);
+        self.0[start..].iter().all(|entry| visit(*entry));
+        Ok(())
+    }
+}
+
+fn call(line: &str) -> Call {
+    args::parse(line.split(' ').map(str::as_bytes), Strict::Known).unwrap()
+}
+
+fn benches(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("pure");
+    group.throughput(Throughput::Elements(1));
+    for line in ["100 1m", "10 1s 500 1h COST 7 STRICT"] {
+        group.bench_function(format!("parse {line}"), |bencher| bencher.iter(|| call(black_box(line))));
+    }
+    let mut log = Steady::new(10_000);
+    for (name, line) in [
+        ("admit", "1000000 60s"),
+        ("admit, three tiers", "1000000 60s 1000000 30s 1000000 1s"),
+        ("refuse", "10000 60s"),
+        ("refuse a cost of 1000", "10000 60s COST 1000"),
+    ] {
+        let call = call(line);
+        group.bench_function(name, |bencher| bencher.iter(|| limiter::decide(&mut log, NOW, black_box(&call))));
+    }
+    group.finish();
+}
+
+criterion_group!(limiter_benches, benches);
+criterion_main!(limiter_benches);

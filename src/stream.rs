@@ -204,7 +204,7 @@ impl Key<'_> {
             if append.restart {
                 self.remove()?;
             }
-            if !self.append(append)? {
+            if !self.append(append, write.expire_at.is_some())? {
                 return Ok(false);
             }
         }
@@ -228,7 +228,7 @@ impl Key<'_> {
         self.signal()
     }
 
-    fn append(&mut self, append: &Append) -> Result<bool, Error> {
+    fn append(&mut self, append: &Append, thorough: bool) -> Result<bool, Error> {
         let Append { entry, .. } = append;
         let field = OwnedString::new(&entry.retention.to_string())?;
         let value = OwnedString::new(&entry.cost.to_string())?;
@@ -242,7 +242,7 @@ impl Key<'_> {
         if added != OK {
             return Ok(false);
         }
-        let trimmed = self.trim(append)?;
+        let trimmed = self.trim(append, thorough)?;
         let oldest = if trimmed { self.oldest()? } else { None };
 
         let id = entry.id.to_string();
@@ -285,12 +285,20 @@ impl Key<'_> {
         Ok(true)
     }
 
-    /// Drops what the log need not keep; true if anything went. Approximate trimming drops whole nodes only, at most a
-    /// hundred of them in one call, so that it costs almost nothing; what has expired does not count anyway.
-    fn trim(&mut self, append: &Append) -> Result<bool, Error> {
+    /// Drops what the log need not keep; true if anything went. Approximate trimming drops whole nodes only, as many as
+    /// hold a hundred times `stream-node-max-entries`, so that it costs almost nothing; what has expired does not count
+    /// anyway.
+    ///
+    /// A node that alone holds more, from a time when that setting was larger, would stay for ever, and all behind it. So
+    /// now and then a `thorough` call looks whether a long log has an expired entry that did not go.
+    fn trim(&mut self, append: &Append, thorough: bool) -> Result<bool, Error> {
         const EXACTLY: c_int = 0;
         const APPROXIMATELY: c_int = raw::REDISMODULE_STREAM_TRIM_APPROX as c_int;
+        const LONG: usize = 10_000;
         let mut trimmed = self.trim_before(APPROXIMATELY, append.expired_before)?;
+        if thorough && !trimmed && self.length()? > LONG && self.oldest()? < Some(append.expired_before) {
+            trimmed = self.trim_before(EXACTLY, append.expired_before)?;
+        }
         if let Some(surplus) = append.surplus_before {
             trimmed |= self.trim_before(EXACTLY, surplus)?;
         }
@@ -300,6 +308,11 @@ impl Key<'_> {
             trimmed |= unsafe { api(raw::RedisModule_StreamTrimByLength)?(self.raw, APPROXIMATELY, length) } > 0;
         }
         Ok(trimmed)
+    }
+
+    fn length(&self) -> Result<usize, Error> {
+        // SAFETY: the key is open.
+        Ok(unsafe { api(raw::RedisModule_ValueLength)?(self.raw) })
     }
 
     fn trim_before(&mut self, flags: c_int, id: Id) -> Result<bool, Error> {
@@ -438,7 +451,7 @@ pub fn missing_api() -> Option<&'static CStr> {
     }
     first_missing! {
         RedisModule_StringPtrLen RedisModule_CreateString RedisModule_FreeString
-        RedisModule_Milliseconds RedisModule_OpenKey RedisModule_CloseKey RedisModule_KeyType
+        RedisModule_Milliseconds RedisModule_OpenKey RedisModule_CloseKey RedisModule_KeyType RedisModule_ValueLength
         RedisModule_UnlinkKey RedisModule_GetAbsExpire RedisModule_SetAbsExpire
         RedisModule_StreamAdd RedisModule_StreamTrimByID RedisModule_StreamTrimByLength
         RedisModule_StreamIteratorStart RedisModule_StreamIteratorStop

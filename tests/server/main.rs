@@ -7,4 +7,7 @@ mod support;
 #[path = "../model/oracle.rs"]
 mod oracle;
 
+mod documents;
 mod histories;
+mod memory;
+mod recipe;

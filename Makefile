@@ -1,0 +1,45 @@
+# `make` lists what there is. Every target installs what is missing first.
+.POSIX:
+.PHONY: help run build test lint bench clean
+
+PORT = 6379
+# One place for what is built, because redis.conf names it.
+CARGO = CARGO_TARGET_DIR=target cargo
+
+help:
+	@echo 'make run      build, and start Redis with the module in the foreground (PORT=6379)'
+	@echo 'make build    target/release/libratelimit.so, to be loaded into a server of your own'
+	@echo 'make test     all tests, on real servers that are started and stopped by them'
+	@echo 'make lint     formatting, clippy and shell scripts; warnings are errors'
+	@echo 'make bench    how long the decision takes, without a server'
+	@echo 'make clean    remove what was built'
+
+run:
+	@scripts/setup.sh run
+	$(CARGO) build --release --locked
+	@PORT=$(PORT) scripts/run.sh
+
+build:
+	@scripts/setup.sh build
+	$(CARGO) build --release --locked
+
+# The second build holds a planted panic, for the test that a panic is an error reply.
+test:
+	@scripts/setup.sh test
+	$(CARGO) build --release --locked
+	$(CARGO) build --locked --features planted-panic
+	$(CARGO) test --locked
+
+lint:
+	@scripts/setup.sh build
+	cargo fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --features planted-panic -- -D warnings
+	for script in scripts/*.sh .ci/run; do sh -n $$script || exit 1; done
+
+bench:
+	@scripts/setup.sh build
+	$(CARGO) bench --locked --bench limiter
+
+clean:
+	$(CARGO) clean

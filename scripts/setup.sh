@@ -1,0 +1,90 @@
+#!/bin/sh
+# Installs what is missing: scripts/setup.sh build|run|test
+#
+# With apt-get where it may (as root, or by a sudo that asks nothing); elsewhere it says what to install. What is there
+# already is left as it is.
+set -eu
+
+missing=
+need() { # package, what it is for
+    missing="$missing $1"
+    echo "setup: $1 is missing ($2)"
+}
+
+fail() {
+    echo "setup: $*" >&2
+    exit 1
+}
+
+# The newest of two versions, to compare them.
+newest() { printf '%s\n%s\n' "$1" "$2" | sort -V | tail -n 1; }
+
+have_libclang() {
+    [ -n "${LIBCLANG_PATH:-}" ] && return
+    # Found with its headers only where the -dev package is.
+    for file in /usr/lib/llvm-*/lib/libclang.so /usr/lib64/libclang.so /usr/lib/libclang.so; do
+        [ -e "$file" ] && return
+    done
+    return 1
+}
+
+have_faketime() { find /usr/lib -name libfaketime.so.1 2>/dev/null | grep -q .; }
+
+# Debian starts and enables a service with its package; nobody asked for one.
+apt_install() {
+    as_root=
+    if [ "$(id -u)" != 0 ]; then
+        sudo -n true 2>/dev/null || return 1
+        as_root="sudo -n"
+    fi
+    command -v apt-get >/dev/null || return 1
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' | $as_root tee $policy >/dev/null
+        $as_root chmod +x $policy
+        # shellcheck disable=SC2064 # expanded now, on purpose
+        trap "$as_root rm -f $policy" EXIT
+    fi
+    echo "setup: installing $*"
+    export DEBIAN_FRONTEND=noninteractive
+    { $as_root apt-get update && $as_root apt-get install -y --no-install-recommends "$@"; } >"$log" 2>&1 || {
+        tail -n 20 "$log" >&2
+        return 1
+    }
+    case " $* " in
+    *" redis-server "*)
+        if [ -d /run/systemd/system ]; then $as_root systemctl disable --quiet redis-server || true; fi
+        ;;
+    esac
+}
+
+purpose=${1:-build}
+log=$(mktemp)
+
+command -v cargo >/dev/null || fail "Rust is missing. Install it from https://rustup.rs and run this again."
+minimum=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+rust=$(rustc --version | cut -d ' ' -f 2)
+[ "$(newest "$rust" "$minimum")" = "$rust" ] || fail "Rust $rust is too old, $minimum is needed. Try: rustup update"
+
+command -v cc >/dev/null || need "gcc libc6-dev" "compiles the C part of redis-module"
+have_libclang || need libclang-dev "generates the bindings of redis-module"
+if [ "$purpose" != build ]; then
+    command -v "${RATELIMIT_SERVER:-redis-server}" >/dev/null || need redis-server "loads the module"
+    command -v redis-cli >/dev/null || need redis-tools "talks to the server"
+fi
+if [ "$purpose" = test ]; then
+    have_faketime || need faketime "sets the clock of servers under test"
+fi
+
+if [ -n "$missing" ]; then
+    # shellcheck disable=SC2086 # a list of words
+    apt_install $missing || fail "could not install them. Please install:$missing"
+fi
+rm -f "$log"
+
+if [ "$purpose" != build ]; then
+    server=${RATELIMIT_SERVER:-redis-server}
+    version=$("$server" --version | sed -n 's/.*v=\([0-9.]*\).*/\1/p')
+    [ "$(newest "$version" 7.0.0)" = "$version" ] ||
+        fail "$server is version $version; the module needs Redis 7.0 or Valkey 7.2 or later"
+fi
