@@ -68,24 +68,71 @@ pub enum Strict {
     Unknown,
 }
 
-/// Reads everything after the key. After the first pair, an argument that starts with a digit begins another tier;
-/// anything else is an option, in any case, at most once.
+/// Reads everything after the key of HIT and PEEK. After the first pair, an argument that starts with a digit begins
+/// another tier; anything else is an option, in any case, at most once.
 pub fn parse<'a>(mut args: impl Iterator<Item = &'a [u8]>, strict: Strict) -> Result<Call, Error> {
     let mut call = Call::new(tier(args.next(), args.next())?, 1);
-    let mut cost_given = false;
+    let mut cost = None;
     while let Some(arg) = args.next() {
         if arg.first().is_some_and(u8::is_ascii_digit) {
             call.push(tier(Some(arg), args.next())?)?;
-        } else if arg.eq_ignore_ascii_case(b"COST") && !cost_given {
-            call.cost = units(args.next().ok_or(error::SYNTAX)?).filter(|&cost| cost > 0).ok_or(error::COST)?;
-            cost_given = true;
         } else if arg.eq_ignore_ascii_case(b"STRICT") && strict == Strict::Known && !call.strict {
             call.strict = true;
         } else {
-            return Err(error::SYNTAX);
+            read_cost(arg, &mut args, &mut cost)?;
         }
     }
+    call.cost = cost.unwrap_or(1);
     Ok(call)
+}
+
+/// Reads the number of keys that is MHIT's first argument, and checks that as many arguments follow.
+pub fn number_of_keys(numkeys: &[u8], following: usize) -> Result<usize, Error> {
+    let keys = decimal(numkeys).filter(|&keys| keys > 0).ok_or(error::NUMKEYS)?;
+    usize::try_from(keys).ok().filter(|&keys| keys <= following).ok_or(error::TOO_FEW_KEYS)
+}
+
+/// Reads everything after the keys of MHIT: one tier for each of `keys` keys, then options.
+pub fn parse_each<'a>(mut args: impl Iterator<Item = &'a [u8]>, keys: usize) -> Result<Vec<Call>, Error> {
+    let mut calls = Vec::new();
+    let mut cost = None;
+    while let Some(arg) = args.next() {
+        if arg.first().is_some_and(u8::is_ascii_digit) || calls.is_empty() {
+            if calls.len() == keys {
+                return Err(error::PAIRS);
+            }
+            calls.push(Call::new(tier(Some(arg), args.next())?, 1));
+        } else {
+            read_cost(arg, &mut args, &mut cost)?;
+        }
+    }
+    if calls.len() != keys {
+        return Err(error::PAIRS);
+    }
+    calls.iter_mut().for_each(|call| call.cost = cost.unwrap_or(1));
+    Ok(calls)
+}
+
+/// Reads `COST units`, of which `arg` is the first word; anything else is no option.
+fn read_cost<'a>(arg: &[u8], args: &mut impl Iterator<Item = &'a [u8]>, cost: &mut Option<u64>) -> Result<(), Error> {
+    if !arg.eq_ignore_ascii_case(b"COST") || cost.is_some() {
+        return Err(error::SYNTAX);
+    }
+    let given = units(args.next().ok_or(error::SYNTAX)?).filter(|&cost| cost > 0);
+    *cost = Some(given.ok_or(error::COST)?);
+    Ok(())
+}
+
+/// Reads the options of TOP: `[COUNT n]`, with `n` at least 1 and 10 by default.
+pub fn parse_count<'a>(mut args: impl Iterator<Item = &'a [u8]>) -> Result<usize, Error> {
+    let Some(option) = args.next() else { return Ok(10) };
+    match (option.eq_ignore_ascii_case(b"COUNT"), args.next(), args.next()) {
+        (true, Some(count), None) => {
+            let count = decimal(count).filter(|&count| count > 0);
+            count.and_then(|count| usize::try_from(count).ok()).ok_or(error::COUNT)
+        }
+        _ => Err(error::SYNTAX),
+    }
 }
 
 fn tier(limit: Option<&[u8]>, window: Option<&[u8]>) -> Result<Tier, Error> {

@@ -6,11 +6,13 @@
 
 use redis_module::raw;
 
-use crate::args::{self, Strict};
+use crate::args::{self, Call, Strict};
 use crate::error::{self, Error};
-use crate::limiter;
+use crate::limiter::{self, Answer, Decision};
+use crate::offenders;
 use crate::register::{Argument, Command, Keys, Kind, Reply, Spec};
-use crate::stream::{Arg, Mode, Server};
+use crate::stats::STATS;
+use crate::stream::{Arg, Key, Mode, Server};
 
 pub struct Hit;
 
@@ -28,7 +30,7 @@ impl Command for Hit {
         name: c"ratelimit.hit",
         flags: c"write deny-oom fast",
         arity: -4,
-        keys: Keys { last: 0, flags: raw::REDISMODULE_CMD_KEY_RW | raw::REDISMODULE_CMD_KEY_UPDATE },
+        keys: Keys::Range { last: 0, flags: raw::REDISMODULE_CMD_KEY_RW | raw::REDISMODULE_CMD_KEY_UPDATE },
         summary: c"Records a hit if every limit allows it, and tells what is left.",
         complexity: c"O(log N) for each tier, N being the number of entries in the log",
         args: &[KEY, TIER, COST, Argument::new(c"strict", Kind::Token).token(c"STRICT").optional()],
@@ -43,19 +45,44 @@ impl Command for Hit {
         let mut key = server.open(*name, Mode::Write)?;
         let clock = server.clock();
 
-        // Twice at most: if the server does not take the entry, because somebody has pushed the stream's last ID ahead,
-        // the log is started again.
-        for _ in 0..2 {
-            let decision = limiter::decide(&mut key, clock, &call)?;
-            let done = match decision.write(key.expires()?) {
-                Some(write) => key.write(&write)?,
-                None => true,
-            };
-            if done {
-                return Ok(Reply::Integers(decision.answer.integers()));
-            }
-            key.remove()?;
-        }
-        Err(error::APPEND_FAILED)
+        let decision = limiter::decide(&mut key, clock, &call)?;
+        let answer = carry_out(server, *name, &mut key, clock, &call, decision)?;
+        Ok(Reply::Integers(answer.integers()))
+    }
+}
+
+/// Writes what was decided for one key, and keeps the books.
+pub fn carry_out(
+    server: Server,
+    name: Arg,
+    key: &mut Key,
+    clock: u64,
+    call: &Call,
+    decision: Decision,
+) -> Result<Answer, Error> {
+    let written = match decision.write(key.expires()?) {
+        Some(write) => key.write(&write)?,
+        None => true,
+    };
+    let answer = if written { decision.answer } else { start_again(key, clock, call)? };
+    if answer.allowed {
+        STATS.hits_admitted.add(1);
+        STATS.units_admitted.add(call.cost);
+    } else if answer.retry_after != Some(0) {
+        STATS.hits_refused.add(1);
+        offenders::table().record(server.database()?, name.bytes(), clock);
+        server.notify_refused(name)?;
+    }
+    Ok(answer)
+}
+
+/// The server does not take the entry: somebody has pushed the stream's last ID ahead. An empty log admits whatever could
+/// be stored, so that nobody is locked out.
+fn start_again(key: &mut Key, clock: u64, call: &Call) -> Result<Answer, Error> {
+    key.remove()?;
+    let decision = limiter::decide(key, clock, call)?;
+    match decision.write(None) {
+        Some(write) if key.write(&write)? => Ok(decision.answer),
+        _ => Err(error::APPEND_FAILED),
     }
 }

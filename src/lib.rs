@@ -5,11 +5,13 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `lib.rs` | the module and its table of commands |
-//! | `hit.rs`, `peek.rs`, `reset.rs` | one command each |
+//! | `hit.rs`, `peek.rs`, `mhit.rs`, `reset.rs`, `top.rs`, `resetstat.rs` | one command each |
 //! | `args.rs`, `duration.rs` | what the arguments mean |
 //! | `limiter.rs` | the decision; pure arithmetic over a log and a clock |
 //! | `retention.rs` | how long a log is kept when several policies share it; pure |
 //! | `log.rs` | what an entry is, and the trait by which the arithmetic reads a log |
+//! | `offenders.rs` | who is refused most: a sketch of fixed size; pure |
+//! | `stats.rs` | the counters of INFO |
 //! | `error.rs` | every error text |
 //! | `stream.rs` | the server's raw API: streams, expiry, replication, events, clock |
 //! | `register.rs` | loading, registration, and the way in and out of a command |
@@ -37,13 +39,18 @@ mod error;
 mod hit;
 mod limiter;
 mod log;
+mod mhit;
+mod offenders;
 mod peek;
 #[allow(unsafe_code)]
 mod register;
 mod reset;
+mod resetstat;
 mod retention;
+mod stats;
 #[allow(unsafe_code)]
 mod stream;
+mod top;
 
 #[cfg(test)]
 #[path = "../tests/model/mod.rs"]
@@ -51,15 +58,25 @@ mod model;
 
 use redis_module::{Context, RedisString, Status};
 
+use register::Loader;
+
 /// Major * 10000 + minor * 100 + patch, as `MODULE LIST` shows it.
 const VERSION: i32 = 100;
 
 fn load(ctx: &Context, args: &[RedisString]) -> Status {
-    let result = register::prepare(ctx, args)
-        .and_then(|()| register::register::<hit::Hit>(ctx))
-        .and_then(|()| register::register::<peek::Peek>(ctx))
-        .and_then(|()| register::register::<reset::Reset>(ctx));
-    register::outcome(ctx, result)
+    register::outcome(ctx, load_all(ctx, args))
+}
+
+fn load_all(ctx: &Context, args: &[RedisString]) -> Result<(), &'static str> {
+    let loader = Loader::new(ctx, args)?;
+    loader.command::<hit::Hit>()?;
+    loader.command::<peek::Peek>()?;
+    loader.command::<mhit::MultiHit>()?;
+    loader.command::<reset::Reset>()?;
+    loader.command::<top::Top>()?;
+    loader.command::<resetstat::ResetStat>()?;
+    loader.settings()?;
+    loader.info()
 }
 
 // The server's allocator works inside a server only, so that unit tests are built without it.

@@ -20,7 +20,7 @@ pub struct Answer {
     pub limit: u64,
     /// Units left in that tier after this call.
     pub remaining: u64,
-    /// Time until the same call would be allowed: 0 if it was, `None` if it never can be.
+    /// Time until the same call would be allowed: 0 if it was, or if this key did not refuse it; `None` if it never can be.
     pub retry_after: Option<u64>,
     /// Time until that tier is entirely unused; 0 if it is.
     pub reset_after: u64,
@@ -78,7 +78,6 @@ pub struct Write {
 pub struct Decision {
     pub answer: Answer,
     stored: Option<Stored>,
-    /// The server's clock, or the newest entry's time where that is ahead.
     now: u64,
     retention: Option<Retention>,
     window: u64,
@@ -100,80 +99,119 @@ struct Usage {
     units: u64,
 }
 
+/// What a log says to a call at one moment, before anything is decided.
+pub struct Review<'c> {
+    call: &'c Call,
+    clock: u64,
+    /// The server's clock, or the newest entry's time where that is ahead.
+    now: u64,
+    newest: Option<Entry>,
+    /// The log was stamped by a clock that is no longer in use, and counts for nothing.
+    stale: bool,
+    usages: [Usage; MAX_TIERS],
+}
+
 /// Decides one call at the server's time `clock`, in milliseconds since the epoch.
 pub fn decide(log: &mut impl Log, clock: u64, call: &Call) -> Result<Decision, Error> {
-    let newest = log.newest()?;
-    // An entry further ahead than the log is kept was stamped by a clock that is no longer in use.
-    let stale = newest.is_some_and(|newest| newest.id.time > clock.saturating_add(newest.retention.keep));
-    let newest = newest.filter(|_| !stale);
-    let now = newest.map_or(clock, |newest| newest.id.time.max(clock));
+    let review = Review::new(log, clock, call)?;
+    review.decide(log, review.fits())
+}
 
-    let mut usages = [Usage::default(); MAX_TIERS];
-    for (usage, tier) in usages.iter_mut().zip(call.tiers()) {
-        *usage = usage_of(log, newest, now, tier.window)?;
-    }
-    let tiers = || call.tiers().iter().zip(&usages);
-
-    let admitted = tiers().all(|(tier, usage)| fits(tier, usage.units, call.cost));
-    let possible = tiers().all(|(tier, _)| fits(tier, 0, call.cost));
-    let stored = if admitted || (call.strict && possible) {
-        Some(Stored {
-            id: next_id(newest, now, call.cost),
-            cost: call.cost,
-            restart: stale,
-            surplus_before: room_for(log, newest, call.cost)?,
-            max_entries: (!admitted).then(|| call.largest_limit()),
-        })
-    } else {
-        None
-    };
-
-    let mut binding: Option<Answer> = None;
-    for (tier, usage) in tiers() {
-        // The answer describes the log after the call, with the hit in it if it is stored.
-        let units = usage.units.saturating_add(stored.map_or(0, |hit| hit.cost));
-        let refused = !admitted && !fits(tier, units, call.cost);
-        if !admitted && !refused {
-            continue;
+impl<'c> Review<'c> {
+    pub fn new(log: &mut impl Log, clock: u64, call: &'c Call) -> Result<Self, Error> {
+        let newest = log.newest()?;
+        // An entry further ahead than the log is kept cannot be waited for.
+        let stale = newest.is_some_and(|newest| newest.id.time > clock.saturating_add(newest.retention.keep));
+        let newest = newest.filter(|_| !stale);
+        let now = newest.map_or(clock, |newest| newest.id.time.max(clock));
+        let mut usages = [Usage::default(); MAX_TIERS];
+        for (usage, tier) in usages.iter_mut().zip(call.tiers()) {
+            *usage = usage_of(log, newest, now, tier.window)?;
         }
-        let until_left = |time: u64| time.saturating_add(tier.window).saturating_sub(clock);
-        let retry_after = if admitted {
+        Ok(Self { call, clock, now, newest, stale, usages })
+    }
+
+    fn tiers(&self) -> impl Iterator<Item = (&Tier, &Usage)> {
+        self.call.tiers().iter().zip(&self.usages)
+    }
+
+    /// Whether every tier has room for the hit.
+    pub fn fits(&self) -> bool {
+        self.tiers().all(|(tier, usage)| fits(tier, usage.units, self.call.cost))
+    }
+
+    /// The answer to the call and what to write. Where a call has several keys, `admitted` is the verdict on all of them.
+    pub fn decide(&self, log: &mut impl Log, admitted: bool) -> Result<Decision, Error> {
+        let stored = self.store(log, admitted)?;
+        let mut binding: Option<Answer> = None;
+        for (tier, usage) in self.tiers() {
+            let answer = self.answer(log, admitted, stored.as_ref(), tier, usage)?;
+            if binding.is_none_or(|earlier| answer.binds_before(&earlier)) {
+                binding = Some(answer);
+            }
+        }
+        Ok(Decision {
+            answer: binding.ok_or(error::INTERNAL)?,
+            stored,
+            now: self.now,
+            retention: self.newest.map(|newest| newest.retention),
+            window: self.call.longest_window(),
+        })
+    }
+
+    fn store(&self, log: &mut impl Log, admitted: bool) -> Result<Option<Stored>, Error> {
+        let cost = self.call.cost;
+        let possible = self.tiers().all(|(tier, _)| fits(tier, 0, cost));
+        if admitted || (self.call.strict && possible) {
+            Ok(Some(Stored {
+                id: next_id(self.newest, self.now, cost),
+                cost,
+                restart: self.stale,
+                surplus_before: room_for(log, self.newest, cost)?,
+                max_entries: (!admitted).then(|| self.call.largest_limit()),
+            }))
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// The answer if this tier binds. It describes the log after the call, with the hit in it if it is stored.
+    fn answer(
+        &self,
+        log: &mut impl Log,
+        admitted: bool,
+        stored: Option<&Stored>,
+        tier: &Tier,
+        usage: &Usage,
+    ) -> Result<Answer, Error> {
+        let cost = self.call.cost;
+        let until_left = |time: u64| time.saturating_add(tier.window).saturating_sub(self.clock);
+        let units = usage.units.saturating_add(stored.map_or(0, |hit| hit.cost));
+        let retry_after = if admitted || fits(tier, units, cost) {
             Some(0)
-        } else if !fits(tier, 0, call.cost) {
+        } else if !fits(tier, 0, cost) {
             None
         } else {
-            let needed = units.saturating_add(call.cost).saturating_sub(tier.limit);
+            let needed = units.saturating_add(cost).saturating_sub(tier.limit);
             let stored_time = stored.map(|hit| hit.id.time).filter(|_| needed > usage.units);
-            let leaver = match (stored_time, usage.first, newest) {
+            Some(until_left(match (stored_time, usage.first, self.newest) {
                 (Some(time), _, _) => time,
                 (None, Some(first), Some(newest)) => departure(log, &first, &newest, needed)?,
-                _ => now,
-            };
-            Some(until_left(leaver))
+                _ => self.now,
+            }))
         };
-        let live = usage.first.and(newest);
-        let last_time = stored.map(|hit| hit.id.time).or(live.map(|entry| entry.id.time));
+        let newest = usage.first.and(self.newest);
+        let last_time = stored.map(|hit| hit.id.time).or(newest.map(|entry| entry.id.time));
         let first_time = usage.first.map(|entry| entry.id.time).or(last_time);
-        let answer = Answer {
+        Ok(Answer {
             allowed: admitted,
             limit: tier.limit,
             remaining: tier.limit.saturating_sub(units),
             retry_after,
             reset_after: last_time.map_or(0, until_left),
             next_after: first_time.map_or(0, until_left),
-        };
-        if binding.is_none_or(|earlier| answer.binds_before(&earlier)) {
-            binding = Some(answer);
-        }
+        })
     }
-
-    Ok(Decision {
-        answer: binding.ok_or(error::INTERNAL)?,
-        stored,
-        now,
-        retention: newest.map(|newest| newest.retention),
-        window: call.longest_window(),
-    })
 }
 
 impl Decision {

@@ -18,7 +18,7 @@ impl Command for Peek {
         name: c"ratelimit.peek",
         flags: c"readonly fast",
         arity: -4,
-        keys: Keys { last: 0, flags: raw::REDISMODULE_CMD_KEY_RO | raw::REDISMODULE_CMD_KEY_ACCESS },
+        keys: Keys::Range { last: 0, flags: raw::REDISMODULE_CMD_KEY_RO | raw::REDISMODULE_CMD_KEY_ACCESS },
         summary: c"Tells what RATELIMIT.HIT would answer, and changes nothing.",
         complexity: c"O(log N) for each tier, N being the number of entries in the log",
         args: &[hit::KEY, hit::TIER, hit::COST],

@@ -4,13 +4,15 @@
 //! Redis 7.0, nor in the table of `redis_module!`, which copies every argument into a vector of retained strings: that
 //! alone costs more than the rest of a refused hit.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, CString, c_char, c_int, c_long, c_longlong, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{null, null_mut};
 
 use redis_module::{Context, RedisString, RedisValue, Status, raw};
 
 use crate::error::{self, Error};
+use crate::offenders;
+use crate::stats::STATS;
 use crate::stream::{Arg, Server, missing_api};
 
 const OK: c_int = raw::REDISMODULE_OK as c_int;
@@ -38,11 +40,20 @@ pub struct Spec {
     pub categories: &'static CStr,
 }
 
-/// The keys of a command: the arguments from the first to `last`, counted from the first; -1 is the last argument.
-pub struct Keys {
-    pub last: c_int,
-    /// `REDISMODULE_CMD_KEY_*`.
-    pub flags: u32,
+/// Which arguments of a command are keys. `flags` are `REDISMODULE_CMD_KEY_*`.
+#[derive(Clone, Copy)]
+pub enum Keys {
+    None,
+    /// From the first argument to `last`, counted from there; -1 is the last argument.
+    Range {
+        last: c_int,
+        flags: u32,
+    },
+    /// As many as the first argument says, side by side after it. (Servers up to Redis 8.2 and Valkey 8.1 lose keys that
+    /// have anything else between them, and with them ACL and cluster checks.)
+    Counted {
+        flags: u32,
+    },
 }
 
 /// One node of a command's argument tree.
@@ -85,8 +96,11 @@ impl Argument {
 
 /// A reply, complete before any of it is sent.
 pub enum Reply {
+    Ok,
     Integer(i64),
+    Text(Box<[u8]>),
     Integers([i64; 6]),
+    Array(Vec<Reply>),
 }
 
 /// A command as the server calls it.
@@ -107,18 +121,13 @@ unsafe extern "C" fn enter<C: Command>(
     // SAFETY: the context is that of this command; the server copies error texts.
     unsafe {
         match outcome.unwrap_or(Err(error::INTERNAL)) {
-            Ok(Reply::Integer(value)) => reply_integer(ctx, value),
-            Ok(Reply::Integers(values)) => {
-                if let Some(reply_with_array) = raw::RedisModule_ReplyWithArray {
-                    reply_with_array(ctx, 6);
+            Ok(reply) => send(ctx, &reply),
+            Err(error) => {
+                if error == error::NOT_A_LOG {
+                    STATS.foreign_stream_errors.add(1);
                 }
-                for value in values {
-                    reply_integer(ctx, value);
-                }
-            }
-            Err(Error(text)) => {
                 if let Some(reply_with_error) = raw::RedisModule_ReplyWithError {
-                    reply_with_error(ctx, text.as_ptr());
+                    reply_with_error(ctx, error.0.as_ptr());
                 }
             }
         }
@@ -128,38 +137,220 @@ unsafe extern "C" fn enter<C: Command>(
 
 /// # Safety
 /// `ctx` is the context of the running command.
-unsafe fn reply_integer(ctx: *mut raw::RedisModuleCtx, value: i64) {
-    // SAFETY: as promised by the caller.
+unsafe fn send(ctx: *mut raw::RedisModuleCtx, reply: &Reply) {
+    // SAFETY: the context is as promised by the caller, the server copies bytes, and an array's length is that of what
+    // follows it. The functions are checked at load.
     unsafe {
-        if let Some(reply_with_long_long) = raw::RedisModule_ReplyWithLongLong {
-            reply_with_long_long(ctx, value);
+        let (Some(array), Some(integer), Some(bytes), Some(status)) = (
+            raw::RedisModule_ReplyWithArray,
+            raw::RedisModule_ReplyWithLongLong,
+            raw::RedisModule_ReplyWithStringBuffer,
+            raw::RedisModule_ReplyWithSimpleString,
+        ) else {
+            return;
+        };
+        match reply {
+            Reply::Ok => _ = status(ctx, c"OK".as_ptr()),
+            Reply::Integer(value) => _ = integer(ctx, *value),
+            Reply::Text(text) => _ = bytes(ctx, text.as_ptr().cast(), text.len()),
+            Reply::Integers(values) => {
+                array(ctx, 6);
+                for value in values {
+                    integer(ctx, *value);
+                }
+            }
+            Reply::Array(items) => {
+                array(ctx, c_long::try_from(items.len()).unwrap_or(0));
+                for item in items {
+                    send(ctx, item);
+                }
+            }
         }
     }
 }
 
-/// The first steps at load: refuses what cannot work with a clear line in the server's log.
-pub fn prepare(ctx: &Context, args: &[RedisString]) -> Result<(), &'static str> {
-    if !args.is_empty() {
-        return Err("ratelimit takes no arguments at load");
+/// The module while it is being loaded. An error is a line for the server's log, and ends loading.
+pub struct Loader<'c> {
+    ctx: &'c Context,
+    /// The server knows the ACL category of the module.
+    has_category: bool,
+}
+
+const REFUSED: &str = "the server did not accept a part of ratelimit, see the line above";
+
+impl<'c> Loader<'c> {
+    /// Refuses what cannot work.
+    pub fn new(ctx: &'c Context, args: &[RedisString]) -> Result<Self, &'static str> {
+        if !args.is_empty() {
+            return Err("ratelimit takes no arguments at load, settings are ratelimit.* in the configuration");
+        }
+        // SAFETY: the pointers are set before the module's load function runs; they are copied, not borrowed. The context
+        // is that of the module that is being loaded, and the server copies the category's name.
+        let has_category = unsafe {
+            let needed = (
+                raw::RedisModule_SetModuleOptions,
+                raw::RedisModule_SetCommandInfo,
+                raw::RedisModule_RegisterNumericConfig,
+                raw::RedisModule_ReplyWithError,
+                (raw::RedisModule_ReplyWithArray, raw::RedisModule_ReplyWithLongLong),
+                (raw::RedisModule_ReplyWithStringBuffer, raw::RedisModule_ReplyWithSimpleString),
+                missing_api(),
+            );
+            let (Some(set_options), Some(_), Some(_), Some(_), (Some(_), Some(_)), (Some(_), Some(_)), None) = needed
+            else {
+                return Err("ratelimit needs Redis 7.0 or Valkey 7.2 or later");
+            };
+            // A key that is only read must not count as changed when it is closed.
+            set_options(ctx.ctx, raw::REDISMODULE_OPTION_NO_IMPLICIT_SIGNAL_MODIFIED as c_int);
+            // Absent before Redis 7.4 and Valkey 8.
+            raw::RedisModule_AddACLCategory.is_some_and(|add| add(ctx.ctx, c"ratelimit".as_ptr()) == OK)
+        };
+        advise_on_node_sizes(ctx);
+        Ok(Self { ctx, has_category })
     }
-    // SAFETY: the pointers are set before the module's load function runs; they are copied, not borrowed.
-    let (options, info, replies) = unsafe {
-        (
-            raw::RedisModule_SetModuleOptions,
-            raw::RedisModule_SetCommandInfo,
-            (raw::RedisModule_ReplyWithArray, raw::RedisModule_ReplyWithLongLong, raw::RedisModule_ReplyWithError),
-        )
-    };
-    let (Some(set_options), Some(_), (Some(_), Some(_), Some(_)), None) = (options, info, replies, missing_api())
-    else {
-        return Err("ratelimit needs Redis 7.0 or Valkey 7.2 or later");
-    };
-    // A key that is only read must not count as changed when it is closed.
-    let flags = raw::REDISMODULE_OPTION_NO_IMPLICIT_SIGNAL_MODIFIED as c_int;
-    // SAFETY: the context is that of the module that is being loaded.
-    unsafe { set_options(ctx.ctx, flags) };
-    advise_on_node_sizes(ctx);
-    Ok(())
+
+    /// Registers one command with everything that the server wants to know of it.
+    pub fn command<C: Command>(&self) -> Result<(), &'static str> {
+        let Spec { name, flags, arity, keys, summary, complexity, args, categories } = C::SPEC;
+        let (first, last, step) = match keys {
+            Keys::Range { last, .. } => (1, if last < 0 { last } else { last.saturating_add(1) }, 1),
+            // The server works them out from the key spec.
+            Keys::None | Keys::Counted { .. } => (0, 0, 0),
+        };
+        // SAFETY: the context is that of the module that is being loaded, and the server copies the texts.
+        let command = unsafe {
+            let create = raw::RedisModule_CreateCommand.ok_or(REFUSED)?;
+            if create(self.ctx.ctx, name.as_ptr(), Some(enter::<C>), flags.as_ptr(), first, last, step) != OK {
+                return Err(REFUSED);
+            }
+            raw::RedisModule_GetCommand.ok_or(REFUSED)?(self.ctx.ctx, name.as_ptr())
+        };
+
+        let version = raw::RedisModuleCommandInfoVersion {
+            version: 1,
+            sizeof_historyentry: size_of::<raw::RedisModuleCommandHistoryEntry>(),
+            sizeof_keyspec: size_of::<raw::RedisModuleCommandKeySpec>(),
+            sizeof_arg: size_of::<raw::RedisModuleCommandArg>(),
+        };
+        let mut key_specs = [key_spec(keys), key_spec(Keys::None)];
+        let mut trees = Vec::new();
+        let info = raw::RedisModuleCommandInfo {
+            version: &raw const version,
+            summary: summary.as_ptr(),
+            complexity: complexity.as_ptr(),
+            since: SINCE.as_ptr(),
+            history: null_mut(),
+            tips: null(),
+            arity,
+            key_specs: key_specs.as_mut_ptr(),
+            args: raw_arguments(args, &mut trees),
+        };
+        // SAFETY: `info` and all it points to outlive the call, lists end with an empty element, and the server copies
+        // them.
+        if unsafe { raw::RedisModule_SetCommandInfo.ok_or(REFUSED)?(command, &raw const info) } != OK {
+            return Err(REFUSED);
+        }
+
+        // Absent before 7.2, where the categories that follow from the flags are all there can be.
+        // SAFETY: the pointer is copied.
+        let Some(set_categories) = (unsafe { raw::RedisModule_SetCommandACLCategories }) else {
+            return Ok(());
+        };
+        let mut all = categories.to_bytes().to_vec();
+        if self.has_category {
+            all.extend(b" ratelimit");
+        }
+        let all = CString::new(all).map_err(|_| REFUSED)?;
+        // SAFETY: the command is the one just registered; the server only reads the text.
+        if unsafe { set_categories(command, all.as_ptr()) } != OK {
+            return Err(REFUSED);
+        }
+        Ok(())
+    }
+
+    /// Registers the settings and reads them from the configuration.
+    pub fn settings(&self) -> Result<(), &'static str> {
+        use crate::offenders::{DEFAULT_ENTRIES, MAX_ENTRIES, MIN_ENTRIES};
+        // SAFETY: the context is that of the module that is being loaded; the server copies the name and checks the range
+        // before it calls back.
+        unsafe {
+            let register = raw::RedisModule_RegisterNumericConfig.ok_or(REFUSED)?;
+            let registered = register(
+                self.ctx.ctx,
+                c"top-entries".as_ptr(),
+                DEFAULT_ENTRIES,
+                raw::REDISMODULE_CONFIG_DEFAULT,
+                MIN_ENTRIES,
+                MAX_ENTRIES,
+                Some(get_top_entries),
+                Some(set_top_entries),
+                None,
+                null_mut(),
+            );
+            let load = raw::RedisModule_LoadConfigs.ok_or(REFUSED)?;
+            if registered != OK || load(self.ctx.ctx) != OK {
+                return Err(REFUSED);
+            }
+        }
+        Ok(())
+    }
+
+    /// Registers the section of INFO. (The macro for it in redis-module-macros needs one more dependency.)
+    pub fn info(&self) -> Result<(), &'static str> {
+        // SAFETY: the context is that of the module that is being loaded.
+        unsafe {
+            let register = raw::RedisModule_RegisterInfoFunc.ok_or(REFUSED)?;
+            if register(self.ctx.ctx, Some(write_info)) != OK {
+                return Err(REFUSED);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// # Safety
+/// Called by the server alone.
+unsafe extern "C" fn get_top_entries(_: *const c_char, _: *mut c_void) -> c_longlong {
+    let entries = catch_unwind(|| offenders::table().entries());
+    c_longlong::try_from(entries.unwrap_or(0)).unwrap_or(c_longlong::MAX)
+}
+
+/// # Safety
+/// Called by the server alone.
+unsafe extern "C" fn set_top_entries(
+    _: *const c_char,
+    entries: c_longlong,
+    _: *mut c_void,
+    _: *mut *mut raw::RedisModuleString,
+) -> c_int {
+    let entries = usize::try_from(entries).unwrap_or(0);
+    match catch_unwind(|| offenders::table().resize(entries)) {
+        Ok(()) => OK,
+        Err(_) => raw::REDISMODULE_ERR as c_int,
+    }
+}
+
+/// Writes `INFO ratelimit`, also in a crash report: it takes no lock and allocates nothing.
+///
+/// # Safety
+/// Called by the server alone, with the context of the section.
+unsafe extern "C" fn write_info(ctx: *mut raw::RedisModuleInfoCtx, _: c_int) {
+    const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+    // SAFETY: the context is as promised; a section without a name has the module's; the server copies names and texts.
+    unsafe {
+        let (Some(section), Some(text), Some(number)) = (
+            raw::RedisModule_InfoAddSection,
+            raw::RedisModule_InfoAddFieldCString,
+            raw::RedisModule_InfoAddFieldULongLong,
+        ) else {
+            return;
+        };
+        section(ctx, null());
+        text(ctx, c"version".as_ptr(), VERSION.as_ptr().cast());
+        for (name, value) in STATS.counters() {
+            number(ctx, name.as_ptr(), value);
+        }
+    }
 }
 
 /// A sparse key costs several kilobytes at the server's default node sizes; who runs on them should know.
@@ -182,86 +373,43 @@ fn advise_on_node_sizes(ctx: &Context) {
     }
 }
 
-/// Registers one command with everything that the server wants to know of it.
-pub fn register<C: Command>(ctx: &Context) -> Result<(), &'static str> {
-    let Spec { name, flags, arity, keys, summary, complexity, args, categories } = C::SPEC;
-    const REFUSED: &str = "the server did not accept a command of ratelimit";
-
-    // SAFETY: the context is that of the module that is being loaded, and the server copies the texts.
-    let command = unsafe {
-        let create = raw::RedisModule_CreateCommand.ok_or(REFUSED)?;
-        let enter = Some(enter::<C> as unsafe extern "C" fn(_, _, _) -> _);
-        if create(ctx.ctx, name.as_ptr(), enter, flags.as_ptr(), 1, at(keys.last), 1) != OK {
-            return Err(REFUSED);
-        }
-        raw::RedisModule_GetCommand.ok_or(REFUSED)?(ctx.ctx, name.as_ptr())
-    };
-
-    let version = raw::RedisModuleCommandInfoVersion {
-        version: 1,
-        sizeof_historyentry: size_of::<raw::RedisModuleCommandHistoryEntry>(),
-        sizeof_keyspec: size_of::<raw::RedisModuleCommandKeySpec>(),
-        sizeof_arg: size_of::<raw::RedisModuleCommandArg>(),
-    };
-    let mut key_specs = [key_spec(&keys), no_key_spec()];
-    let mut trees = Vec::new();
-    let info = raw::RedisModuleCommandInfo {
-        version: &raw const version,
-        summary: summary.as_ptr(),
-        complexity: complexity.as_ptr(),
-        since: SINCE.as_ptr(),
-        history: null_mut(),
-        tips: null(),
-        arity,
-        key_specs: key_specs.as_mut_ptr(),
-        args: raw_arguments(args, &mut trees),
-    };
-    // SAFETY: `info` and all it points to outlive the call, lists end with an empty element, and the server copies them.
-    unsafe {
-        let set_info = raw::RedisModule_SetCommandInfo.ok_or(REFUSED)?;
-        if set_info(command, &raw const info) != OK {
-            return Err(REFUSED);
-        }
-        // Absent before 7.2, where the categories that follow from the flags are all there can be.
-        if let Some(set_categories) = raw::RedisModule_SetCommandACLCategories {
-            if set_categories(command, categories.as_ptr()) != OK {
-                return Err(REFUSED);
-            }
-        }
-    }
-    Ok(())
-}
-
 const SINCE: &CStr = c"0.1.0";
 
-/// A position relative to the first key, as an absolute one.
-fn at(last: c_int) -> c_int {
-    if last < 0 { last } else { last.saturating_add(1) }
-}
-
-fn key_spec(keys: &Keys) -> raw::RedisModuleCommandKeySpec {
-    raw::RedisModuleCommandKeySpec {
-        notes: null(),
-        flags: keys.flags.into(),
-        begin_search_type: raw::RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_INDEX,
-        bs: raw::RedisModuleCommandKeySpec__bindgen_ty_1 {
-            index: raw::RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_1 { pos: 1 },
-        },
-        find_keys_type: raw::RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_RANGE,
-        fk: raw::RedisModuleCommandKeySpec__bindgen_ty_2 {
-            range: raw::RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_1 {
-                lastkey: keys.last,
-                keystep: 1,
-                limit: 0,
-            },
-        },
-    }
-}
-
-/// Ends a list of key specs.
-fn no_key_spec() -> raw::RedisModuleCommandKeySpec {
+/// The C form of a command's keys. That of no keys ends a list of them.
+fn key_spec(keys: Keys) -> raw::RedisModuleCommandKeySpec {
     // SAFETY: a plain C struct of integers, pointers and unions of integers, for which all zeros is a value.
-    unsafe { std::mem::zeroed() }
+    let mut spec: raw::RedisModuleCommandKeySpec = unsafe { std::mem::zeroed() };
+    let (flags, find_keys_type, fk) = match keys {
+        Keys::None => return spec,
+        Keys::Range { last, flags } => (
+            flags,
+            raw::RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_RANGE,
+            raw::RedisModuleCommandKeySpec__bindgen_ty_2 {
+                range: raw::RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_1 {
+                    lastkey: last,
+                    keystep: 1,
+                    limit: 0,
+                },
+            },
+        ),
+        Keys::Counted { flags } => (
+            flags,
+            raw::RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_KEYNUM,
+            raw::RedisModuleCommandKeySpec__bindgen_ty_2 {
+                keynum: raw::RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_2 {
+                    keynumidx: 0,
+                    firstkey: 1,
+                    keystep: 1,
+                },
+            },
+        ),
+    };
+    spec.flags = flags.into();
+    spec.begin_search_type = raw::RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_INDEX;
+    spec.bs.index = raw::RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_1 { pos: 1 };
+    spec.find_keys_type = find_keys_type;
+    spec.fk = fk;
+    spec
 }
 
 /// The C form of an argument tree. `trees` keeps the lists alive.

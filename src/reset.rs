@@ -8,6 +8,7 @@ use redis_module::raw;
 use crate::error::{self, Error};
 use crate::log::Log;
 use crate::register::{Argument, Command, Keys, Kind, Reply, Spec};
+use crate::stats::STATS;
 use crate::stream::{Arg, Mode, Server};
 
 pub struct Reset;
@@ -17,7 +18,7 @@ impl Command for Reset {
         name: c"ratelimit.reset",
         flags: c"write",
         arity: -2,
-        keys: Keys { last: -1, flags: raw::REDISMODULE_CMD_KEY_RM | raw::REDISMODULE_CMD_KEY_DELETE },
+        keys: Keys::Range { last: -1, flags: raw::REDISMODULE_CMD_KEY_RM | raw::REDISMODULE_CMD_KEY_DELETE },
         summary: c"Forgets the hits of keys.",
         complexity: c"O(N) where N is the number of keys; their memory is freed in the background",
         args: &[Argument::new(c"key", Kind::Key).multiple()],
@@ -39,6 +40,7 @@ impl Command for Reset {
                 existed = existed.saturating_add(1);
             }
         }
+        STATS.keys_reset.add(existed.unsigned_abs());
         Ok(Reply::Integer(existed))
     }
 }

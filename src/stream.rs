@@ -22,6 +22,7 @@ use crate::error::{self, Error};
 use crate::limiter::{Append, Write};
 use crate::log::{Entry, Id, Log};
 use crate::retention::Retention;
+use crate::stats::STATS;
 
 const OK: c_int = raw::REDISMODULE_OK as c_int;
 
@@ -120,7 +121,20 @@ impl<'a> Server<'a> {
                 (None, None) => 0,
             }
         };
-        u64::try_from(milliseconds).unwrap_or(0)
+        let now = u64::try_from(milliseconds).unwrap_or(0);
+        STATS.saw_clock(now);
+        now
+    }
+
+    /// The number of the database that the client has selected.
+    pub fn database(self) -> Result<i32, Error> {
+        // SAFETY: the context is that of the running command.
+        Ok(unsafe { api(raw::RedisModule_GetSelectedDb)?(self.ctx) })
+    }
+
+    /// Tells subscribers of module events, if the server has these turned on, that a hit on this key was refused.
+    pub fn notify_refused(self, name: Arg) -> Result<(), Error> {
+        self.notify(raw::REDISMODULE_NOTIFY_MODULE, c"ratelimit.refused", name)
     }
 
     /// Opens a key that holds a stream or does not exist.
@@ -451,7 +465,7 @@ pub fn missing_api() -> Option<&'static CStr> {
     }
     first_missing! {
         RedisModule_StringPtrLen RedisModule_CreateString RedisModule_FreeString
-        RedisModule_Milliseconds RedisModule_OpenKey RedisModule_CloseKey RedisModule_KeyType RedisModule_ValueLength
+        RedisModule_Milliseconds RedisModule_GetSelectedDb RedisModule_OpenKey RedisModule_CloseKey RedisModule_KeyType RedisModule_ValueLength
         RedisModule_UnlinkKey RedisModule_GetAbsExpire RedisModule_SetAbsExpire
         RedisModule_StreamAdd RedisModule_StreamTrimByID RedisModule_StreamTrimByLength
         RedisModule_StreamIteratorStart RedisModule_StreamIteratorStop

@@ -1,0 +1,224 @@
+//! Who is being refused most, right now: a sketch of fixed size.
+//!
+//! Space-Saving (Metwally, Agrawal, El Abbadi: Efficient Computation of Frequent and Top-k Elements in Data Streams, ICDT
+//! 2005) in small sets: a key belongs to the one set of [`WAYS`] counters that its hash chooses, and a key that is not
+//! counted takes over the smallest counter of its set and goes on from there. So recording looks at eight counters,
+//! whatever the table's size. A count is never too small, and too large by at most the smallest count of its set, which
+//! is what tells the heavy from the many.
+//!
+//! Counts decay: each is halved once a minute since its key was first counted, so that the past fades out.
+
+use std::cmp::Reverse;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+/// Counters that a key may use.
+const WAYS: usize = 8;
+
+/// A count is halved when this many milliseconds have passed.
+const HALF_LIFE: u64 = 60_000;
+
+/// Bytes of the longest key that is counted, so that a counter's size has a bound.
+pub const MAX_KEY: usize = 1024;
+
+/// Keys counted: by default about 100 kB of memory; at the most, with the longest keys, 70 MB.
+pub const DEFAULT_ENTRIES: i64 = 1_000;
+pub const MIN_ENTRIES: i64 = 0;
+pub const MAX_ENTRIES: i64 = 65_536;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offender {
+    pub key: Box<[u8]>,
+    /// Refusals, halved every minute.
+    pub refused: u64,
+    /// Milliseconds since the epoch.
+    pub last: u64,
+}
+
+#[derive(Clone, Default)]
+struct Slot {
+    hash: u64,
+    database: i32,
+    offender: Offender,
+    halved_at: u64,
+}
+
+impl Slot {
+    fn decay(&mut self, now: u64) {
+        let halvings = now.saturating_sub(self.halved_at) / HALF_LIFE;
+        if halvings > 0 {
+            let shift = u32::try_from(halvings).unwrap_or(u32::MAX);
+            self.offender.refused = self.offender.refused.checked_shr(shift).unwrap_or(0);
+            self.halved_at = self.halved_at.saturating_add(halvings.saturating_mul(HALF_LIFE));
+        }
+    }
+}
+
+pub struct Offenders {
+    entries: usize,
+    sets: Vec<[Slot; WAYS]>,
+    hasher: RandomState,
+}
+
+/// The table of the module. Commands run on one thread, so that nobody ever waits for it.
+pub fn table() -> MutexGuard<'static, Offenders> {
+    static TABLE: LazyLock<Mutex<Offenders>> = LazyLock::new(|| Mutex::new(Offenders::new(0)));
+    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Offenders {
+    /// Room for `entries` keys, rounded up to whole sets; with 0 nothing is counted.
+    pub fn new(entries: usize) -> Self {
+        let sets = vec![Default::default(); entries.div_ceil(WAYS)];
+        Self { entries, sets, hasher: RandomState::new() }
+    }
+
+    pub fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// Gives the table another size. What is counted is kept, the worst first, where there is room.
+    pub fn resize(&mut self, entries: usize) {
+        let old = std::mem::replace(self, Self::new(entries));
+        let mut slots: Vec<Slot> = old.sets.into_iter().flatten().collect();
+        slots.sort_by_key(|slot| Reverse(slot.offender.refused));
+        for mut slot in slots {
+            slot.hash = self.hasher.hash_one((slot.database, &*slot.offender.key));
+            let set = self.set_of(slot.hash);
+            if let Some(free) = set.and_then(|set| set.iter_mut().find(|free| free.offender.refused == 0)) {
+                *free = slot;
+            }
+        }
+    }
+
+    pub fn clear(&mut self) {
+        *self = Self::new(self.entries);
+    }
+
+    /// Counts a refusal of `key` in `database` at `now`, in milliseconds since the epoch.
+    pub fn record(&mut self, database: i32, key: &[u8], now: u64) {
+        if self.sets.is_empty() || key.len() > MAX_KEY {
+            return;
+        }
+        let hash = self.hasher.hash_one((database, key));
+        let Some(set) = self.set_of(hash) else { return };
+        let is_it = |slot: &Slot| slot.hash == hash && slot.database == database && *slot.offender.key == *key;
+        if let Some(slot) = set.iter_mut().find(|slot| is_it(slot)) {
+            slot.decay(now);
+            slot.offender.refused = slot.offender.refused.saturating_add(1);
+            slot.offender.last = now;
+            return;
+        }
+        set.iter_mut().for_each(|slot| slot.decay(now));
+        if let Some(smallest) = set.iter_mut().min_by_key(|slot| slot.offender.refused) {
+            let refused = smallest.offender.refused.saturating_add(1);
+            let offender = Offender { key: key.into(), refused, last: now };
+            *smallest = Slot { hash, database, offender, halved_at: now };
+        }
+    }
+
+    fn set_of(&mut self, hash: u64) -> Option<&mut [Slot; WAYS]> {
+        let sets = u64::try_from(self.sets.len()).ok()?;
+        let index = hash.checked_rem(sets)?;
+        self.sets.get_mut(usize::try_from(index).ok()?)
+    }
+
+    /// The `count` keys of `database` that are refused most, the worst first.
+    pub fn top(&mut self, database: i32, count: usize, now: u64) -> Vec<Offender> {
+        let slots = self.sets.iter_mut().flatten();
+        let mut listed: Vec<Offender> = slots
+            .filter_map(|slot| {
+                slot.decay(now);
+                (slot.database == database && slot.offender.refused > 0).then(|| slot.offender.clone())
+            })
+            .collect();
+        listed.sort_by(|one, other| (other.refused, other.last, &one.key).cmp(&(one.refused, one.last, &other.key)));
+        listed.truncate(count);
+        listed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(offenders: &[Offender]) -> Vec<String> {
+        offenders.iter().map(|offender| String::from_utf8_lossy(&offender.key).into_owned()).collect()
+    }
+
+    #[test]
+    fn a_few_keys_are_counted_exactly() {
+        let mut offenders = Offenders::new(1_000);
+        for (key, times) in [("a", 3), ("b", 5), ("c", 1)] {
+            (0..times).for_each(|at| offenders.record(0, key.as_bytes(), 1_000 + at));
+        }
+        offenders.record(1, b"elsewhere", 1_000);
+        let top = offenders.top(0, 10, 2_000);
+        assert_eq!(names(&top), ["b", "a", "c"]);
+        assert_eq!((top[0].refused, top[0].last), (5, 1_004));
+        assert_eq!(names(&offenders.top(0, 1, 2_000)), ["b"]);
+        assert_eq!(names(&offenders.top(1, 10, 2_000)), ["elsewhere"]);
+    }
+
+    #[test]
+    fn counts_are_halved_every_minute() {
+        let mut offenders = Offenders::new(8);
+        (0..100).for_each(|_| offenders.record(0, b"key", 0));
+        for (now, refused) in [(59_999, 100), (60_000, 50), (119_999, 50), (120_000, 25), (360_000, 1)] {
+            assert_eq!(offenders.top(0, 1, now)[0].refused, refused, "{now}");
+        }
+        assert_eq!(offenders.top(0, 1, 420_000), []);
+        assert_eq!(offenders.top(0, 1, u64::MAX), []);
+        offenders.record(0, b"key", 5);
+        assert_eq!(offenders.top(0, 1, 0)[0].refused, 1, "a clock that was stepped back");
+    }
+
+    #[test]
+    fn a_table_of_no_size_counts_nothing() {
+        let mut offenders = Offenders::new(0);
+        offenders.record(0, b"key", 0);
+        assert_eq!(offenders.top(0, 10, 0), []);
+        let mut offenders = Offenders::new(1);
+        offenders.record(0, &[b'x'; MAX_KEY + 1], 0);
+        assert_eq!(offenders.top(0, 10, 0), []);
+    }
+
+    #[test]
+    fn another_size_keeps_the_worst() {
+        let mut offenders = Offenders::new(64);
+        for (key, times) in [("a", 3), ("b", 5), ("c", 1)] {
+            (0..times).for_each(|_| offenders.record(0, key.as_bytes(), 0));
+        }
+        offenders.resize(1_000);
+        assert_eq!(names(&offenders.top(0, 10, 0)), ["b", "a", "c"]);
+        offenders.record(0, b"a", 0);
+        assert_eq!(offenders.top(0, 10, 0)[1].refused, 4);
+        offenders.clear();
+        assert_eq!((offenders.top(0, 10, 0), offenders.entries()), (vec![], 1_000));
+        offenders.resize(0);
+        offenders.record(0, b"a", 0);
+        assert_eq!(offenders.top(0, 10, 0), []);
+    }
+
+    #[test]
+    fn the_heavy_are_told_from_the_many() {
+        let mut offenders = Offenders::new(DEFAULT_ENTRIES as usize);
+        let mut rng = fastrand::Rng::with_seed(7);
+        // The weight of key n is 1/n, n up to 100,000.
+        let mut cumulative = Vec::new();
+        let mut total = 0.0;
+        for n in 1..=100_000 {
+            total += 1.0 / f64::from(n);
+            cumulative.push(total);
+        }
+        for _ in 0..400_000 {
+            let at = rng.f64() * total;
+            let n = cumulative.partition_point(|&sum| sum < at) + 1;
+            offenders.record(0, format!("user:{n}").as_bytes(), 0);
+        }
+        let expected: Vec<String> = (1..=10).map(|n| format!("user:{n}")).collect();
+        assert_eq!(names(&offenders.top(0, 10, 0)), expected);
+        assert_eq!(offenders.sets.len() * WAYS, 1_000);
+    }
+}

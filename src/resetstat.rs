@@ -1,0 +1,31 @@
+//! `RATELIMIT.RESETSTAT`
+//!
+//! Sets the counters of `INFO ratelimit` to zero and empties the list of `RATELIMIT.TOP`, as `CONFIG RESETSTAT`, which a
+//! module does not hear of, does for the server's own. Replies OK.
+
+use crate::error::Error;
+use crate::offenders;
+use crate::register::{Command, Keys, Reply, Spec};
+use crate::stats::STATS;
+use crate::stream::{Arg, Server};
+
+pub struct ResetStat;
+
+impl Command for ResetStat {
+    const SPEC: Spec = Spec {
+        name: c"ratelimit.resetstat",
+        flags: c"admin deny-script allow-loading allow-stale",
+        arity: 1,
+        keys: Keys::None,
+        summary: c"Resets the counters of INFO ratelimit and the list of RATELIMIT.TOP.",
+        complexity: c"O(N) where N is the number of keys that are counted (ratelimit.top-entries)",
+        args: &[],
+        categories: c"admin slow dangerous",
+    };
+
+    fn run(_: Server, _: &[Arg]) -> Result<Reply, Error> {
+        STATS.reset();
+        offenders::table().clear();
+        Ok(Reply::Ok)
+    }
+}

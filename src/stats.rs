@@ -1,0 +1,81 @@
+//! Counters since the module was loaded or `RATELIMIT.RESETSTAT`, shown by `INFO ratelimit`.
+//!
+//! Commands run on one thread; the counters are atomic because statics must be, and because INFO may be written by a
+//! crash handler, which must not wait for a lock.
+
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// One counter. It wraps, after a few hundred years of hits.
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Relaxed);
+    }
+}
+
+pub struct Stats {
+    /// Hits that were admitted, one for each key that was charged.
+    pub hits_admitted: Counter,
+    /// Hits that were refused, one for each key that refused. Looking (PEEK) does not count.
+    pub hits_refused: Counter,
+    /// Units of the admitted hits.
+    pub units_admitted: Counter,
+    /// Keys that RESET has deleted.
+    pub keys_reset: Counter,
+    /// Commands that met a stream which this module did not write.
+    pub foreign_stream_errors: Counter,
+    /// Times that the server's clock was earlier than at the command before.
+    pub clock_steps: Counter,
+    last_clock: AtomicU64,
+}
+
+pub static STATS: Stats = Stats {
+    hits_admitted: Counter::new(),
+    hits_refused: Counter::new(),
+    units_admitted: Counter::new(),
+    keys_reset: Counter::new(),
+    foreign_stream_errors: Counter::new(),
+    clock_steps: Counter::new(),
+    last_clock: AtomicU64::new(0),
+};
+
+impl Stats {
+    /// Every counter with its name.
+    pub fn counters(&self) -> [(&'static CStr, u64); 6] {
+        [
+            (c"hits_admitted", &self.hits_admitted),
+            (c"hits_refused", &self.hits_refused),
+            (c"units_admitted", &self.units_admitted),
+            (c"keys_reset", &self.keys_reset),
+            (c"foreign_stream_errors", &self.foreign_stream_errors),
+            (c"clock_steps", &self.clock_steps),
+        ]
+        .map(|(name, counter)| (name, counter.0.load(Relaxed)))
+    }
+
+    pub fn reset(&self) {
+        for counter in [
+            &self.hits_admitted,
+            &self.hits_refused,
+            &self.units_admitted,
+            &self.keys_reset,
+            &self.foreign_stream_errors,
+            &self.clock_steps,
+        ] {
+            counter.0.store(0, Relaxed);
+        }
+    }
+
+    /// Notes the time of a command, in milliseconds since the epoch.
+    pub fn saw_clock(&self, now: u64) {
+        if self.last_clock.swap(now, Relaxed) > now {
+            self.clock_steps.add(1);
+        }
+    }
+}

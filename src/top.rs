@@ -1,0 +1,38 @@
+//! `RATELIMIT.TOP [COUNT n]`
+//!
+//! Who is being refused most, right now: an array of at most `n` (10 by default) arrays of three, the worst first: the key,
+//! how often it was refused (halved every minute), and when last, in milliseconds since the epoch. It speaks of the
+//! selected database; how many keys are counted is set by `ratelimit.top-entries`. What a server does not count is
+//! forgotten: the list is neither saved nor replicated.
+
+use crate::args;
+use crate::error::Error;
+use crate::offenders;
+use crate::register::{Argument, Command, Keys, Kind, Reply, Spec};
+use crate::stream::{Arg, Server};
+
+pub struct Top;
+
+impl Command for Top {
+    const SPEC: Spec = Spec {
+        name: c"ratelimit.top",
+        // It shows names of keys whatever the user may read, as KEYS and SLOWLOG do.
+        flags: c"readonly admin",
+        arity: -1,
+        keys: Keys::None,
+        summary: c"Lists the keys that are being refused most.",
+        complexity: c"O(N log N) where N is the number of keys that are counted (ratelimit.top-entries)",
+        args: &[Argument::new(c"count", Kind::Integer).token(c"COUNT").optional()],
+        categories: c"read admin slow dangerous",
+    };
+
+    fn run(server: Server, args: &[Arg]) -> Result<Reply, Error> {
+        let count = args::parse_count(args.iter().skip(1).map(|arg| arg.bytes()))?;
+        let integer = |value: u64| Reply::Integer(i64::try_from(value).unwrap_or(i64::MAX));
+        let top = offenders::table().top(server.database()?, count, server.clock());
+        let rows = top.into_iter().map(|offender| {
+            Reply::Array(vec![Reply::Text(offender.key), integer(offender.refused), integer(offender.last)])
+        });
+        Ok(Reply::Array(rows.collect()))
+    }
+}
