@@ -29,10 +29,18 @@ impl Command for Peek {
         let [_, name, rest @ ..] = args else {
             return Err(error::SYNTAX);
         };
-        #[cfg(feature = "planted-panic")]
-        assert_ne!(name.bytes(), b"planted-panic");
         let call = args::parse(rest.iter().map(|arg| arg.bytes()), Strict::Unknown)?;
         let mut key = server.open(*name, Mode::Read)?;
+        #[cfg(feature = "planted-panic")]
+        {
+            // Where there is a log, an iterator is running, so that unwinding must stop it before it closes the key.
+            let planted = || assert_ne!(name.bytes(), b"planted-panic");
+            crate::log::Log::walk(&mut key, 0, &mut |_| {
+                planted();
+                false
+            })?;
+            planted();
+        }
         let decision = limiter::decide(&mut key, server.clock(), &call)?;
         Ok(Reply::Integers(decision.answer.integers()))
     }

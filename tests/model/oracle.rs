@@ -64,3 +64,22 @@ pub fn ask(hits: &mut Vec<Hit>, clock: u64, question: Question) -> [i64; 6] {
     }
     rows.into_iter().max_by_key(|(rank, _)| *rank).expect("one tier binds").1
 }
+
+/// The same for several keys that are charged together or not at all, each with one tier.
+pub fn ask_all(logs: &mut [Vec<Hit>], clock: u64, tiers: &[Tier], cost: u64) -> Vec<[i64; 6]> {
+    let now = |hits: &[Hit]| hits.iter().map(|(time, _)| *time).max().unwrap_or(0).max(clock);
+    let all_fit = logs.iter().zip(tiers).all(|(hits, &tier)| fits(hits, now(hits), tier, cost));
+    let answer = |(hits, &tier): (&mut Vec<Hit>, &Tier)| {
+        let now = now(hits);
+        if all_fit || !fits(hits, now, tier, cost) {
+            return ask(hits, clock, Question { tiers: &[tier], cost, strict: false });
+        }
+        // This key has room and is not charged, because another has none.
+        let (limit, window) = tier;
+        let live: Vec<u64> = hits.iter().map(|hit| hit.0 + window).filter(|&at| at > now).collect();
+        let until = |at: Option<&u64>| at.map_or(0, |at| (at - clock) as i64);
+        let remaining = limit - used(hits, now, window);
+        [0, limit as i64, remaining as i64, 0, until(live.iter().max()), until(live.iter().min())]
+    };
+    logs.iter_mut().zip(tiers).map(answer).collect()
+}

@@ -7,7 +7,12 @@ mod support;
 #[path = "../model/oracle.rs"]
 mod oracle;
 
+mod bad_input;
 mod documents;
+mod everywhere;
 mod histories;
+mod introspection;
 mod memory;
+mod mhit;
+mod panics;
 mod recipe;

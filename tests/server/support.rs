@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use redis::{Client, Cmd, Connection, ConnectionLike, Value};
+use redis::{Client, Cmd, Connection, ConnectionLike, ServerError, Value};
 use tempfile::TempDir;
 
 /// How long anything in a test may take before it counts as stuck.
@@ -165,7 +165,8 @@ impl Server {
         let since = Instant::now();
         while self.is_alive() {
             if let Ok(mut client) = self.try_connect("") {
-                if client.req_command(&redis::cmd("PING")).is_ok() {
+                // An error while it is still loading.
+                if client.ask(&redis::cmd("PING")).is_ok() {
                     return true;
                 }
             }
@@ -264,13 +265,22 @@ pub fn words(line: &str) -> Cmd {
     cmd
 }
 
+/// An error as the server sent it.
+pub fn text_of(error: &ServerError) -> String {
+    format!("{} {}", error.code(), error.details().unwrap_or_default())
+}
+
 /// What tests ask of a connection.
 pub trait Ask: ConnectionLike {
     fn ask(&mut self, cmd: &Cmd) -> Result<Value, String> {
-        self.req_command(cmd).map_err(|error| match (error.code(), error.detail()) {
-            (Some(code), Some(detail)) => format!("{code} {detail}"),
-            _ => error.to_string(),
-        })
+        match self.req_command(cmd) {
+            Ok(Value::ServerError(error)) => Err(text_of(&error)),
+            Ok(value) => Ok(value),
+            Err(error) => Err(match (error.code(), error.detail()) {
+                (Some(code), Some(detail)) => format!("{code} {detail}"),
+                _ => error.to_string(),
+            }),
+        }
     }
 
     /// The reply to a line of words; an error fails the test.

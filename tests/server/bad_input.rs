@@ -1,0 +1,539 @@
+//! Bad input: each call has one right error text, changes nothing and leaves a server that answers.
+//!
+//! The texts are spelled out here, not taken from the module, so that a change of one is seen.
+
+use std::collections::BTreeMap;
+
+use redis::{Cmd, Connection, ConnectionLike, Value};
+
+use crate::histories::random;
+use crate::support::{Ask, Server, Setup, assert_same, get, six, text_of, words};
+
+const LIMIT: &str = "ERR limit is not an integer or out of range";
+const WINDOW: &str = "ERR window is not a duration like 60, 500ms, 10s, 1m, 1h or 1d";
+const COST: &str = "ERR cost is not an integer or out of range";
+const TOO_MANY_TIERS: &str = "ERR too many tiers, at most 8 are allowed";
+const SYNTAX: &str = "ERR syntax error";
+const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
+const NOT_A_LOG: &str = "ERR the stream at this key was not written by this module, it is left as it was";
+
+/// What the server itself says of a call that is too short.
+fn arity(command: &str) -> String {
+    format!("ERR wrong number of arguments for '{}' command", command.to_lowercase())
+}
+
+const HIT: &str = "RATELIMIT.HIT";
+const PEEK: &str = "RATELIMIT.PEEK";
+const RESET: &str = "RATELIMIT.RESET";
+
+const MEGABYTE: usize = 1 << 20;
+
+/// A line for the server's log, were it ever taken for a format.
+const FORMAT: &[u8] = b"%s%n%x%s%s%s%s";
+
+/// A call in which any word may be any bytes.
+fn call<W: AsRef<[u8]>>(name: &str, args: &[W]) -> Cmd {
+    let mut cmd = redis::cmd(name);
+    for arg in args {
+        cmd.arg(arg.as_ref());
+    }
+    cmd
+}
+
+/// The words of a line with `replacement` for `@`.
+fn with(line: &str, replacement: &[u8]) -> Vec<Vec<u8>> {
+    line.split(' ').map(|word| if word == "@" { replacement.to_vec() } else { word.into() }).collect()
+}
+
+/// Makes a call that must fail with this text, and shows that nothing else happened.
+fn refused(client: &mut Connection, cmd: &Cmd, expected: &str) {
+    let shown: Vec<String> = cmd
+        .args_iter()
+        .map(|arg| match arg {
+            redis::Arg::Simple(bytes) => bytes.iter().take(40).map(|&byte| byte.escape_ascii().to_string()).collect(),
+            _ => "cursor".to_owned(),
+        })
+        .collect();
+    let digest = client.text("DEBUG DIGEST");
+    assert_eq!(client.ask(cmd), Err(expected.to_owned()), "{shown:?}");
+    assert_eq!(client.text("PING"), "PONG", "{shown:?}");
+    assert_eq!(client.text("DEBUG DIGEST"), digest, "{shown:?} changed something");
+}
+
+/// The words of a line, and more that a line of words cannot hold.
+fn listed(line: &str, more: &[&[u8]], long: &[u8]) -> Vec<Vec<u8>> {
+    let words = line.split_whitespace().map(str::as_bytes).chain(more.iter().copied()).map(<[u8]>::to_vec);
+    words.chain(long.iter().map(|&byte| vec![byte; MEGABYTE])).collect()
+}
+
+/// No number of units, for a limit and a cost alike.
+fn bad_units() -> Vec<Vec<u8>> {
+    listed(
+        "-1 +1 -0 +0 01 00 007 1.0 1. .5 1,0 1_000 1e3 1E3 0x10 0b1 1f 1s NaN nan -nan inf -inf Infinity null true \
+         9007199254740992 9223372036854775807 9223372036854775808 -9223372036854775808 18446744073709551615 \
+         18446744073709551616 18446744073709551617 340282366920938463463374607431768211457 1e400 \
+         %d %n 1%s STRICT COST \u{661} \u{ff11} \u{b2}",
+        &[
+            b"",
+            b" ",
+            b"1 ",
+            b" 1",
+            b"1\n",
+            b"\t1",
+            b"1\r",
+            b"1\0",
+            b"\0",
+            b"\x001",
+            b"\xff",
+            b"1\xff",
+            b"\xc3\x28",
+            FORMAT,
+        ],
+        b"019x \0\xff",
+    )
+}
+
+fn bad_windows() -> Vec<Vec<u8>> {
+    listed(
+        "0 00 0.0 0ms 0s 0d -1 +1 -1s 1e3 1E3 0x10 NaN nan inf -inf s ms m . .5 5. .s 1..2 1.2.3 1.s 1,5 1_000 \
+         0.5ms 0.0001 0.0005s 1S 1M 1H 1D 1MS 1Ms 1w 1y 1us 1ns 1sec 1mins 1s1 1m30s 3650.1d 3651d 87601h \
+         315360000001ms 315360001 315360000.001 9223372036854775807 18446744073709551615d 18446744073709551616 \
+         340282366920938463463374607431768211457d %d %ss 1%s STRICT COST 1\u{b5}s \u{661}s 1\u{ff53}",
+        &[
+            b"",
+            b" ",
+            b"1 ",
+            b" 1",
+            b"1 s",
+            b"1\n",
+            b"1\0",
+            b"1s\0",
+            b"1\0s",
+            b"\xff",
+            b"1\xff",
+            b"1s\xff",
+            b"\xc3\x28",
+            FORMAT,
+        ],
+        b"019xs.\0\xff",
+    )
+}
+
+#[test]
+fn bad_arguments() {
+    let (server, _clock) = Server::on_clock();
+    let mut client = server.connect();
+    client.run("RATELIMIT.HIT seen 10 1m");
+    client.run("SET other x");
+    let before = client.fingerprint();
+    // An existing log and a key that does not exist must both be left alone.
+    for key in ["seen", "unseen"] {
+        for name in [HIT, PEEK] {
+            let mut check = |line: String, word: &[u8], expected: &str| {
+                refused(&mut client, &call(name, &with(&line, word)), expected);
+            };
+            for units in bad_units() {
+                check(format!("{key} @ 60"), &units, LIMIT);
+                check(format!("{key} 5 60 COST @"), &units, COST);
+                // After the first tier only a digit begins another one.
+                let digit = units.first().is_some_and(u8::is_ascii_digit);
+                if !units.eq_ignore_ascii_case(b"STRICT") && !units.eq_ignore_ascii_case(b"COST") {
+                    check(format!("{key} 5 60 @ 60"), &units, if digit { LIMIT } else { SYNTAX });
+                }
+            }
+            check(format!("{key} 5 60 COST @"), b"0", COST);
+            for window in bad_windows() {
+                check(format!("{key} 5 @"), &window, WINDOW);
+                check(format!("{key} 5 60 6 @"), &window, WINDOW);
+                check(format!("{key} 5 @ COST 2"), &window, WINDOW);
+            }
+            for option in
+                [&b""[..], b" ", b"NX", b"STRICTLY", b"STRIC", b"COSTS", b"COST\0", b"strict ", b"-1", b"\xff"]
+            {
+                check(format!("{key} 5 60 @"), option, SYNTAX);
+                check(format!("{key} 5 60 @ 1"), option, SYNTAX);
+                check(format!("{key} 5 60 COST 2 @"), option, SYNTAX);
+            }
+            for option in [FORMAT, &[b'x'; MEGABYTE], &[0xff; MEGABYTE], &[b'1'; MEGABYTE]] {
+                check(format!("{key} 5 60 @"), option, if option[0] == b'1' { LIMIT } else { SYNTAX });
+            }
+        }
+    }
+    assert_same(&client.fingerprint(), &before, "after all of them");
+}
+
+#[test]
+fn bad_shapes() {
+    let (server, _clock) = Server::on_clock();
+    let mut client = server.connect();
+    client.run("RATELIMIT.HIT seen 10 1m");
+    let before = client.fingerprint();
+    let nine = "k 1 1 2 2 3 3 4 4 5 5 6 6 7 7 8 8 9 9";
+    let thousand = format!("k{}", " 1 1s".repeat(1_000));
+    // The same for HIT and PEEK.
+    let both = [
+        ("seen", "arity"),
+        ("seen 5", "arity"),
+        ("5 60", "arity"),
+        ("seen 5 60 6", SYNTAX),
+        ("seen 5 60 6 60 7", SYNTAX),
+        ("seen 5 60 COST", SYNTAX),
+        ("seen 5 60 COST 1 COST", SYNTAX),
+        ("seen 5 60 COST 1 COST 1", SYNTAX),
+        ("seen 5 60 COST 1 cost 1", SYNTAX),
+        ("seen 5 60 COST 0 COST 1", COST),
+        ("seen 5 60 COST COST 1", COST),
+        ("seen 5 60 COST STRICT", COST),
+        ("seen 5 60 6 COST 1", WINDOW),
+        ("seen 5 60 6 STRICT", WINDOW),
+        ("seen COST 1 5 60", LIMIT),
+        ("seen STRICT 5 60", LIMIT),
+        ("seen 60s 5", LIMIT),
+        ("seen 5 COST 1", WINDOW),
+        ("seen 5 STRICT", WINDOW),
+        ("seen 5 60 NX", SYNTAX),
+        ("seen 5 60 COST 1 NX", SYNTAX),
+        ("seen 5 60 COST 1 1", SYNTAX),
+        ("seen 5 60s 10m 1", LIMIT),
+        (nine, TOO_MANY_TIERS),
+        (&thousand, TOO_MANY_TIERS),
+    ];
+    let mut table: Vec<(&str, &str, &str)> = Vec::new();
+    for (line, expected) in both {
+        table.extend([(HIT, line, expected), (PEEK, line, expected)]);
+    }
+    table.extend([
+        (HIT, "seen 5 60 STRICT STRICT", SYNTAX),
+        (HIT, "seen 5 60 strict COST 1 STRICT", SYNTAX),
+        (HIT, "seen 5 60 STRICT 1", SYNTAX),
+        (PEEK, "seen 5 60 STRICT", SYNTAX),
+        (PEEK, "seen 5 60 COST 1 STRICT", SYNTAX),
+    ]);
+    for (name, line, expected) in table {
+        let text = if expected == "arity" { arity(name) } else { expected.to_owned() };
+        refused(&mut client, &call(name, &with(line, b"")), &text);
+    }
+    for name in [HIT, PEEK, RESET] {
+        refused(&mut client, &redis::cmd(name), &arity(name));
+    }
+    assert_same(&client.fingerprint(), &before, "after all of them");
+    // The longest call there is is not one of them.
+    assert_eq!(client.answer("RATELIMIT.HIT eight 1 1 2 2 3 3 4 4 5 5 6 6 7 7 8 8 COST 1 STRICT")[0], 1);
+}
+
+/// Fills the server with everything a key can hold; the answer is each key that is no log with its error.
+fn foreign_keys(client: &mut Connection) -> Vec<(Vec<u8>, &'static str)> {
+    let mut keys = Vec::new();
+    let wrong = [
+        "SET string x",
+        "SET number 10",
+        "SETBIT bits 100 1",
+        "RPUSH list x y",
+        "HSET hash 60000ms 1",
+        "SADD set x",
+        "ZADD zset 1 x",
+        "PFADD hll x",
+        "GEOADD geo 1 1 x",
+    ];
+    for line in wrong {
+        client.ask(&words(line)).unwrap();
+        keys.push((line.split(' ').nth(1).unwrap().into(), WRONG_TYPE));
+    }
+
+    let mut foreign = |name: &str, id: &str, pairs: &[(&[u8], &[u8])]| {
+        let mut cmd = call("XADD", &[name, id]);
+        for (field, value) in pairs {
+            cmd.arg(*field).arg(*value);
+        }
+        client.ask(&cmd).unwrap();
+        if !keys.iter().any(|(key, _)| key == name.as_bytes()) {
+            keys.push((name.into(), NOT_A_LOG));
+        }
+    };
+    foreign("elsewhere", "*", &[(b"temperature", b"20")]);
+    foreign("two fields", "*", &[(b"60000ms", b"1"), (b"60000ms", b"1")]);
+    foreign("log and field", "*", &[(b"60000ms", b"1"), (b"x", b"y")]);
+    foreign("many fields", "*", &vec![(&b"60000ms"[..], &b"1"[..]); 500]);
+    foreign("last id", "18446744073709551615-18446744073709551615", &[(b"x", b"y")]);
+    let names = listed(
+        "ms 60000 60s 60000MS 60000Ms 060000ms 0ms -1ms +1ms 1.5ms 60000msms 60000ms> >60000ms 60000ms>60000ms \
+         60000ms>60001ms 60000ms>0ms 60000ms>10000 60000ms>10000ms>5ms 315360000001ms 99999999999999999999ms",
+        &[b"", b"60000ms ", b" 60000ms", b"60000ms\0", b"60000ms\n", b"\xffms", &[b'1'; 4_000]],
+        b"",
+    );
+    for (at, name) in names.iter().enumerate() {
+        foreign(&format!("name:{at}"), "*", &[(name, b"1")]);
+    }
+    let costs = listed(
+        "0 00 01 -1 +1 1.0 x 1e3 0x1 9007199254740992 18446744073709551615 18446744073709551617",
+        &[b"", b" 1", b"1 ", b"1\0", b"1\n", b"\xff", &[b'1'; 4_000]],
+        b"",
+    );
+    for (at, cost) in costs.iter().enumerate() {
+        foreign(&format!("cost:{at}"), "*", &[(b"60000ms", cost)]);
+    }
+    // A log on which somebody has put an entry of his own.
+    foreign("on top", "1-1", &[(b"60000ms", b"1")]);
+    foreign("on top", "*", &[(b"x", b"y")]);
+    keys
+}
+
+#[test]
+fn foreign_keys_are_left_as_they_were() {
+    let (server, _clock) = Server::on_clock();
+    let mut client = server.connect();
+    let keys = foreign_keys(&mut client);
+    for good in ["good:1", "good:2"] {
+        client.run(&format!("RATELIMIT.HIT {good} 10 1m"));
+    }
+    let before = client.fingerprint();
+    assert!(keys.len() > 60);
+    for (key, expected) in &keys {
+        for name in [HIT, PEEK] {
+            for tail in ["10 1m", "0 1m", "10 1ms 20 1d COST 3"] {
+                refused(&mut client, &call(name, &with(&format!("@ {tail}"), key)), expected);
+            }
+        }
+        refused(&mut client, &call(HIT, &with("@ 10 1m STRICT", key)), expected);
+        // One wrong key, in any place, and nothing is deleted.
+        for line in ["@", "@ good:1", "good:1 good:2 @", "good:1 @ good:2", "good:1 unseen @ @", "unseen @"] {
+            refused(&mut client, &call(RESET, &with(line, key)), expected);
+        }
+    }
+    assert_same(&client.fingerprint(), &before, "after all of them");
+    assert_eq!(client.integer("RATELIMIT.RESET good:1 unseen good:2 good:1"), 2);
+    assert_eq!(client.integer("EXISTS good:1 good:2"), 0);
+}
+
+/// An entry that decides the answer must be one of ours; one that is not read does no harm.
+#[test]
+fn a_foreign_entry_below_a_good_one() {
+    let (server, _clock) = Server::on_clock();
+    let mut client = server.connect();
+    let start = crate::support::START;
+    client.run(&format!("XADD mixed {}-1 x y", start - 5_000));
+    client.run(&format!("XADD mixed {}-2 60000ms 1", start - 1_000));
+    let before = client.fingerprint();
+    for name in [HIT, PEEK] {
+        refused(&mut client, &call(name, &["mixed", "10", "1m"]), NOT_A_LOG);
+        refused(&mut client, &call(name, &["mixed", "10", "2s", "10", "1m"]), NOT_A_LOG);
+    }
+    assert_same(&client.fingerprint(), &before, "refused");
+    assert_eq!(client.answer("RATELIMIT.HIT mixed 10 2s"), [1, 10, 8, 0, 2_000, 1_000]);
+}
+
+#[test]
+fn a_stream_without_entries_is_a_log_without_hits() {
+    let (server, _clock) = Server::on_clock();
+    let mut client = server.connect();
+    client.run("XGROUP CREATE empty readers $ MKSTREAM");
+    assert_eq!(client.answer("RATELIMIT.PEEK empty 2 1m"), [1, 2, 1, 0, 60_000, 60_000]);
+    assert_eq!(client.answer("RATELIMIT.HIT empty 2 1m"), [1, 2, 1, 0, 60_000, 60_000]);
+    assert_eq!(client.integer("RATELIMIT.RESET empty"), 1);
+}
+
+/// A key is any bytes, and two that differ in any byte are two keys. Read back from the AOF they are the same bytes.
+#[test]
+fn keys_are_any_bytes() {
+    let clock = crate::support::Clock::at(crate::support::START);
+    let server = Setup::new().args(["--appendonly", "yes"]).clock(&clock).start();
+    let mut client = server.connect();
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let keys = listed(
+        "a ' \" { {} 1m 10 COST STRICT -1 NaN %s",
+        &[
+            b"",
+            b"\0",
+            b"\0\0",
+            b"a\0",
+            b"a\0b",
+            b"\xff",
+            b"\xff\xfe",
+            b"\xc3\x28",
+            b" ",
+            b"\r\n",
+            b"a b",
+            b"$-1\r\n",
+            b"*0\r\n",
+            FORMAT,
+            &every_byte,
+        ],
+        b"k\0\xff%",
+    );
+    for key in &keys {
+        let mut answer = |name, tail| six(&client.ask(&call(name, &with(&format!("@ {tail}"), key))).unwrap());
+        let shown = &key[..key.len().min(40)];
+        assert_eq!(answer(PEEK, "2 1m"), [1, 2, 1, 0, 60_000, 60_000], "{shown:?}");
+        assert_eq!(answer(HIT, "2 1m"), [1, 2, 1, 0, 60_000, 60_000], "{shown:?}");
+        assert_eq!(answer(HIT, "2 1m"), [1, 2, 0, 0, 60_000, 60_000], "{shown:?}");
+        assert_eq!(answer(HIT, "2 1m"), [0, 2, 0, 60_000, 60_000, 60_000], "{shown:?}");
+        assert_eq!(answer(PEEK, "2 1m"), [0, 2, 0, 60_000, 60_000, 60_000], "{shown:?}");
+        assert_eq!(get::<i64>(client.ask(&call("XLEN", &[key])).unwrap()), 2, "{shown:?}");
+    }
+    assert_eq!(client.integer("DBSIZE"), keys.len() as i64);
+    let before = client.fingerprint();
+    client.run("DEBUG LOADAOF");
+    assert_same(&client.fingerprint(), &before, "read back");
+    assert_eq!(get::<i64>(client.ask(&call(RESET, &keys)).unwrap()), keys.len() as i64);
+    assert_eq!(client.integer("DBSIZE"), 0);
+    client.run("DEBUG LOADAOF");
+    assert_eq!(client.integer("DBSIZE"), 0, "reset, read back");
+}
+
+/// The crate's log functions take their text for a printf format, so nothing that a client sends may get there.
+#[test]
+fn nothing_of_the_input_is_logged() {
+    let server = Setup::new().args(["--loglevel", "debug"]).start();
+    let mut client = server.connect();
+    for word in [FORMAT, b"%s%n%x", b"%n", b"secret%s"] {
+        client.ask(&call("SET", &[&[b"string:", word].concat()[..], word])).unwrap();
+        for name in [HIT, PEEK] {
+            for line in ["@ 10 1m", "string:@ 10 1m", "k @ 1m", "k 10 @", "k 10 1m @", "k 10 1m COST @", "k 10 1m @ 1m"]
+            {
+                let args: Vec<Vec<u8>> = line
+                    .split(' ')
+                    .map(|part| part.split('@').map(str::as_bytes).collect::<Vec<_>>().join(word))
+                    .collect();
+                let reply = client.ask(&call(name, &args));
+                let text = format!("{reply:?}");
+                assert!(!text.contains('%') && !text.contains("secret"), "{name} {line}: {text}");
+                assert_eq!(reply.is_ok(), line == "@ 10 1m", "{name} {line}: {text}");
+            }
+        }
+        assert_eq!(client.ask(&call(RESET, &[word])), Ok(Value::Int(1)));
+        let other = client.ask(&call(RESET, &[word, &[b"string:", word].concat()[..]]));
+        assert_eq!(other, Err(WRONG_TYPE.to_owned()));
+    }
+    assert_eq!(client.text("PING"), "PONG");
+    let log = server.log();
+    assert!(log.contains("ratelimit"), "this is the server's log");
+    for word in ["%s", "%n", "%x", "secret", "panicked"] {
+        assert!(!log.contains(word), "{word} is in the log:\n{log}");
+    }
+}
+
+/// One random call: a valid one, or one that was broken in a few places.
+fn random_call(rng: &mut fastrand::Rng, keys: &[Vec<u8>]) -> (&'static str, Vec<Vec<u8>>) {
+    let name = *rng.choice([HIT, HIT, HIT, PEEK, PEEK, RESET].iter()).unwrap();
+    let mut args: Vec<Vec<u8>> = vec![rng.choice(keys).unwrap().clone()];
+    let numbers = ["0", "1", "2", "5", "30", "1000", "9007199254740991"];
+    let windows = ["1ms", "5ms", "0.02", "1", "10s", "1.5m", "1h", "1d", "3650d"];
+    if name == RESET {
+        for _ in 0..rng.usize(..3) {
+            args.push(rng.choice(keys).unwrap().clone());
+        }
+    } else {
+        let tiers = if rng.u8(..40) == 0 { rng.usize(8..10) } else { rng.usize(1..4) };
+        for _ in 0..tiers {
+            args.push(rng.choice(numbers).unwrap().into());
+            args.push(rng.choice(windows).unwrap().into());
+        }
+        if rng.u8(..3) == 0 {
+            args.extend([b"COST".to_vec(), rng.choice(numbers).unwrap().into()]);
+        }
+        if rng.u8(..6) == 0 {
+            args.push(b"STRICT".to_vec());
+        }
+    }
+    for _ in 0..rng.usize(..5).saturating_sub(1) {
+        if args.is_empty() {
+            break;
+        }
+        let (at, other) = (rng.usize(..args.len()), rng.usize(..args.len()));
+        match rng.u8(..8) {
+            0 => drop(args.remove(at)),
+            1 => args.insert(other, args[at].clone()),
+            2 => args.swap(at, other),
+            3 => args.truncate(at),
+            4 => {
+                let length = rng.usize(..=args[at].len());
+                args[at].truncate(length);
+            }
+            5 => args[at] = (0..rng.usize(..12)).map(|_| rng.u8(..)).collect(),
+            6 => {
+                // A byte of those that numbers and durations are made of is more likely to be nearly right.
+                let byte = if rng.bool() { *rng.choice(b"0123456789.-+emsdhx \0%").unwrap() } else { rng.u8(..) };
+                let place = rng.usize(..=args[at].len());
+                args[at].insert(place, byte);
+            }
+            _ => {
+                if let Some(byte) = args[at].first_mut() {
+                    *byte ^= 1 << rng.u8(..8);
+                }
+            }
+        }
+    }
+    (name, args)
+}
+
+/// What there is to say of an answer without knowing the call.
+fn is_in_range([allowed, limit, remaining, retry, reset, next]: [i64; 6]) -> bool {
+    const DECADE: i64 = 3_650 * 86_400_000;
+    let limit_fits = (0..1 << 53).contains(&limit) && (0..=limit).contains(&remaining);
+    let verdict_fits = match allowed {
+        0 => retry == -1 || retry > 0,
+        1 => retry == 0 && limit > 0 && reset > 0 && next > 0,
+        _ => false,
+    };
+    // An entry may be stamped ahead of the clock by a window, and leaves another window later.
+    limit_fits && verdict_fits && retry <= 2 * DECADE && (0..=reset).contains(&next) && reset <= 2 * DECADE
+}
+
+#[test]
+fn broken_calls() {
+    const CALLS: usize = 50_000;
+    const BATCH: usize = 1_000;
+    let mut rng = random("broken_calls");
+    let mut server = Server::start();
+    let mut client = server.connect();
+    // Named by no call that was not made from them, so that these stay as they are.
+    client.run("SET string x");
+    client.run("RPUSH list x");
+    client.run("XADD elsewhere * temperature 20");
+    let others = ["string", "list", "elsewhere"];
+    let dumps = others.map(|key| client.run(&format!("DUMP {key}")));
+    let mut keys: Vec<Vec<u8>> = others.map(|key| key.as_bytes().to_vec()).to_vec();
+    keys.extend((0..9).map(|at| format!("log:{at}").into_bytes()));
+    keys.extend([vec![], vec![0], vec![0xff; 3], FORMAT.to_vec()]);
+
+    let mut errors: BTreeMap<String, usize> = BTreeMap::new();
+    let (mut allowed, mut refused, mut resets) = (0, 0, 0);
+    for _ in 0..CALLS / BATCH {
+        let calls: Vec<_> = (0..BATCH).map(|_| random_call(&mut rng, &keys)).collect();
+        let mut pipe = redis::pipe();
+        for (name, args) in &calls {
+            pipe.add_command(call(name, args));
+        }
+        let replies = client.req_packed_commands(&pipe.get_packed_pipeline(), 0, BATCH).unwrap();
+        assert_eq!(replies.len(), BATCH);
+        for ((name, args), reply) in calls.iter().zip(replies) {
+            let shown = || (name, args.iter().map(|arg| arg.escape_ascii().to_string()).collect::<Vec<_>>());
+            match reply {
+                Value::ServerError(error) => {
+                    *errors.entry(text_of(&error)).or_default() += 1;
+                }
+                Value::Int(deleted) if *name == RESET => {
+                    assert!((0..=args.len() as i64).contains(&deleted), "{deleted}: {:?}", shown());
+                    resets += deleted;
+                }
+                reply => {
+                    let answer = six(&reply);
+                    assert!(*name != RESET && is_in_range(answer), "{answer:?}: {:?}", shown());
+                    *if answer[0] == 1 { &mut allowed } else { &mut refused } += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(client.text("PING"), "PONG");
+    assert!(server.is_alive());
+    assert!(!server.log().contains("panicked"));
+    for (key, dump) in others.iter().zip(dumps) {
+        assert_eq!(client.run(&format!("DUMP {key}")), dump, "{key}");
+    }
+    // Each error has been met, and no other.
+    let mut known = [LIMIT, WINDOW, COST, TOO_MANY_TIERS, SYNTAX, WRONG_TYPE, NOT_A_LOG].map(str::to_owned).to_vec();
+    known.extend([HIT, PEEK, RESET].map(arity));
+    known.sort();
+    assert_eq!(errors.keys().cloned().collect::<Vec<_>>(), known, "{errors:?}");
+    assert!(allowed > 1_000 && refused > 1_000 && resets > 1_000, "{allowed}, {refused}, {resets}");
+}

@@ -1,0 +1,221 @@
+//! What an operator sees: INFO, TOP, events, settings, categories.
+
+use redis::Value;
+
+use crate::histories::random;
+use crate::support::{Ask, PATIENCE, START, Server, Setup, get, module};
+
+#[test]
+fn info_counts() {
+    let (server, clock) = Server::on_clock();
+    let mut client = server.connect();
+    clock.set(START + 10);
+    client.run("RATELIMIT.HIT a 2 1h COST 2");
+    client.run("RATELIMIT.HIT a 2 1h");
+    client.run("RATELIMIT.HIT a 2 1h STRICT");
+    client.run("RATELIMIT.PEEK a 2 1h");
+    client.run("RATELIMIT.MHIT 2 b c 1 1h 9 1h COST 1");
+    client.run("RATELIMIT.MHIT 2 b c 1 1h 9 1h COST 1");
+    client.run("XADD foreign * a b");
+    client.error("RATELIMIT.HIT foreign 1 1");
+    client.error("RATELIMIT.PEEK foreign 1 1");
+    client.run("RATELIMIT.RESET b nothing");
+    clock.set(START);
+    client.run("RATELIMIT.PEEK a 2 1h");
+    let expected = [
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("hits_admitted", "3"),
+        ("hits_refused", "3"),
+        ("units_admitted", "4"),
+        ("keys_reset", "1"),
+        ("foreign_stream_errors", "2"),
+        ("clock_steps", "1"),
+    ];
+    for (field, value) in expected {
+        assert_eq!(client.info("ratelimit", &format!("ratelimit_{field}")), value, "{field}");
+    }
+    assert_eq!(client.run("RATELIMIT.RESETSTAT"), Value::Okay);
+    for (field, _) in &expected[1..] {
+        assert_eq!(client.info("ratelimit", &format!("ratelimit_{field}")), "0", "{field}");
+    }
+    assert!(client.text("INFO everything").contains("# ratelimit\r\n"));
+}
+
+type Rows = Vec<(String, u64, u64)>;
+
+#[test]
+fn top_lists_who_is_refused() {
+    let (server, clock) = Server::on_clock();
+    let mut client = server.connect();
+    assert_eq!(get::<Rows>(client.run("RATELIMIT.TOP")), []);
+    for (key, refused) in [("mild", 1), ("worst", 5), ("bad", 3), ("good", 0)] {
+        client.run(&format!("RATELIMIT.HIT {key} 1 1h"));
+        for _ in 0..refused {
+            client.run(&format!("RATELIMIT.HIT {key} 1 1h"));
+        }
+    }
+    client.run("RATELIMIT.PEEK mild 1 1h");
+    let row = |key: &str, refused| (key.to_owned(), refused, START);
+    assert_eq!(get::<Rows>(client.run("RATELIMIT.TOP")), [row("worst", 5), row("bad", 3), row("mild", 1)]);
+    assert_eq!(get::<Rows>(client.run("RATELIMIT.TOP count 1")), [row("worst", 5)]);
+    // Of a call on several keys, those that refuse.
+    client.run("RATELIMIT.MHIT 2 other bad 1 1h 1 1h");
+    assert_eq!(get::<Rows>(client.run("RATELIMIT.TOP COUNT 2")), [row("worst", 5), row("bad", 4)]);
+    clock.set(START + 60_000);
+    assert_eq!(get::<Rows>(client.run("RATELIMIT.TOP")), [row("bad", 2), row("worst", 2)]);
+    client.run("SELECT 1");
+    assert_eq!(get::<Rows>(client.run("RATELIMIT.TOP")), []);
+    client.run("SELECT 0");
+    for (line, error) in [
+        ("COUNT", "ERR syntax error"),
+        ("COUNT 0", "ERR count is not an integer or out of range"),
+        ("COUNT -1", "ERR count is not an integer or out of range"),
+        ("COUNT x", "ERR count is not an integer or out of range"),
+        ("COUNT 1 1", "ERR syntax error"),
+        ("10", "ERR syntax error"),
+    ] {
+        assert_eq!(client.error(&format!("RATELIMIT.TOP {line}")), error, "{line}");
+    }
+    client.run("RATELIMIT.RESETSTAT");
+    assert_eq!(get::<Rows>(client.run("RATELIMIT.TOP")), []);
+    let binary: &[u8] = b"\0\xff\r\n%s";
+    client.ask(redis::cmd("RATELIMIT.HIT").arg(binary).arg(0).arg(1)).unwrap();
+    let rows: Vec<(Vec<u8>, u64, u64)> = get(client.run("RATELIMIT.TOP"));
+    assert_eq!(rows[0].0, binary);
+}
+
+/// 100,000 offenders, the n-th of them refused as often as 1/n: the ten worst are named, and memory does not grow.
+#[test]
+fn top_of_a_zipfian_stream() {
+    let mut rng = random("top_of_a_zipfian_stream");
+    let server = Server::start();
+    let mut client = server.connect();
+    let mut cumulative = Vec::new();
+    let mut total = 0.0;
+    for n in 1..=100_000 {
+        total += 1.0 / f64::from(n);
+        cumulative.push(total);
+    }
+    // Every key once, then as Zipf has it.
+    let mut keys: Vec<usize> = (1..=100_000).collect();
+    rng.shuffle(&mut keys);
+    keys.extend((0..300_000).map(|_| {
+        let at = rng.f64() * total;
+        cumulative.partition_point(|&sum| sum < at) + 1
+    }));
+    let mut flood = |keys: &[usize]| {
+        for batch in keys.chunks(5_000) {
+            let mut pipe = redis::pipe();
+            for n in batch {
+                pipe.cmd("RATELIMIT.HIT").arg(format!("user:{n}")).arg(0).arg(1).ignore();
+            }
+            pipe.exec(&mut client).unwrap();
+        }
+        client.info("memory", "used_memory_dataset").parse::<i64>().unwrap()
+    };
+    let after_many = flood(&keys[..50_000]);
+    let after_all = flood(&keys[50_000..]);
+    assert!((after_all - after_many).abs() < 300_000, "{after_many} bytes became {after_all}");
+    let rows: Rows = get(client.run("RATELIMIT.TOP"));
+    let names: Vec<String> = rows.iter().map(|row| row.0.clone()).collect();
+    let mut expected: Vec<String> = (1..=10).map(|n| format!("user:{n}")).collect();
+    // Neighbours at the end of the list differ by a tenth, so that chance may swap them.
+    let mut sorted = names.clone();
+    sorted.sort();
+    expected.sort();
+    assert_eq!(sorted, expected, "{rows:?}");
+    assert_eq!(names[..4], ["user:1", "user:2", "user:3", "user:4"]);
+    assert_eq!(client.integer("DBSIZE"), 0);
+}
+
+#[test]
+fn the_setting_top_entries() {
+    let server = Setup::new().args(["--ratelimit.top-entries", "0"]).start();
+    let mut client = server.connect();
+    let setting =
+        |client: &mut redis::Connection| get::<Vec<String>>(client.run("CONFIG GET ratelimit.top-entries"))[1].clone();
+    assert_eq!(setting(&mut client), "0");
+    client.run("RATELIMIT.HIT key 0 1");
+    assert_eq!(get::<Rows>(client.run("RATELIMIT.TOP")), [], "turned off");
+    client.run("CONFIG SET ratelimit.top-entries 3");
+    assert_eq!(setting(&mut client), "3");
+    client.run("RATELIMIT.HIT key 0 1");
+    assert_eq!(get::<Rows>(client.run("RATELIMIT.TOP")).len(), 1);
+    for value in ["-1", "65537", "x"] {
+        let error = client.error(&format!("CONFIG SET ratelimit.top-entries {value}"));
+        assert!(error.contains("argument"), "{error}");
+    }
+    assert_eq!(setting(&mut client), "3");
+
+    // In MODULE LOADEX, and refused there with a line in the log.
+    let server = Setup::new().without_module().args(["--enable-module-command", "yes"]).start();
+    let mut client = server.connect();
+    let mut load = |value: &str| {
+        let mut cmd = redis::cmd("MODULE");
+        cmd.arg("LOADEX").arg(module().to_str()).arg("CONFIG").arg("ratelimit.top-entries").arg(value);
+        client.ask(&cmd)
+    };
+    assert!(load("65537").is_err());
+    assert!(server.log().contains("ratelimit.top-entries"), "{}", server.log());
+    load("17").unwrap();
+    assert_eq!(setting(&mut client), "17");
+    client.run("MODULE UNLOAD ratelimit");
+    client.ask(redis::cmd("MODULE").arg("LOAD").arg(module().to_str())).unwrap();
+    assert_eq!(setting(&mut client), "1000");
+}
+
+/// Every refusal is an event, and only where the server has module events turned on.
+#[test]
+fn the_event_of_a_refusal() {
+    let server = Setup::new().args(["--notify-keyspace-events", "KEA"]).start();
+    let mut client = server.connect();
+    let mut listener = server.connect();
+    listener.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut listener = listener.as_pubsub();
+    listener.psubscribe("__keyevent@*__:*").unwrap();
+    let events = |turn: &str| format!("CONFIG SET notify-keyspace-events {turn}");
+    client.run("RATELIMIT.HIT key 0 1");
+    client.run(&events("Ed"));
+    client.run("RATELIMIT.HIT seen 0 1");
+    client.run("RATELIMIT.PEEK seen 0 1");
+    client.run("RATELIMIT.HIT seen 0 1");
+    client.run("RATELIMIT.MHIT 2 fine refused 1 1 0 1");
+    client.run(&events("KEA"));
+    client.run("SET end x");
+    let mut heard = Vec::new();
+    while heard.last() != Some(&("__keyevent@0__:set".to_owned(), "end".to_owned())) {
+        let message = listener.get_message().unwrap();
+        heard.push((message.get_channel_name().to_owned(), message.get_payload::<String>().unwrap()));
+    }
+    let refused = |key: &str| ("__keyevent@0__:ratelimit.refused".to_owned(), key.to_owned());
+    // KEA includes d, so that the first was an event as well.
+    assert_eq!(heard[..heard.len() - 1], [refused("key"), refused("seen"), refused("seen"), refused("refused")]);
+}
+
+#[test]
+fn the_category_of_the_module() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let categories: Vec<String> = get(client.run("ACL CAT"));
+    if !categories.contains(&"ratelimit".to_owned()) {
+        // Before Redis 7.4 and Valkey 8 a module cannot add one.
+        assert!(client.info("server", "redis_version").starts_with("7."), "{categories:?}");
+        eprintln!("skipped: this server has no ACL categories of modules");
+        return;
+    }
+    let mut commands: Vec<String> = get(client.run("ACL CAT ratelimit"));
+    commands.sort();
+    let all = ["hit", "mhit", "peek", "reset", "resetstat", "top"].map(|name| format!("ratelimit.{name}"));
+    assert_eq!(commands, all);
+    client.run("ACL SETUSER app on nopass ~rl:* +@ratelimit -@admin");
+    let as_app = |client: &mut redis::Connection, line: &str| {
+        client.run("AUTH app x");
+        let reply = client.ask(&crate::support::words(line));
+        client.run("AUTH default x");
+        reply
+    };
+    assert!(as_app(&mut client, "RATELIMIT.HIT rl:1 1 1").is_ok());
+    assert!(as_app(&mut client, "RATELIMIT.HIT other 1 1").unwrap_err().starts_with("NOPERM"));
+    assert!(as_app(&mut client, "RATELIMIT.MHIT 2 rl:1 other 1 1 1 1").unwrap_err().starts_with("NOPERM"));
+    assert!(as_app(&mut client, "RATELIMIT.TOP").unwrap_err().starts_with("NOPERM"));
+}

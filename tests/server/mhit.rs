@@ -1,0 +1,246 @@
+//! RATELIMIT.MHIT: several keys in one step, all charged or none.
+
+use std::fs;
+
+use redis::Value;
+
+use crate::histories::{number, random, time_of};
+use crate::oracle::{self, Hit, Tier};
+use crate::support::{Ask, START, Server, Setup, six, words};
+
+fn sixes(value: &Value) -> Vec<[i64; 6]> {
+    let Value::Array(items) = value else { panic!("{value:?} is no array") };
+    items.iter().map(six).collect()
+}
+
+fn call(keys: &[String], tiers: &[Tier], cost: u64) -> redis::Cmd {
+    let mut cmd = redis::cmd("RATELIMIT.MHIT");
+    cmd.arg(keys.len()).arg(keys);
+    for (limit, window) in tiers {
+        cmd.arg(limit).arg(format!("{window}ms"));
+    }
+    if cost != 1 {
+        cmd.arg("COST").arg(cost);
+    }
+    cmd
+}
+
+/// One to eight keys out of ten, each with its window, on a clock that stands still between calls.
+#[test]
+fn every_value_of_every_array() {
+    let mut rng = random("every_value_of_every_array");
+    let (server, clock) = Server::on_clock();
+    let mut client = server.connect();
+    let windows: Vec<u64> = (0..10).map(|_| rng.u64(20..2_000)).collect();
+    let mut logs: Vec<Vec<Hit>> = vec![Vec::new(); 10];
+    let (mut now, mut admitted, mut refused) = (START, 0, 0);
+    for step in 0..6_000 {
+        if rng.u8(..3) == 0 {
+            now += rng.u64(..60);
+            clock.set(now);
+        }
+        let mut picked: Vec<usize> = (0..10).collect();
+        rng.shuffle(&mut picked);
+        picked.truncate(rng.usize(1..=8));
+        let keys: Vec<String> = picked.iter().map(|at| format!("key:{at}")).collect();
+        let limit = |rng: &mut fastrand::Rng| if rng.u8(..30) == 0 { rng.u64(..3) } else { rng.u64(20..60) };
+        let tiers: Vec<Tier> = picked.iter().map(|&at| (limit(&mut rng), windows[at])).collect();
+        let cost = if rng.bool() { 1 } else { rng.u64(1..4) };
+        let mut chosen: Vec<Vec<Hit>> = picked.iter().map(|&at| logs[at].clone()).collect();
+        let expected = oracle::ask_all(&mut chosen, now, &tiers, cost);
+        let reply = client.ask(&call(&keys, &tiers, cost)).unwrap();
+        assert_eq!(sixes(&reply), expected, "step {step} at {now}: {keys:?} {tiers:?} COST {cost}");
+        *if expected[0][0] == 1 { &mut admitted } else { &mut refused } += 1;
+        for (at, hits) in picked.into_iter().zip(chosen) {
+            logs[at] = hits;
+        }
+    }
+    assert!(admitted > 1_000 && refused > 1_000, "{admitted} admitted, {refused} refused");
+    for (at, hits) in logs.iter().enumerate() {
+        let entries = client.entries(&format!("key:{at}")).into_iter();
+        let stored: Vec<Hit> = entries.map(|(id, _, cost)| (time_of(&id), number(&cost))).collect();
+        assert!(hits.ends_with(&stored), "key:{at} holds what was admitted, without what has expired");
+    }
+}
+
+/// Connections whose sets of keys overlap: what was admitted is what is stored, and no key holds more than its limit.
+#[test]
+fn overlapping_keys_from_many_connections() {
+    let mut rng = random("overlapping_keys");
+    let server = Server::start();
+    let limits: Vec<u64> = (0..6).map(|_| rng.u64(50..400)).collect();
+    let admitted: Vec<[u64; 6]> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..16)
+            .map(|_| {
+                let (mut rng, limits, mut client) = (rng.fork(), &limits, server.connect());
+                scope.spawn(move || {
+                    let mut admitted = [0; 6];
+                    let mut sets = Vec::new();
+                    let mut pipe = redis::pipe();
+                    for _ in 0..200 {
+                        let mut picked: Vec<usize> = (0..6).collect();
+                        rng.shuffle(&mut picked);
+                        picked.truncate(rng.usize(1..=4));
+                        let keys: Vec<String> = picked.iter().map(|at| format!("key:{at}")).collect();
+                        let tiers: Vec<Tier> = picked.iter().map(|&at| (limits[at], 3_600_000)).collect();
+                        pipe.add_command(call(&keys, &tiers, 1));
+                        sets.push(picked);
+                    }
+                    let replies: Vec<Value> = pipe.query(&mut client).unwrap();
+                    for (picked, reply) in sets.iter().zip(replies) {
+                        if sixes(&reply)[0][0] == 1 {
+                            picked.iter().for_each(|&at| admitted[at] += 1);
+                        }
+                    }
+                    admitted
+                })
+            })
+            .collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    let mut client = server.connect();
+    let mut full = 0;
+    for at in 0..6 {
+        let sum: u64 = admitted.iter().map(|counts| counts[at]).sum();
+        assert!(sum <= limits[at], "key:{at}: {sum} of {}", limits[at]);
+        assert_eq!(client.integer(&format!("XLEN key:{at}")) as u64, sum);
+        full += u32::from(sum == limits[at]);
+    }
+    assert!(full > 0, "somebody was refused");
+}
+
+#[test]
+fn bad_calls_charge_nobody() {
+    let server = Server::start();
+    let mut client = server.connect();
+    client.run("SET string x");
+    client.run("XADD foreign * a b");
+    client.run("RATELIMIT.HIT good 5 1h");
+    let before = client.fingerprint();
+    let numkeys = "ERR numkeys should be greater than 0";
+    let too_few = "ERR number of keys can't be greater than number of args";
+    let pairs = "ERR each key needs one limit and one window";
+    let arity = "ERR wrong number of arguments for 'ratelimit.mhit' command";
+    for (line, error) in [
+        ("", arity),
+        ("1", arity),
+        ("1 good", arity),
+        ("1 good 5", arity),
+        ("0 good 5 1h", numkeys),
+        ("-1 good 5 1h", numkeys),
+        ("x good 5 1h", numkeys),
+        ("1.0 good 5 1h", numkeys),
+        ("+1 good 5 1h", numkeys),
+        ("01 good 5 1h", numkeys),
+        ("99999999999999999999 good 5 1h", numkeys),
+        ("1000000000000 good 5 1h", too_few),
+        ("18446744073709551615 good 5 1h", too_few),
+        ("4 good 5 1h", too_few),
+        ("3 good 5 1h", pairs),
+        ("2 good good2 5 1h", pairs),
+        ("2 good good2 5 1h COST 2", pairs),
+        ("2 good good2 5 1h 5 1h 5 1h", pairs),
+        ("1 good good2 5 1h 5 1h", "ERR limit is not an integer or out of range"),
+        ("1 good 5 1h 5 1h", pairs),
+        ("2 good good 5 1h 5 1h", "ERR a key may be named only once"),
+        ("3 good good2 good 5 1h 5 1h 5 1h", "ERR a key may be named only once"),
+        ("2 good good2 5 1h x 1h", "ERR syntax error"),
+        ("2 good good2 x 1h 5 1h", "ERR limit is not an integer or out of range"),
+        ("2 good good2 5 1h 5 1y", "ERR window is not a duration like 60, 500ms, 10s, 1m, 1h or 1d"),
+        ("2 good good2 5 1h 5", "ERR syntax error"),
+        ("2 good good2 5 1h 5 1h COST", "ERR syntax error"),
+        ("2 good good2 5 1h 5 1h COST 0", "ERR cost is not an integer or out of range"),
+        ("2 good good2 5 1h 5 1h COST 1 COST 1", "ERR syntax error"),
+        ("2 good good2 5 1h 5 1h STRICT", "ERR syntax error"),
+        ("2 good string 5 1h 5 1h", "WRONGTYPE Operation against a key holding the wrong kind of value"),
+        ("2 string good 5 1h 5 1h", "WRONGTYPE Operation against a key holding the wrong kind of value"),
+        ("2 good foreign 5 1h 5 1h", "ERR the stream at this key was not written by this module, it is left as it was"),
+        (
+            "3 a good foreign 5 1h 5 1h 5 1h",
+            "ERR the stream at this key was not written by this module, it is left as it was",
+        ),
+    ] {
+        let line = format!("RATELIMIT.MHIT {line}");
+        assert_eq!(client.error(line.trim_end()), error, "{line}");
+    }
+    assert_eq!(client.fingerprint(), before);
+    assert_eq!(client.text("PING"), "PONG");
+}
+
+#[test]
+fn a_refusal_writes_nothing() {
+    let server = Setup::new().args(["--appendonly", "yes", "--appendfsync", "always"]).start();
+    let (mut client, mut watcher) = (server.connect(), server.connect());
+    client.run("RATELIMIT.HIT full 1 1h");
+    let before = client.fingerprint();
+    let aof = |server: &Server| -> u64 {
+        let files = fs::read_dir(server.dir().join("appendonlydir")).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+    };
+    let size = aof(&server);
+    watcher.run("WATCH a full b");
+    let answers = sixes(&client.run("RATELIMIT.MHIT 3 a full b 5 1h 1 1h 7 1h"));
+    assert_eq!(answers[0], [0, 5, 5, 0, 0, 0]);
+    assert_eq!((answers[1][..3].to_vec(), answers[1][3] > 0), (vec![0, 1, 0], true));
+    assert_eq!(answers[2], [0, 7, 7, 0, 0, 0]);
+    assert_eq!(client.fingerprint(), before);
+    assert_eq!(aof(&server), size);
+    watcher.run("MULTI");
+    watcher.run("PING");
+    assert_ne!(watcher.run("EXEC"), Value::Nil, "the watching client is not disturbed");
+
+    // What is admitted is one transaction in the AOF, so that it is there whole after a crash, or not at all.
+    client.run("RATELIMIT.MHIT 2 a b 5 1h 7 1h");
+    let after = client.fingerprint();
+    let file = fs::read_dir(server.dir().join("appendonlydir")).unwrap();
+    let incr = file.map(|file| file.unwrap().path()).find(|path| path.to_string_lossy().ends_with("incr.aof")).unwrap();
+    let text = fs::read_to_string(incr).unwrap();
+    let commands: Vec<&str> = text.split("\r\n").filter(|word| word.chars().all(|c| c.is_ascii_uppercase())).collect();
+    let commands: Vec<&str> = commands.into_iter().filter(|word| word.len() > 3).collect();
+    assert_eq!(commands[commands.len() - 6..], ["MULTI", "XADD", "PEXPIREAT", "XADD", "PEXPIREAT", "EXEC"]);
+    let setup = Setup::new().without_module().args(["--appendonly", "yes"]);
+    let without = setup.start_in(server.kill());
+    assert_eq!(without.connect().fingerprint(), after);
+}
+
+/// `kill -9` under load: all keys of a call are there after the restart, or none is.
+#[test]
+fn all_or_nothing_after_a_crash() {
+    let setup = Setup::new().args(["--appendonly", "yes", "--appendfsync", "always"]);
+    let mut dir = tempfile::TempDir::new().unwrap();
+    let mut acknowledged = 0;
+    for _ in 0..3 {
+        let server = setup.clone().start_in(dir);
+        let mut client = server.connect();
+        let loader = std::thread::spawn(move || {
+            let mut count = 0;
+            while client.req_count("RATELIMIT.MHIT 3 a b c 1000000 1h 1000000 1h 1000000 1h") {
+                count += 1;
+            }
+            count
+        });
+        let mut watcher = server.connect();
+        let goal = acknowledged + 200;
+        crate::support::wait_for("load", || watcher.integer("XLEN a") > goal);
+        dir = server.kill();
+        acknowledged += loader.join().unwrap();
+        let server = setup.clone().start_in(dir);
+        let mut client = server.connect();
+        let lengths = ["a", "b", "c"].map(|key| client.integer(&format!("XLEN {key}")));
+        assert!(lengths[0] >= acknowledged && lengths[0] <= acknowledged + 1, "{lengths:?}, {acknowledged}");
+        assert_eq!([lengths[0]; 3], lengths);
+        acknowledged = lengths[0];
+        dir = server.kill();
+    }
+}
+
+trait Count {
+    fn req_count(&mut self, line: &str) -> bool;
+}
+
+impl Count for redis::Connection {
+    /// Whether the call was admitted; false once the server is gone.
+    fn req_count(&mut self, line: &str) -> bool {
+        self.ask(&words(line)).is_ok_and(|reply| sixes(&reply)[0][0] == 1)
+    }
+}

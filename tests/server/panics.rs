@@ -1,0 +1,157 @@
+//! A panic is an error reply: shown on a build in which one is planted (`RATELIMIT.PEEK` on the key `planted-panic`).
+//! And none is meant to be reachable in the first place: what the sources must not contain.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use redis::Value;
+
+use crate::support::{Ask, Clock, START, Server, Setup, six, text_of, words};
+
+const INTERNAL: &str = "ERR internal error in the ratelimit module, please report it";
+
+/// The build with the feature `planted-panic`; `RATELIMIT_PANIC_MODULE` names another place.
+fn panicking_module() -> PathBuf {
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/debug/libratelimit.so");
+    let path = std::env::var_os("RATELIMIT_PANIC_MODULE").map_or_else(default, PathBuf::from);
+    assert!(path.exists(), "{} is missing, run: cargo build --features planted-panic", path.display());
+    path
+}
+
+fn server() -> Server {
+    let clock = Clock::at(START);
+    let server = Setup::new().module(panicking_module()).clock(&clock).start();
+    let reply = server.connect().ask(&words(PANIC));
+    assert_eq!(reply, Err(INTERNAL.to_owned()), "is the module built with --features planted-panic?");
+    server
+}
+
+const PANIC: &str = "RATELIMIT.PEEK planted-panic 2 1m";
+
+#[test]
+fn the_server_outlives_a_panic() {
+    let server = server();
+    let mut client = server.connect();
+    assert_eq!(client.text("PING"), "PONG");
+    assert!(server.log().contains("panicked at src/peek.rs"), "the reason is in the log");
+    let panic = |client: &mut redis::Connection| {
+        assert_eq!(client.ask(&words(PANIC)), Err(INTERNAL.to_owned()));
+    };
+
+    // On a key that does not exist, on a log that is open and being read, and on a log after many panics.
+    for hits in 0..3 {
+        let before = client.fingerprint();
+        for _ in 0..100 {
+            panic(&mut client);
+        }
+        assert_eq!(client.fingerprint(), before, "{hits} hits");
+        let expected = if hits < 2 { [1, 2, 1 - hits, 0, 60_000, 60_000] } else { [0, 2, 0, 60_000, 60_000, 60_000] };
+        assert_eq!(client.answer("RATELIMIT.HIT planted-panic 2 1m"), expected);
+        assert_eq!(client.answer(&format!("RATELIMIT.PEEK other:{hits} 2 1m"))[0], 1);
+        assert_eq!(client.integer("XLEN planted-panic"), 2.min(hits + 1));
+    }
+    assert_eq!(client.integer("RATELIMIT.RESET planted-panic"), 1);
+    panic(&mut client);
+    assert_eq!(client.integer("DBSIZE"), 0);
+}
+
+#[test]
+fn inside_a_transaction() {
+    let server = server();
+    let mut client = server.connect();
+    client.run("MULTI");
+    client.run("RATELIMIT.HIT planted-panic 2 1m");
+    client.run(PANIC);
+    client.run("RATELIMIT.HIT planted-panic 2 1m");
+    let Value::Array(replies) = client.run("EXEC") else { panic!("no array") };
+    assert_eq!(six(&replies[0]), [1, 2, 1, 0, 60_000, 60_000]);
+    let Value::ServerError(error) = &replies[1] else { panic!("{:?} is no error", replies[1]) };
+    assert_eq!(text_of(error), INTERNAL);
+    assert_eq!(six(&replies[2]), [1, 2, 0, 0, 60_000, 60_000]);
+    assert_eq!(client.text("PING"), "PONG");
+}
+
+#[test]
+fn inside_a_script() {
+    let server = server();
+    let mut client = server.connect();
+    let source = "local k = KEYS[1] \
+        local first = redis.call('RATELIMIT.HIT', k, 2, '1m') \
+        local panic = redis.pcall('RATELIMIT.PEEK', k, 2, '1m') \
+        local second = redis.call('RATELIMIT.HIT', k, 2, '1m') \
+        return {first[3], panic.err, second[3]}";
+    let eval = |source: &str| redis::cmd("EVAL").arg(source).arg(1).arg("planted-panic").to_owned();
+    let caught: (i64, String, i64) = crate::support::get(client.ask(&eval(source)).unwrap());
+    assert_eq!(caught, (1, INTERNAL.to_owned(), 0));
+    let uncaught = client.ask(&eval("return redis.call('RATELIMIT.PEEK', KEYS[1], 2, '1m')"));
+    assert!(uncaught.as_ref().is_err_and(|text| text.starts_with(INTERNAL)), "{uncaught:?}");
+    assert_eq!(client.integer("XLEN planted-panic"), 2);
+    assert_eq!(client.text("PING"), "PONG");
+}
+
+/// Unwinding closes the key and stops the iterator: what is left open would never be freed.
+#[test]
+fn nothing_is_leaked() {
+    let server = server();
+    let mut client = server.connect();
+    client.run("RATELIMIT.HIT planted-panic 2 1m");
+    let mut used_after = |panics: usize| {
+        let mut pipe = redis::pipe();
+        for _ in 0..panics {
+            pipe.add_command(words(PANIC));
+        }
+        let replies = redis::ConnectionLike::req_packed_commands(&mut client, &pipe.get_packed_pipeline(), 0, panics);
+        assert!(replies.unwrap().iter().all(|reply| matches!(reply, Value::ServerError(_))));
+        client.info("memory", "used_memory").parse::<i64>().unwrap()
+    };
+    // Buffers of the connection reach their size first.
+    used_after(1_000);
+    let few = used_after(1_000);
+    let many = used_after(1_000);
+    // An open key and its iterator take about 200 bytes.
+    assert!(many - few < 100_000, "{few} bytes, then {many}");
+}
+
+/// The code of a source file without its tests and whole-line comments, each line with its number.
+fn code_of(source: &str) -> Vec<(usize, &str)> {
+    let tests = source.find("\n#[cfg(test)]\nmod tests {").unwrap_or(source.len());
+    let after = source[tests..].trim_end();
+    assert_eq!(after.matches("\n}").count(), usize::from(!after.is_empty()), "the tests are the end of the file");
+    let lines = source[..tests].lines().enumerate();
+    lines.map(|(at, line)| (at + 1, line.trim())).filter(|(_, line)| !line.starts_with("//")).collect()
+}
+
+/// Ways to panic, and `unsafe` where it has no place.
+fn offences(name: &str, source: &str) -> Vec<String> {
+    const PANICS: [&str; 6] = [".unwrap()", ".expect(", "panic!", "unreachable!", "todo!", "unimplemented!"];
+    let may_be_unsafe = ["stream.rs", "register.rs"].contains(&name);
+    let is_unsafe = |line: &str| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe");
+    let found = code_of(source).into_iter().flat_map(|(at, line)| {
+        let panics = PANICS.into_iter().filter(move |text| line.contains(text));
+        let unsafes = (!may_be_unsafe && is_unsafe(line)).then_some("unsafe");
+        panics.chain(unsafes).map(move |text| (at, text))
+    });
+    found.map(|(at, text)| format!("{name}:{at}: {text}")).collect()
+}
+
+#[test]
+fn the_sources_neither_panic_nor_are_unsafe_elsewhere() {
+    // That it would be seen.
+    let sample = "// panic!\nfn f() {\n    x.unwrap();\n    unsafe { y }.unwrap_or(1)\n    unsafe_code\n}\n\n\
+                  #[cfg(test)]\nmod tests {\n    todo!()\n}\n";
+    assert_eq!(offences("f.rs", sample), ["f.rs:3: .unwrap()", "f.rs:4: unsafe"]);
+    assert_eq!(offences("stream.rs", sample), ["stream.rs:3: .unwrap()"]);
+
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut names = Vec::new();
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        assert!(path.is_file() && name.ends_with(".rs"), "{name} is not read here");
+        found.extend(offences(&name, &fs::read_to_string(&path).unwrap()));
+        names.push(name);
+    }
+    assert!(["lib.rs", "hit.rs", "stream.rs", "register.rs"].iter().all(|name| names.contains(&(*name).to_owned())));
+    assert!(found.is_empty(), "{found:#?}");
+}
