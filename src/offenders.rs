@@ -10,7 +10,7 @@
 
 use std::cmp::Reverse;
 use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// Counters that a key may use.
@@ -84,7 +84,7 @@ impl Offenders {
         let mut slots: Vec<Slot> = old.sets.into_iter().flatten().collect();
         slots.sort_by_key(|slot| Reverse(slot.offender.refused));
         for mut slot in slots {
-            slot.hash = self.hasher.hash_one((slot.database, &*slot.offender.key));
+            slot.hash = self.hash(slot.database, &slot.offender.key);
             let set = self.set_of(slot.hash);
             if let Some(free) = set.and_then(|set| set.iter_mut().find(|free| free.offender.refused == 0)) {
                 *free = slot;
@@ -101,7 +101,7 @@ impl Offenders {
         if self.sets.is_empty() || key.len() > MAX_KEY {
             return;
         }
-        let hash = self.hasher.hash_one((database, key));
+        let hash = self.hash(database, key);
         let Some(set) = self.set_of(hash) else { return };
         let is_it = |slot: &Slot| slot.hash == hash && slot.database == database && *slot.offender.key == *key;
         if let Some(slot) = set.iter_mut().find(|slot| is_it(slot)) {
@@ -116,6 +116,13 @@ impl Offenders {
             let offender = Offender { key: key.into(), refused, last: now };
             *smallest = Slot { hash, database, offender, halved_at: now };
         }
+    }
+
+    /// Keyed, so that nobody can choose keys that fall into one set.
+    fn hash(&self, database: i32, key: &[u8]) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(key);
+        hasher.finish() ^ u64::from(database.unsigned_abs())
     }
 
     fn set_of(&mut self, hash: u64) -> Option<&mut [Slot; WAYS]> {

@@ -251,7 +251,7 @@ impl<'c> Loader<'c> {
             return Err(REFUSED);
         }
 
-        // Absent before 7.2, where the categories that follow from the flags are all there can be.
+        // Absent before 7.2, where the commands of modules have no categories at all.
         // SAFETY: the pointer is copied.
         let Some(set_categories) = (unsafe { raw::RedisModule_SetCommandACLCategories }) else {
             return Ok(());

@@ -1,0 +1,44 @@
+#!/bin/sh
+# Runs the tests of other clients, in Python and Node, against RATELIMIT_SERVER. What they need goes to target/clients.
+set -eu
+server=${RATELIMIT_SERVER:-redis-server}
+here=$PWD/target/clients
+mkdir -p "$here"
+python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+    --target "$here/python" --upgrade -r tests/clients/requirements.txt
+cp tests/clients/package.json tests/clients/clients.test.mjs "$here"
+npm install --silent --no-fund --no-audit --prefix "$here" >/dev/null
+
+dir=$(mktemp -d)
+pids=
+# shellcheck disable=SC2086 # a list of numbers
+trap 'kill $pids 2>/dev/null || true; wait; rm -rf "$dir"' EXIT
+
+free_ports() { python3 -c 'import socket
+sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+print(*(s.getsockname()[1] for s in sockets))'; }
+start() { # port, more options
+    port=$1
+    shift
+    (cd "$dir" && exec "$server" --port "$port" --bind 127.0.0.1 --save "" --logfile "$port.log" \
+        --loadmodule "$module" "$@") >/dev/null 2>&1 &
+    pids="$pids $!"
+    tries=0
+    until redis-cli -p "$port" PING 2>/dev/null | grep -q PONG; do
+        tries=$((tries + 1))
+        [ $tries -lt 100 ] || { cat "$dir/$port.log" >&2; exit 1; }
+        sleep 0.1
+    done
+}
+
+module=$PWD/target/release/libratelimit.so
+# shellcheck disable=SC2046 # three numbers
+set -- $(free_ports)
+export PORT="$1" CLUSTER_PORT="$2"
+start "$PORT"
+start "$CLUSTER_PORT" --cluster-enabled yes --cluster-port "$3"
+redis-cli -p "$CLUSTER_PORT" CLUSTER ADDSLOTSRANGE 0 16383 >/dev/null
+until redis-cli -p "$CLUSTER_PORT" CLUSTER INFO | grep -q cluster_state:ok; do sleep 0.1; done
+
+PYTHONPATH=$here/python PYTHONDONTWRITEBYTECODE=1 python3 tests/clients/test_clients.py
+(cd "$here" && node --test clients.test.mjs)

@@ -1,0 +1,74 @@
+"""Every command through redis-py: sync, asyncio, RESP2 and RESP3, and its cluster client. PORT and CLUSTER_PORT name servers."""
+
+import asyncio
+import os
+import unittest
+
+import redis
+import redis.asyncio
+
+PORT, CLUSTER_PORT = int(os.environ["PORT"]), int(os.environ["CLUSTER_PORT"])
+# What each call must get, in order; times are checked by the tests of the module, so that here 0 and "not 0" will do.
+CALLS = [
+    (("RATELIMIT.RESET", "{py}a", "{py}b"), lambda reply: reply in (0, 1, 2)),
+    (("RATELIMIT.PEEK", "{py}a", 2, "1h"), lambda reply: reply == [1, 2, 1, 0, 3600000, 3600000]),
+    (("RATELIMIT.HIT", "{py}a", 2, "1h"), lambda reply: reply == [1, 2, 1, 0, 3600000, 3600000]),
+    (("RATELIMIT.HIT", "{py}a", 2, "1h", 5, "1d", "COST", 1), lambda reply: reply[:4] == [1, 2, 0, 0]),
+    (("RATELIMIT.HIT", "{py}a", 2, 3600, "STRICT"), lambda reply: reply[0] == 0 and reply[3] > 0),
+    (("RATELIMIT.MHIT", 2, "{py}a", "{py}b", 2, "1h", 9, "1h"), lambda reply: [row[0] for row in reply] == [0, 0]),
+    (("RATELIMIT.MHIT", 2, "{py}c", "{py}b", 2, "1h", 9, "1h"), lambda reply: [row[:3] for row in reply] == [[1, 2, 1], [1, 9, 8]]),
+    (("RATELIMIT.TOP", "COUNT", 1), lambda reply: reply[0][:2] == [b"{py}a", 2]),
+    (("RATELIMIT.RESET", "{py}a", "{py}b", "{py}c"), lambda reply: reply == 3),
+]
+BAD_CALL, ERROR = ("RATELIMIT.HIT", "{py}a", "x", "1h"), "limit is not an integer or out of range"
+
+
+class Clients(unittest.TestCase):
+    def sync(self, client, **options):
+        client.execute_command("RATELIMIT.RESETSTAT", **options)
+        for call, fits in CALLS:
+            # TOP has no key by which a cluster client could choose a node.
+            reply = client.execute_command(*call, **(options if call[0] == "RATELIMIT.TOP" else {}))
+            self.assertTrue(fits(reply), f"{call}: {reply}")
+        with self.assertRaisesRegex(redis.ResponseError, ERROR):
+            client.execute_command(*BAD_CALL)
+
+    def test_sync(self):
+        for protocol in (2, 3):
+            client = redis.Redis(port=PORT, protocol=protocol)
+            self.sync(client)
+            info = client.info("ratelimit")
+            self.assertEqual((info["ratelimit_hits_admitted"], info["ratelimit_hits_refused"]), (4, 2))
+
+    def test_pipeline(self):
+        with redis.Redis(port=PORT).pipeline(transaction=True) as pipe:
+            for _ in range(3):
+                pipe.execute_command("RATELIMIT.HIT", "{py}pipe", 2, "1h")
+            pipe.execute_command("RATELIMIT.RESET", "{py}pipe")
+            replies = pipe.execute()
+        self.assertEqual([reply[0] for reply in replies[:3]] + replies[3:], [1, 1, 0, 1])
+
+    def test_asyncio(self):
+        async def run():
+            client = redis.asyncio.Redis(port=PORT)
+            await client.execute_command("RATELIMIT.RESETSTAT")
+            for call, fits in CALLS:
+                reply = await client.execute_command(*call)
+                self.assertTrue(fits(reply), f"{call}: {reply}")
+            many = [client.execute_command("RATELIMIT.HIT", "{py}many", 7, "1h") for _ in range(50)]
+            self.assertEqual(sum(reply[0] for reply in await asyncio.gather(*many)), 7)
+            await client.execute_command("RATELIMIT.RESET", "{py}many")
+            await client.aclose()
+
+        asyncio.run(run())
+
+    def test_cluster(self):
+        client = redis.RedisCluster(host="127.0.0.1", port=CLUSTER_PORT)
+        self.sync(client, target_nodes=client.get_node_from_key("{py}a"))
+        # It finds the keys by itself, and that they have not one slot.
+        with self.assertRaisesRegex(Exception, "(?i)slot"):
+            client.execute_command("RATELIMIT.MHIT", 2, "one", "other", 1, "1h", 1, "1h")
+
+
+if __name__ == "__main__":
+    unittest.main()
