@@ -18,7 +18,7 @@ pub struct MultiHit;
 impl Command for MultiHit {
     const SPEC: Spec = Spec {
         name: c"ratelimit.mhit",
-        flags: c"write deny-oom fast",
+        flags: c"write deny-oom fast getkeys-api",
         arity: -5,
         keys: Keys::Counted { flags: raw::REDISMODULE_CMD_KEY_RW | raw::REDISMODULE_CMD_KEY_UPDATE },
         summary: c"Records a hit on several keys if every limit allows it, or on none.",

@@ -10,6 +10,7 @@ use std::ptr::{null, null_mut};
 
 use redis_module::{Context, RedisString, RedisValue, Status, raw};
 
+use crate::args;
 use crate::error::{self, Error};
 use crate::offenders;
 use crate::stats::STATS;
@@ -50,7 +51,8 @@ pub enum Keys {
         flags: u32,
     },
     /// As many as the first argument says, side by side after it. (Servers up to Redis 8.2 and Valkey 8.1 lose keys that
-    /// have anything else between them, and with them ACL and cluster checks.)
+    /// have anything else between them, and with them ACL and cluster checks.) Needs the flag `getkeys-api`: ACLs and
+    /// `COMMAND GETKEYS` go by the key spec, but a node of a cluster asks the command itself.
     Counted {
         flags: u32,
     },
@@ -114,6 +116,12 @@ unsafe extern "C" fn enter<C: Command>(
 ) -> c_int {
     // SAFETY: `Arg` is a transparent wrapper of a pointer to a string, and the server promises `argc` of them.
     let args = unsafe { std::slice::from_raw_parts(argv.cast::<Arg>(), usize::try_from(argc).unwrap_or(0)) };
+    if let Keys::Counted { flags } = C::SPEC.keys {
+        // SAFETY: the context is that of this command.
+        if unsafe { asks_for_keys(ctx, args, flags) } {
+            return OK;
+        }
+    }
     // SAFETY: the context is that of this command.
     let server = unsafe { Server::new(ctx) };
     // A panic must not cross into the server, which it would end. None is known to be reachable.
@@ -133,6 +141,32 @@ unsafe extern "C" fn enter<C: Command>(
         }
     }
     OK
+}
+
+/// Where the call is only the question which of its arguments are keys: answers that. Arguments that are in error have
+/// none, and the command itself will say why.
+///
+/// # Safety
+/// `ctx` is the context of the running command.
+unsafe fn asks_for_keys(ctx: *mut raw::RedisModuleCtx, args: &[Arg], flags: u32) -> bool {
+    // SAFETY: the context is as promised by the caller, and a position may be told while the question is asked. Both
+    // functions are checked at load.
+    unsafe {
+        let (Some(is_asked), Some(tell)) = (raw::RedisModule_IsKeysPositionRequest, raw::RedisModule_KeyAtPosWithFlags)
+        else {
+            return false;
+        };
+        if is_asked(ctx) == 0 {
+            return false;
+        }
+        if let [_, numkeys, rest @ ..] = args {
+            let keys = args::number_of_keys(numkeys.bytes(), rest.len()).unwrap_or(0);
+            for position in (2..).take(keys) {
+                tell(ctx, position, flags as c_int);
+            }
+        }
+        true
+    }
 }
 
 /// # Safety
@@ -194,9 +228,19 @@ impl<'c> Loader<'c> {
                 raw::RedisModule_ReplyWithError,
                 (raw::RedisModule_ReplyWithArray, raw::RedisModule_ReplyWithLongLong),
                 (raw::RedisModule_ReplyWithStringBuffer, raw::RedisModule_ReplyWithSimpleString),
+                (raw::RedisModule_IsKeysPositionRequest, raw::RedisModule_KeyAtPosWithFlags),
                 missing_api(),
             );
-            let (Some(set_options), Some(_), Some(_), Some(_), (Some(_), Some(_)), (Some(_), Some(_)), None) = needed
+            let (
+                Some(set_options),
+                Some(_),
+                Some(_),
+                Some(_),
+                (Some(_), Some(_)),
+                (Some(_), Some(_)),
+                (Some(_), Some(_)),
+                None,
+            ) = needed
             else {
                 return Err("ratelimit needs Redis 7.0 or Valkey 7.2 or later");
             };
@@ -214,7 +258,7 @@ impl<'c> Loader<'c> {
         let Spec { name, flags, arity, keys, summary, complexity, args, categories } = C::SPEC;
         let (first, last, step) = match keys {
             Keys::Range { last, .. } => (1, if last < 0 { last } else { last.saturating_add(1) }, 1),
-            // The server works them out from the key spec.
+            // They follow from the arguments.
             Keys::None | Keys::Counted { .. } => (0, 0, 0),
         };
         // SAFETY: the context is that of the module that is being loaded, and the server copies the texts.

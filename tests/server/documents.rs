@@ -13,7 +13,7 @@ fn sessions(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn run(session: &str) {
-    let (server, clock) = Server::on_clock();
+    let Some((server, clock)) = Server::on_clock() else { return };
     let mut now = START;
     let mut shown = String::new();
     for line in session.lines() {

@@ -86,7 +86,7 @@ fn question_for(rng: &mut fastrand::Rng, longest: u64) -> (Vec<Tier>, u64) {
 #[test]
 fn every_value_of_every_reply() {
     let mut rng = random("every_value_of_every_reply");
-    let (server, clock) = Server::on_clock();
+    let Some((server, clock)) = Server::on_clock() else { return };
     let mut client = server.connect();
     let windows = [20, 50, 333, 1_000, 5_400_000, 86_400_000];
     let clients = windows.iter().enumerate();
@@ -166,7 +166,7 @@ fn on_a_clock_that_runs() {
 #[test]
 fn strict() {
     let mut rng = random("strict");
-    let (server, clock) = Server::on_clock();
+    let Some((server, clock)) = Server::on_clock() else { return };
     let mut client = server.connect();
     let mut now = START;
     for key in 0..30 {

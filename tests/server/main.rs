@@ -8,11 +8,16 @@ mod support;
 mod oracle;
 
 mod bad_input;
+mod clocks;
+mod cluster;
 mod documents;
 mod everywhere;
+mod expiry;
 mod histories;
+mod interference;
 mod introspection;
 mod memory;
 mod mhit;
 mod panics;
 mod recipe;
+mod replication;

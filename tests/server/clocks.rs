@@ -1,0 +1,207 @@
+//! Clocks that jump, shake or stand still: the limit holds by the time that was recorded, and every wait is exact.
+
+use redis::Connection;
+
+use crate::histories::{random, time_of};
+use crate::oracle::{self, Hit, Question, Tier};
+use crate::support::{Ask, Clock, START, Server, get, six};
+
+const SECOND: i64 = 1_000;
+const HOUR: i64 = 3_600_000;
+const TEN_YEARS: i64 = 3650 * 86_400_000;
+
+/// One key with one policy, on a clock of its own, beside what it should answer.
+struct Watched {
+    client: Connection,
+    clock: Clock,
+    now: u64,
+    tier: Tier,
+    hits: Vec<Hit>,
+    /// Times of the admitted hits as the server recorded them, since the log was last begun.
+    recorded: Vec<u64>,
+    admitted: usize,
+    refused: usize,
+    begun: usize,
+    _server: Server,
+}
+
+impl Watched {
+    fn new(tier: Tier) -> Option<Self> {
+        let (server, clock) = Server::on_clock()?;
+        Some(Self {
+            client: server.connect(),
+            clock,
+            now: START,
+            tier,
+            hits: Vec::new(),
+            recorded: Vec::new(),
+            admitted: 0,
+            refused: 0,
+            begun: 0,
+            _server: server,
+        })
+    }
+
+    fn call(&self, name: &str) -> String {
+        format!("RATELIMIT.{name} k {} {}ms", self.tier.0, self.tier.1)
+    }
+
+    fn go(&mut self, milliseconds: i64) {
+        self.now = self.now.saturating_add_signed(milliseconds);
+        self.clock.set(self.now);
+    }
+
+    /// What is known at this moment: nothing, if the key has expired or the log is further ahead than it is kept.
+    fn forget(&mut self) {
+        let newest = self.hits.iter().map(|hit| hit.0).max().unwrap_or(0);
+        if newest > self.now + self.tier.1 || self.client.integer("EXISTS k") == 0 {
+            self.hits.clear();
+        }
+    }
+
+    /// A hit, its answer against the oracle, and the limit against what the server recorded. True if it was admitted.
+    fn hit(&mut self) -> bool {
+        let (limit, window) = self.tier;
+        self.forget();
+        let begins = self.hits.is_empty();
+        let question = Question { tiers: &[self.tier], cost: 1, strict: false };
+        let expected = oracle::ask(&mut self.hits, self.now, question);
+        let line = self.call("HIT");
+        let answer = self.client.answer(&line);
+        assert_eq!(answer, expected, "at {}: {line}", self.now);
+        assert!((0..=2 * window as i64).contains(&answer[3]), "nobody waits longer than two windows: {answer:?}");
+        if answer[0] == 0 {
+            self.refused += 1;
+            return false;
+        }
+        self.admitted += 1;
+        if begins {
+            self.recorded.clear();
+            self.begun += 1;
+        }
+        let newest: Vec<(String, Vec<String>)> = get(self.client.run("XREVRANGE k + - COUNT 1"));
+        self.recorded.push(time_of(&newest[0].0));
+        if let Some(first) = self.recorded.len().checked_sub(1 + limit as usize) {
+            let (first, last) = (self.recorded[first], self.recorded[self.recorded.len() - 1]);
+            assert!(last - first >= window, "{} hits from {first} to {last}", limit + 1);
+        }
+        true
+    }
+
+    /// Goes to the end of the wait that a refused hit names, and a millisecond before it.
+    fn wait(&mut self) {
+        let line = self.call("PEEK");
+        let wait = self.client.answer(&line)[3];
+        assert!(wait > 0, "it was refused");
+        self.go(wait - 1);
+        let answer = self.client.answer(&line);
+        assert_eq!((answer[0], answer[3]), (0, 1), "a millisecond too early");
+        self.go(1);
+        assert_eq!(self.client.answer(&line)[0], 1, "at the end of the wait");
+    }
+
+    fn fill(&mut self) {
+        for _ in 0..self.tier.0 {
+            assert!(self.hit());
+        }
+        assert!(!self.hit());
+    }
+}
+
+/// Full logs before and after each jump, with windows shorter than it, longer, and just as long.
+#[test]
+fn jumps() {
+    for window in [400, 1_000, 60_000, 3_600_000, 3_600_001] {
+        let Some(mut key) = Watched::new((3, window)) else { return };
+        for jump in [SECOND, HOUR, TEN_YEARS, -SECOND, -HOUR, -TEN_YEARS, -SECOND, SECOND, -HOUR, HOUR] {
+            key.fill();
+            let filled = key.recorded[key.recorded.len() - 1];
+            key.go(jump);
+            let forgotten = key.now + window < filled;
+            let over = key.now >= filled + window;
+            assert_eq!(key.hit(), forgotten || over, "a jump by {jump} with a window of {window}");
+            while key.hit() {}
+            key.wait();
+        }
+    }
+}
+
+/// The longest wait there can be: the clock goes back by a whole window just after the log was filled.
+#[test]
+fn the_longest_wait_is_two_windows() {
+    let Some(mut key) = Watched::new((2, 60_000)) else { return };
+    key.fill();
+    key.go(-60_000);
+    assert_eq!(key.client.answer(&key.call("HIT")), [0, 2, 0, 120_000, 120_000, 120_000]);
+    key.go(-1);
+    assert_eq!(key.client.answer(&key.call("PEEK")), [1, 2, 1, 0, 60_000, 60_000], "the log is stale");
+    key.go(1);
+    key.wait();
+    assert_eq!(key.now, START + 60_000);
+}
+
+#[test]
+fn random_jumps() {
+    let mut rng = random("random_jumps");
+    for window in [50, 5_000, 7_200_000] {
+        let Some(mut key) = Watched::new((rng.u64(2..12), window)) else { return };
+        for _ in 0..1_000 {
+            let jump = match rng.u8(..60) {
+                0 => *rng.choice(&[SECOND, HOUR]).unwrap(),
+                1 => -*rng.choice(&[SECOND, HOUR]).unwrap(),
+                2 => rng.choice([TEN_YEARS, -TEN_YEARS]).unwrap(),
+                3..6 => rng.i64(-(window as i64)..=window as i64),
+                6..30 => rng.i64(0..=window as i64 / 10),
+                30..40 => rng.i64(-2..=2),
+                _ => 0,
+            };
+            key.go(jump);
+            if !key.hit() && rng.u8(..30) == 0 {
+                key.wait();
+            }
+        }
+        assert!(key.refused > 100 && key.admitted > 50 && key.begun > 5, "{}, {}", key.refused, key.begun);
+    }
+}
+
+/// Two cores that disagree by a millisecond.
+#[test]
+fn a_clock_that_shakes() {
+    let mut rng = random("a_clock_that_shakes");
+    let Some(mut key) = Watched::new((20, 30)) else { return };
+    key.hit();
+    for step in 0..2_500 {
+        key.go(if step % 2 == 0 { 1 } else { -1 });
+        key.go(i64::from(rng.u8(..4) == 0));
+        if !key.hit() && rng.u8(..60) == 0 {
+            key.wait();
+        }
+    }
+    assert!(key.admitted > 300 && key.refused > 300, "{} admitted, {} refused", key.admitted, key.refused);
+    assert_eq!(key.begun, 1, "it is the same log from first to last");
+}
+
+/// Thousands of hits in one millisecond.
+#[test]
+fn a_clock_that_stands_still() {
+    let Some((server, clock)) = Server::on_clock() else { return };
+    let mut client = server.connect();
+    let limit = 3_000;
+    for window in 0..3 {
+        clock.set(START + window * 10);
+        let mut pipe = redis::pipe();
+        for _ in 0..5_000 {
+            pipe.cmd("RATELIMIT.HIT").arg("k").arg(limit).arg("10ms");
+        }
+        let replies: Vec<[i64; 6]> = pipe.query::<Vec<redis::Value>>(&mut client).unwrap().iter().map(six).collect();
+        for (before, answer) in (0..).zip(replies) {
+            let expected = match limit - before {
+                left if left > 0 => [1, limit, left - 1, 0, 10, 10],
+                _ => [0, limit, 0, 10, 10, 10],
+            };
+            assert_eq!(answer, expected, "hit {before}");
+        }
+        clock.set(START + window * 10 + 9);
+        assert_eq!(client.answer(&format!("RATELIMIT.PEEK k {limit} 10ms")), [0, limit, 0, 1, 1, 1]);
+    }
+}

@@ -1,0 +1,322 @@
+//! How long keys live: one window after the newest hit and not much more, and as long as the longest policy in use.
+
+use redis::{Connection, Value};
+
+use crate::histories::random;
+use crate::oracle::{self, Hit, Question, Tier};
+use crate::replication::Effects;
+use crate::support::{Ask, Clock, START, Server, Setup, six, words};
+
+/// The longest that a key with one policy outlives its newest hit.
+fn at_most(window: u64) -> i64 {
+    (window + window / 8) as i64
+}
+
+#[test]
+fn one_policy_keeps_a_key_for_its_window() {
+    let mut rng = random("one_policy_keeps_a_key_for_its_window");
+    let Some((server, clock)) = Server::on_clock() else { return };
+    let mut client = server.connect();
+    let mut now = START;
+    for key in 0..150 {
+        let window = match rng.u8(..4) {
+            0 => rng.u64(1..20),
+            1 => rng.u64(1..10_000),
+            2 => rng.u64(1..100_000_000),
+            _ => rng.u64(1..=3650 * 86_400_000),
+        };
+        let shorter = rng.u64(1..=window);
+        for _ in 0..20 {
+            let answer = client.answer(&format!("RATELIMIT.HIT {key} 15 {shorter}ms 15 {window}ms"));
+            let left = client.integer(&format!("PTTL {key}"));
+            // A refused hit renews nothing; the key still outlives the hits that refuse it.
+            let least = if answer[0] == 1 { window as i64 } else { answer[4] };
+            assert!((least..=at_most(window)).contains(&left), "{left} ms are left of {window}: {answer:?}");
+            now += match rng.u8(..3) {
+                0 => rng.u64(..=window / 8),
+                1 => rng.u64(..=window / 40),
+                _ => rng.u64(..3),
+            };
+            clock.set(now);
+        }
+    }
+}
+
+#[test]
+fn one_policy_on_a_clock_that_runs() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let mut renewed = 0;
+    let mut before = 0;
+    for _ in 0..3_000 {
+        let mut pipe = redis::pipe();
+        pipe.atomic();
+        for line in ["RATELIMIT.HIT k 100000 100ms", "PEXPIRETIME k", "XREVRANGE k + - COUNT 1"] {
+            pipe.add_command(words(line));
+        }
+        let (_, expires, newest): (Value, u64, Vec<(String, Vec<String>)>) = pipe.query(&mut client).unwrap();
+        let hit = crate::histories::time_of(&newest[0].0);
+        assert!((hit + 100..=hit + 112).contains(&expires), "a hit at {hit} is kept until {expires}");
+        renewed += usize::from(expires != before);
+        before = expires;
+    }
+    assert!(renewed < 300, "the expiry was set {renewed} times");
+}
+
+#[test]
+fn an_idle_key_goes() {
+    let Some((server, clock)) = Server::on_clock() else { return };
+    let mut client = server.connect();
+    assert_eq!(client.answer("RATELIMIT.HIT k 5 8s")[0], 1);
+    clock.set(START + 1_000);
+    assert_eq!(client.answer("RATELIMIT.HIT k 5 8s")[0], 1);
+    clock.set(START + 8_999);
+    assert_eq!(client.integer("EXISTS k"), 1);
+    assert_eq!(client.answer("RATELIMIT.PEEK k 5 8s")[2], 3, "the second hit is still in the window");
+    // The server counts a key as expired after its time, not at it.
+    clock.set(START + 9_001);
+    assert_eq!(client.integer("EXISTS k"), 0);
+    assert_eq!(client.integer("DBSIZE"), 0);
+    assert_eq!(client.answer("RATELIMIT.HIT k 5 8s"), [1, 5, 4, 0, 8_000, 8_000]);
+    assert_eq!(client.integer("XLEN k"), 1);
+}
+
+/// Nobody has to ask for an idle key: the server finds it.
+#[test]
+fn idle_keys_go_unasked() {
+    let Some((server, clock)) = Server::on_clock() else { return };
+    let mut client = server.connect();
+    for key in 0..200 {
+        client.run(&format!("RATELIMIT.HIT {key} 5 10s"));
+    }
+    assert_eq!(client.integer("DBSIZE"), 200);
+    clock.set(START + 11_251);
+    crate::support::wait_for("the keys expire", || client.integer("DBSIZE") == 0);
+}
+
+#[test]
+fn a_steady_client_sets_its_expiry_eight_times_a_window() {
+    let Some(clock) = Clock::at(START) else { return };
+    let (server, mut effects) = Effects::of(Setup::new().clock(&clock));
+    let mut client = server.connect();
+    let (window, windows, gap) = (8_000, 12, 20);
+    for step in 0..windows * window / gap {
+        clock.set(START + step * gap);
+        assert_eq!(client.answer("RATELIMIT.HIT k 100000 8s")[0], 1);
+    }
+    let effects = effects.next();
+    let count = |name: &str| effects.iter().filter(|line| line.starts_with(name)).count() as u64;
+    assert_eq!(count("XADD"), windows * window / gap);
+    // The first one, and one whenever more than an eighth has passed since the last.
+    assert_eq!(count("PEXPIREAT"), (windows * window - gap) / (window / 8 + gap) + 1);
+    assert_eq!(count("MULTI"), count("PEXPIREAT"), "it comes together with a hit");
+}
+
+#[test]
+fn an_expiry_changed_by_hand_is_repaired() {
+    let Some((server, clock)) = Server::on_clock() else { return };
+    let mut client = server.connect();
+    let mut hit = |line: &str, after_start: u64| {
+        clock.set(START + after_start);
+        client.run(line);
+        assert_eq!(client.answer("RATELIMIT.HIT k 9 8s")[0], 1);
+        client.integer("PTTL k")
+    };
+    assert_eq!(hit("PING", 0), 9_000);
+    assert_eq!(hit("PERSIST k", 10), 9_000, "there was none");
+    assert_eq!(hit("PEXPIRE k 7999", 20), 9_000, "it was too short");
+    assert_eq!(hit("PEXPIRE k 1", 20), 9_000);
+    assert_eq!(hit("PEXPIRE k 8000", 20), 8_000, "it is long enough");
+    assert_eq!(hit("PEXPIRE k 100000", 20), 100_000, "it is longer than needed, and nobody's business");
+    assert_eq!(hit("PERSIST k", 20), 9_000);
+    // A refused hit writes nothing, so what it finds stays.
+    client.run("PERSIST k");
+    assert_eq!(client.answer("RATELIMIT.HIT k 3 8s")[0], 0);
+    assert_eq!(client.integer("PTTL k"), -1);
+}
+
+/// Sets the clock and hits, and tells the name of the newest entry and how long the key still lives.
+struct Shared {
+    client: Connection,
+    clock: Clock,
+    now: u64,
+    _server: Server,
+}
+
+impl Shared {
+    fn new() -> Option<Self> {
+        let clock = Clock::at(START)?;
+        let server = Setup::new().clock(&clock).args(["--stream-node-max-entries", "10"]).start();
+        Some(Self { client: server.connect(), clock, now: START, _server: server })
+    }
+
+    fn hit(&mut self, after_start: u64, policy: &str) -> (i64, String, i64) {
+        self.now = START + after_start;
+        self.clock.set(self.now);
+        let allowed = self.client.answer(&format!("RATELIMIT.HIT k {policy}"))[0];
+        let newest = self.client.entries("k").pop().unwrap();
+        (allowed, newest.1, self.client.integer("PTTL k"))
+    }
+}
+
+/// The rule of retention, step by step.
+#[test]
+fn two_policies_on_one_key() {
+    let (long, short, middle) = ("5 60s", "100 1s", "100 8s");
+    let Some(mut log) = Shared::new() else { return };
+    let kept = |name: &str, left: i64| (1, name.to_owned(), left);
+    let refused = |name: &str, left: i64| (0, name.to_owned(), left);
+    // The long policy comes second and takes over, whatever is left of the short one's expiry.
+    assert_eq!(log.hit(0, short), kept("1000ms", 1_125));
+    assert_eq!(log.hit(10, long), kept("60000ms", 67_500));
+    // The short one leaves the log alone for as long as the long one may still be in use.
+    assert_eq!(log.hit(7_510, short), kept("60000ms", 60_000));
+    assert_eq!(log.hit(7_511, short), kept("60000ms>1000ms", 127_500));
+    // The longest policy since the waiting began is what remains.
+    assert_eq!(log.hit(7_512, middle), kept("60000ms>8000ms", 127_499));
+    assert_eq!(log.hit(7_513, short), kept("60000ms>8000ms", 127_498));
+    // A long hit ends the waiting, a refused one begins it again, once in an eighth of the window.
+    assert_eq!(log.hit(7_514, "9 60s"), kept("60000ms", 127_497));
+    assert_eq!(log.hit(7_515, short), kept("60000ms", 127_496));
+    assert_eq!(log.hit(75_012, short), kept("60000ms>1000ms", 127_500));
+    assert_eq!(log.hit(75_012, "0 60s"), refused("60000ms>1000ms", 127_500));
+    assert_eq!(log.hit(82_512, "0 60s"), refused("60000ms>1000ms", 120_000));
+    assert_eq!(log.hit(82_513, "0 1s"), refused("60000ms>1000ms", 119_999));
+    assert_eq!(log.hit(82_513, "0 60s"), refused("60000ms>1000ms", 127_500));
+    assert_eq!(log.hit(82_514, "0 8s"), refused("60000ms>1000ms", 127_499));
+    assert_eq!(log.hit(90_014, "0 8s"), refused("60000ms>1000ms", 127_500));
+    // It ends when nobody has asked for a whole window.
+    assert_eq!(log.hit(157_513, short), kept("60000ms>1000ms", 60_001));
+    assert_eq!(log.hit(157_514, short), kept("1000ms", 1_125));
+    // PERSIST: as if the waiting began now.
+    assert_eq!(log.hit(157_514, "9999 60s"), kept("60000ms", 67_500));
+    log.client.run("PERSIST k");
+    assert_eq!(log.hit(157_515, short), kept("60000ms>1000ms", 127_500));
+    log.client.run("PERSIST k");
+    assert_eq!(log.hit(157_516, middle), kept("60000ms>8000ms", 127_500));
+}
+
+/// A policy of a minute is used once and given up: the log is kept for it for a while, and then for a second only.
+#[test]
+fn a_policy_that_is_given_up_costs_no_memory() {
+    let Some(mut log) = Shared::new() else { return };
+    log.hit(0, "1000 1m");
+    let mut fell = None;
+    let mut longest = 0;
+    for step in 1..=1_600 {
+        let (allowed, name, _) = log.hit(step * 100, "20 1s");
+        assert_eq!(allowed, 1);
+        let length = log.client.integer("XLEN k");
+        longest = length.max(longest);
+        match fell {
+            None if name == "1000ms" => fell = Some(step * 100),
+            None => assert!(name.starts_with("60000ms")),
+            Some(_) => {
+                assert_eq!(name, "1000ms");
+                // What the window holds, and less than one node more.
+                assert!(length < 11 + 10, "{length} entries are kept for a window that holds ten");
+            }
+        }
+    }
+    // The waiting began at 7.6 s, an expiry of 17/8 minutes was set, and a minute before that is the end.
+    assert_eq!(fell, Some(75_100));
+    assert!((600..620).contains(&longest), "{longest} entries were kept for the minute");
+}
+
+/// For as long as the long policy is asked, admitted or not, both are exact, however the short one floods.
+#[test]
+fn a_long_policy_in_use_holds_exactly() {
+    let mut rng = random("a_long_policy_in_use_holds_exactly");
+    for round in 0..4 {
+        let (long, short): (Tier, Tier) = ((rng.u64(2..120), 8_000), (rng.u64(2..20), 500));
+        let Some(mut log) = Shared::new() else { return };
+        let mut hits: Vec<Hit> = Vec::new();
+        let (mut now, mut asked) = (START, START);
+        let mut admitted = [0; 2];
+        for step in 0..700 {
+            // Rarely, but not more rarely than once in its own window.
+            let ask_long = step == 0 || now + 400 - asked >= long.1 || rng.u8(..30) == 0;
+            let tier = if ask_long { long } else { short };
+            asked = if ask_long { now } else { asked };
+            let expected = oracle::ask(&mut hits, now, Question { tiers: &[tier], cost: 1, strict: false });
+            let line = format!("RATELIMIT.HIT k {} {}ms", tier.0, tier.1);
+            assert_eq!(log.client.answer(&line), expected, "round {round}, step {step}: {line}");
+            admitted[usize::from(ask_long)] += expected[0];
+            now += if rng.bool() { rng.u64(..400) } else { rng.u64(..30) };
+            log.clock.set(now);
+        }
+        assert!(admitted[0] > 30 && admitted[1] > 0, "{admitted:?} were admitted");
+    }
+}
+
+/// Two to four policies that come, go and are refused on one key: no hit is forgotten that a policy counts which was
+/// asked at least once in each of its own windows.
+#[test]
+fn policies_that_share_a_key_forget_nothing_they_need() {
+    let mut rng = random("policies_that_share_a_key_forget_nothing_they_need");
+    let (mut bound, mut forgotten) = (0, 0);
+    for _ in 0..8 {
+        let windows = rng.choose_multiple([50_u64, 100, 200, 300, 600, 1_000, 2_400], 4);
+        let policies: Vec<Tier> =
+            windows.into_iter().take(rng.usize(2..=4)).map(|window| (rng.u64(1..25), window)).collect();
+        let Some(mut log) = Shared::new() else { return };
+        let (mut hits, mut calls): (Vec<Hit>, Vec<Call>) = (Vec::new(), Vec::new());
+        let mut in_use = policies.clone();
+        let mut now = START;
+        for _ in 0..700 {
+            if rng.u8(..50) == 0 {
+                in_use = rng.choose_multiple(&policies, policies.len()).into_iter().copied().collect();
+                in_use.truncate(rng.usize(1..=policies.len()));
+            }
+            let (limit, window) = *rng.choice(&in_use).unwrap();
+            now += rng.u64(..40) * window / 200;
+            log.clock.set(now);
+            if log.client.integer("EXISTS k") == 0 {
+                calls.clear();
+            }
+            let live =
+                |since: u64| hits.iter().filter(|(time, _)| *time >= since && *time + window > now).count() as u64;
+            let (needed, all) = (live(needed_since(&calls, now, window)), live(0));
+            let answer = six(&log.client.run(&format!("RATELIMIT.HIT k {limit} {window}ms")));
+            let (allowed, remaining) = (answer[0] == 1, answer[2] as u64);
+            assert!(!allowed || needed < limit, "a needed hit was forgotten");
+            assert!(allowed || all >= limit, "refused without need");
+            // After the call, what was admitted counts as well.
+            let counted = |hits: u64| limit.saturating_sub(hits + u64::from(allowed));
+            assert!((counted(all)..=counted(needed)).contains(&remaining), "{answer:?}: {needed} to {all} hits");
+            bound += usize::from(needed == all && !allowed);
+            forgotten += usize::from(needed < all);
+            calls.push((now, window, allowed));
+            if allowed {
+                hits.push((now, 1));
+            }
+        }
+    }
+    assert!(
+        bound > 200 && forgotten > 20,
+        "{bound} calls were decided by needed hits, {forgotten} might have forgotten"
+    );
+}
+
+/// When, for which window, whether admitted.
+type Call = (u64, u64, bool);
+
+/// A call must still see every hit since this time: that of an admitted call for its window or a longer one, followed by
+/// calls for such a window with gaps shorter than it.
+fn needed_since(calls: &[Call], now: u64, window: u64) -> u64 {
+    let (mut at, mut since) = (now, now);
+    for &(time, asked, admitted) in calls.iter().rev() {
+        if asked >= window {
+            if at - time >= window {
+                break;
+            }
+            at = time;
+            if admitted {
+                since = time;
+            }
+        } else if time + window < at {
+            break;
+        }
+    }
+    since
+}

@@ -1,0 +1,466 @@
+//! Other hands on a log: always an answer in range or a clear error, and nobody is locked out for longer than windows.
+
+use redis::{Connection, Value};
+
+use crate::histories::{random, time_of};
+use crate::support::{Ask, Clock, START, Server, get, six, words};
+
+const NOT_A_LOG: &str = "ERR the stream at this key was not written by this module, it is left as it was";
+const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
+
+const HIT: &str = "RATELIMIT.HIT k 10 8s";
+const PEEK: &str = "RATELIMIT.PEEK k 10 8s";
+
+/// A server on a set clock, for one case after the other.
+fn begin() -> Option<(Server, Clock, Connection)> {
+    let (server, clock) = Server::on_clock()?;
+    let client = server.connect();
+    Some((server, clock, client))
+}
+
+/// Begins a case: hits of cost 1, 2 and 3 in the first three milliseconds; the clock stands a millisecond later.
+fn three_hits(client: &mut Connection, clock: &Clock) {
+    clock.set(START);
+    client.run("SELECT 0");
+    client.run("FLUSHALL");
+    for cost in 1..=3 {
+        assert_eq!(client.answer(&format!("{HIT} COST {cost}"))[0], 1);
+        clock.set(START + cost);
+    }
+    assert_eq!(client.answer(PEEK)[..3], [1, 10, 3]);
+}
+
+fn units_left(client: &mut Connection) -> i64 {
+    // A peek answers as if its hit were stored.
+    client.answer(PEEK)[2] + 1
+}
+
+fn fails(client: &mut Connection, line: &str, error: &str) {
+    assert_eq!(client.ask(&words(line)), Err(error.to_owned()), "{line}");
+}
+
+/// The log as it is after the first hit ever.
+fn begins_again(client: &mut Connection) {
+    assert_eq!(client.answer(HIT), [1, 10, 9, 0, 8_000, 8_000]);
+    assert_eq!(client.integer("XLEN k"), 1);
+    assert!((8_000..=9_000).contains(&client.integer("PTTL k")));
+}
+
+#[test]
+fn a_foreign_entry_on_top_is_an_error_until_it_is_deleted() {
+    let Some((_server, clock, mut client)) = begin() else { return };
+    let client = &mut client;
+    three_hits(client, &clock);
+    let foreign = [
+        "* field value",
+        "* 8000ms 0",
+        "* 8000ms 01",
+        "* 8000ms 9007199254740992",
+        "* 08000ms 1",
+        "* 8000ms>8000ms 1",
+        "* 8000ms 1 8000ms 1",
+        "* field value field value field value",
+    ];
+    for (entry, step) in foreign.into_iter().zip(4..) {
+        let id = client.text(&format!("XADD k {entry}"));
+        let before = client.fingerprint();
+        for line in [HIT, PEEK, "RATELIMIT.HIT k 10 8s STRICT", "RATELIMIT.RESET k", "RATELIMIT.RESET missing k"] {
+            fails(client, line, NOT_A_LOG);
+        }
+        assert_eq!(client.fingerprint(), before, "it is left as it was");
+        assert_eq!(client.integer(&format!("XDEL k {id}")), 1);
+        clock.set(START + step);
+        assert_eq!(units_left(client), 4, "the history is intact after {entry}");
+    }
+    assert_eq!(client.answer(HIT)[..3], [1, 10, 3]);
+    assert_eq!(client.integer("XLEN k"), 4);
+}
+
+/// A foreign entry in the future leaves the last ID there when it is deleted.
+#[test]
+fn a_foreign_entry_in_the_future() {
+    let Some((_server, clock, mut client)) = begin() else { return };
+    let client = &mut client;
+    three_hits(client, &clock);
+    let id = format!("{}-7", START + 3_600_000);
+    client.run(&format!("XADD k {id} field value"));
+    fails(client, HIT, NOT_A_LOG);
+    fails(client, PEEK, NOT_A_LOG);
+    client.run(&format!("XDEL k {id}"));
+    assert_eq!(units_left(client), 4);
+    begins_again(client);
+    // Nobody deletes it: it goes with the key.
+    client.run("XADD k * field value");
+    clock.set(START + 3 + 9_000);
+    fails(client, HIT, NOT_A_LOG);
+    clock.set(START + 3 + 9_001);
+    begins_again(client);
+}
+
+/// Below the top it is found by whoever reads it, and by nobody once it has left the window.
+#[test]
+fn a_foreign_entry_below_the_top() {
+    let Some((_server, clock, mut client)) = begin() else { return };
+    let client = &mut client;
+    client.run(&format!("XADD k {START}-0 field value"));
+    client.run(&format!("XADD k {}-1 8000ms 1", START + 1));
+    clock.set(START + 1);
+    fails(client, HIT, NOT_A_LOG);
+    assert_eq!(client.answer("RATELIMIT.HIT k 10 1ms"), [1, 10, 8, 0, 1, 1], "it is not in this window");
+    clock.set(START + 8_000);
+    assert_eq!(client.answer(HIT)[..3], [1, 10, 7]);
+}
+
+#[test]
+fn deleting_an_entry_gives_its_units_back_at_either_end() {
+    let Some((_server, clock, mut client)) = begin() else { return };
+    let client = &mut client;
+    for (entry, left) in [(0, 5), (1, 4), (2, 7)] {
+        three_hits(client, &clock);
+        let id = client.entries("k").swap_remove(entry).0;
+        assert_eq!(client.integer(&format!("XDEL k {id}")), 1);
+        assert_eq!(units_left(client), left, "entry {entry}");
+        clock.set(START + 4);
+        assert_eq!(client.answer(HIT)[..3], [1, 10, left - 1], "entry {entry}");
+    }
+}
+
+/// What stays in a log that was cut counts as before.
+#[test]
+fn trimming_by_hand() {
+    let Some((_server, clock, mut client)) = begin() else { return };
+    let client = &mut client;
+    for (how, left) in [("MAXLEN 2", 5), ("MAXLEN 1", 7), ("MAXLEN 9", 4), ("MAXLEN ~ 1", 4)] {
+        three_hits(client, &clock);
+        client.run(&format!("XTRIM k {how}"));
+        assert_eq!(units_left(client), left, "{how}");
+        assert_eq!(client.answer(HIT)[..3], [1, 10, left - 1], "{how}");
+    }
+}
+
+#[test]
+fn an_empty_stream_is_an_empty_log() {
+    let Some((_server, clock, mut client)) = begin() else { return };
+    let client = &mut client;
+    let empty: [&[&str]; 4] = [
+        &["XTRIM k MAXLEN 0"],
+        &["XTRIM k MAXLEN 0", "PERSIST k"],
+        &["DEL k", "XGROUP CREATE k group $ MKSTREAM"],
+        &["XTRIM k MAXLEN 0", "DEBUG RELOAD"],
+    ];
+    for lines in empty {
+        three_hits(client, &clock);
+        for line in lines {
+            client.run(line);
+        }
+        assert_eq!(client.integer("EXISTS k"), 1);
+        assert_eq!(client.answer(PEEK), [1, 10, 9, 0, 8_000, 8_000]);
+        assert_eq!(client.integer("XLEN k"), 0);
+        begins_again(client);
+    }
+    three_hits(client, &clock);
+    for (id, ..) in client.entries("k") {
+        client.run(&format!("XDEL k {id}"));
+    }
+    begins_again(client);
+    client.run("XTRIM k MAXLEN 0");
+    assert_eq!(client.integer("RATELIMIT.RESET k"), 1, "an empty stream can be reset");
+}
+
+#[test]
+fn a_last_id_pushed_ahead_starts_the_log_again() {
+    let Some((_server, clock, mut client)) = begin() else { return };
+    let client = &mut client;
+    let ahead = [
+        format!("{}-7", START + 3),
+        format!("{}-0", START + 4),
+        format!("{}-0", START + 3_600_000),
+        format!("{}-{}", u64::MAX, u64::MAX),
+    ];
+    for id in ahead {
+        three_hits(client, &clock);
+        client.run(&format!("XSETID k {id}"));
+        assert_eq!(units_left(client), 4, "{id} changes no answer");
+        assert_eq!(client.answer(&format!("{HIT} COST 5"))[0], 0, "a refused hit needs no ID");
+        assert_eq!(client.integer("XLEN k"), 3);
+        begins_again(client);
+        // It is an ordinary log from now on.
+        clock.set(START + 4);
+        assert_eq!(client.answer(HIT)[..3], [1, 10, 8]);
+    }
+    three_hits(client, &clock);
+    client.run(&format!("XSETID k {}-6", START + 3));
+    assert_eq!(client.answer(HIT)[..3], [1, 10, 3], "just behind the next ID is not ahead");
+}
+
+#[test]
+fn keys_that_come_and_go() {
+    let Some((_server, clock, mut client)) = begin() else { return };
+    let client = &mut client;
+    for line in ["DEL k", "UNLINK k", "RENAME k other", "MOVE k 1", "FLUSHALL", "SWAPDB 0 1", "PEXPIRE k 0"] {
+        three_hits(client, &clock);
+        client.run(line);
+        begins_again(client);
+    }
+    // The history goes with the entries, under whatever name and in whatever database.
+    for line in ["RENAME k other", "COPY k other", "COPY k other REPLACE"] {
+        three_hits(client, &clock);
+        client.run(line);
+        assert_eq!(client.answer("RATELIMIT.HIT other 10 8s")[..3], [1, 10, 3], "{line}");
+        assert!((8_000..=9_000).contains(&client.integer("PTTL other")));
+    }
+    three_hits(client, &clock);
+    client.run("MOVE k 1");
+    client.run("SELECT 1");
+    assert_eq!(client.answer(HIT)[..3], [1, 10, 3]);
+}
+
+#[test]
+fn a_log_that_is_restored_is_the_log_of_then() {
+    let Some((_server, clock, mut client)) = begin() else { return };
+    let client = &mut client;
+    three_hits(client, &clock);
+    let dump: Vec<u8> = get(client.run("DUMP k"));
+    for _ in 0..4 {
+        assert_eq!(client.answer(HIT)[0], 1);
+    }
+    assert_eq!(client.answer(HIT)[0], 0);
+    for (name, ttl) in [("k", 0), ("other", 0), ("k", 5)] {
+        let restore = redis::cmd("RESTORE").arg(name).arg(ttl).arg(&dump).arg("REPLACE").to_owned();
+        client.ask(&restore).unwrap();
+        assert_eq!(client.answer(&format!("RATELIMIT.HIT {name} 10 8s")), [1, 10, 3, 0, 8_000, 7_997]);
+        assert_eq!(client.integer(&format!("PTTL {name}")), 9_000);
+    }
+    // Long after, nothing in it counts.
+    clock.set(START + 60_000);
+    client.ask(redis::cmd("RESTORE").arg("k").arg(0).arg(&dump).arg("REPLACE")).unwrap();
+    assert_eq!(client.answer(HIT), [1, 10, 9, 0, 8_000, 8_000]);
+    // Long before, the log is stale.
+    clock.set(START - 60_000);
+    client.ask(redis::cmd("RESTORE").arg("k").arg(0).arg(&dump).arg("REPLACE")).unwrap();
+    begins_again(client);
+}
+
+#[test]
+fn a_key_of_another_kind() {
+    let Some((_server, clock, mut client)) = begin() else { return };
+    let client = &mut client;
+    for line in ["SET k 1", "LPUSH k 1", "SADD k 1", "ZADD k 1 1", "HSET k 1 1", "PFADD k 1", "SETBIT k 9 1"] {
+        three_hits(client, &clock);
+        client.run("DEL k");
+        client.run(line);
+        let before = client.fingerprint();
+        for line in [HIT, PEEK, "RATELIMIT.HIT k 0 1s STRICT", "RATELIMIT.RESET k", "RATELIMIT.RESET other k"] {
+            fails(client, line, WRONG_TYPE);
+        }
+        assert_eq!(client.fingerprint(), before, "it is left as it was");
+        client.run("DEL k");
+        begins_again(client);
+    }
+    three_hits(client, &clock);
+    client.run("RATELIMIT.HIT log 1 1s");
+    client.run("SET k 1");
+    fails(client, "RATELIMIT.RESET log k", WRONG_TYPE);
+    assert_eq!(client.integer("EXISTS log"), 1, "an error deletes nothing");
+}
+
+/// Reading a log as a stream changes nothing for it.
+#[test]
+fn consumer_groups() {
+    let Some((_server, clock, mut client)) = begin() else { return };
+    let client = &mut client;
+    three_hits(client, &clock);
+    client.run("XGROUP CREATE k group 0");
+    let rows = |value: Value| if value == Value::Nil { 0 } else { 1 };
+    assert_eq!(rows(client.run("XREADGROUP GROUP group reader STREAMS k >")), 1);
+    assert_eq!(client.answer(HIT)[..3], [1, 10, 3]);
+    assert_eq!(rows(client.run("XREADGROUP GROUP group reader COUNT 1 STREAMS k >")), 1, "hits can be followed");
+    let ids: Vec<String> = client.entries("k").into_iter().map(|entry| entry.0).collect();
+    client.run(&format!("XACK k group {}", ids[0]));
+    client.run(&format!("XCLAIM k group another 0 {}", ids[1]));
+    client.run(&format!("XDEL k {}", ids[0]));
+    client.run("XAUTOCLAIM k group another 0 0");
+    assert_eq!(client.answer(HIT)[..3], [1, 10, 3], "only the deletion counts");
+    clock.set(START + 3 + 9_001);
+    begins_again(client);
+}
+
+/// The worst that an entry in the log's own form can do: it is stamped a window ahead and fills every limit.
+#[test]
+fn a_forged_entry_locks_nobody_out_for_more_than_two_windows() {
+    let Some((_server, clock, mut client)) = begin() else { return };
+    let client = &mut client;
+    for tally in [0, 1, 6, 1 << 53, 1 << 63, u64::MAX - 5, u64::MAX] {
+        for cost in [1, 10, (1_u64 << 53) - 1] {
+            three_hits(client, &clock);
+            let ahead = START + 3 + 8_000;
+            client.run(&format!("XADD k {ahead}-{tally} 8000ms {cost}"));
+            let answer = client.answer(HIT);
+            assert!(answer[0] == 1 || (1..=16_000).contains(&answer[3]), "{tally}, {cost}: {answer:?}");
+            // The next ID may need one millisecond more where the tally wraps.
+            assert!((0..=10).contains(&answer[2]) && (1..=16_001).contains(&answer[4]), "{answer:?}");
+            clock.set(ahead + 8_001);
+            assert_eq!(client.answer(HIT)[0], 1, "two windows later: {tally}, {cost}");
+        }
+    }
+    // Further ahead than the log is kept, it is stale.
+    three_hits(client, &clock);
+    client.run(&format!("XADD k {}-9 8000ms 10", START + 3 + 8_001));
+    begins_again(client);
+    client.run(&format!("XADD k {}-{} 8000ms 10", u64::MAX, u64::MAX));
+    begins_again(client);
+}
+
+/// Entries in the log's own form that are no further ahead than now count like hits.
+#[test]
+fn a_hit_written_by_hand_counts() {
+    let Some((_server, clock, mut client)) = begin() else { return };
+    let client = &mut client;
+    three_hits(client, &clock);
+    client.run(&format!("XADD k {}-8 8000ms 2", START + 3));
+    assert_eq!(units_left(client), 2);
+    clock.set(START + 8_001);
+    assert_eq!(client.answer(PEEK), [1, 10, 4, 0, 8_000, 1], "costs 3 and 2 are left, and this one");
+}
+
+const KEYS: [&str; 3] = ["a", "b", "c"];
+const POLICIES: [(i64, u64); 4] = [(10, 1_000), (4, 300), (25, 2_000), (2, 20)];
+const LONGEST: u64 = 2_000;
+
+/// One random act of somebody else. Errors of the server are his own business.
+fn interfere(rng: &mut fastrand::Rng, client: &mut Connection, now: u64, dumps: &mut Vec<Vec<u8>>) {
+    let key = rng.choice(KEYS).unwrap();
+    let other = rng.choice(KEYS).unwrap();
+    let entries = match client.ask(&words(&format!("XRANGE {key} - +"))) {
+        Ok(value) => get::<Vec<(String, Vec<String>)>>(value).into_iter().map(|entry| entry.0).collect(),
+        Err(_) => Vec::new(),
+    };
+    let tally: u64 = entries.last().map_or(0, |id: &String| id.split('-').nth(1).unwrap().parse().unwrap());
+    let newest = entries.last().map_or(now, |id| time_of(id));
+    let some = |rng: &mut fastrand::Rng| rng.choice(&entries).cloned().unwrap_or_else(|| "1-1".to_owned());
+    let ahead = rng.u64(now.min(newest)..=now + LONGEST);
+    let window = rng.choice(POLICIES).unwrap().1;
+    let line = match rng.u8(..30) {
+        0 => format!("XADD {key} * field value"),
+        1 => format!("XADD {key} {ahead}-{tally} field value"),
+        2 => format!("XADD {key} {now}-{} {window}ms 1", tally.wrapping_add(1)),
+        3 => format!("XADD {key} {ahead}-{} {window}ms {}", rng.u64(..), rng.u64(1..1 << 53)),
+        4 => format!("XADD {key} {ahead}-{} {LONGEST}ms>{}ms 3", tally.wrapping_add(3), rng.u64(1..LONGEST)),
+        5 => format!("XADD {key} {ahead}-{} {window}ms 1", u64::MAX),
+        6 => format!("XDEL {key} {}", entries.last().cloned().unwrap_or_else(|| "1-1".to_owned())),
+        7 => format!("XDEL {key} {}", entries.first().cloned().unwrap_or_else(|| "1-1".to_owned())),
+        8 => format!("XDEL {key} {}", some(rng)),
+        9 => format!("XDEL {key} 1-1 {}", entries.join(" ")).trim_end().to_owned(),
+        10 => format!("XTRIM {key} MAXLEN {}", rng.u8(..3)),
+        11 => format!("XTRIM {key} MAXLEN ~ {}", rng.u8(..30)),
+        12 => format!("XTRIM {key} MINID {}", some(rng)),
+        13 => format!("XSETID {key} {}-{}", newest.max(now), tally.wrapping_add(rng.u64(..3))),
+        14 => format!("XSETID {key} {}-{}", newest.max(now) + rng.u64(..5_000), rng.u64(..)),
+        15 => format!("XSETID {key} {}-{}", u64::MAX, u64::MAX),
+        16 => format!("{} {key}", rng.choice(["DEL", "UNLINK"]).unwrap()),
+        17 | 18 => format!("PERSIST {key}"),
+        19 | 20 => format!("PEXPIRE {key} {}", rng.u64(..2 * LONGEST)),
+        21 => format!("RENAME {key} {other}"),
+        22 => format!("COPY {key} {other} REPLACE"),
+        23 => format!("MOVE {key} 1"),
+        24 => format!("SET {key} value PX {}", rng.u64(1..LONGEST)),
+        25 => format!("XGROUP CREATE {key} group {} MKSTREAM", rng.choice(["0", "$"]).unwrap()),
+        26 => format!("XREADGROUP GROUP group reader COUNT 3 STREAMS {key} >"),
+        27 => "DEBUG RELOAD".to_owned(),
+        28 => {
+            if let Ok(Value::BulkString(dump)) = client.ask(&words(&format!("DUMP {key}"))) {
+                dumps.push(dump);
+            }
+            return;
+        }
+        _ => {
+            // What was dumped long ago may be ahead of nothing, and what was dumped just now by a window at most.
+            let Some(dump) = rng.choice(&*dumps).cloned() else { return };
+            let _ = client.ask(redis::cmd("RESTORE").arg(key).arg(0).arg(dump).arg("REPLACE"));
+            return;
+        }
+    };
+    let _ = client.ask(&words(&line));
+}
+
+/// Six integers in range.
+fn check(answer: [i64; 6], (limit, window): (i64, u64), retry_possible: bool) {
+    let [allowed, of, remaining, retry, reset, next] = answer;
+    // One millisecond more where a forged tally wraps.
+    let most = (LONGEST + window + 1) as i64;
+    assert!(of == limit && (0..=limit).contains(&remaining), "{answer:?}");
+    assert!(0 <= next && next <= reset && reset <= most, "{answer:?}");
+    match allowed {
+        1 => assert_eq!(retry, 0, "{answer:?}"),
+        _ => assert!(
+            allowed == 0 && if retry_possible { (1..=most).contains(&retry) } else { retry == -1 },
+            "{answer:?}"
+        ),
+    }
+}
+
+/// Removes by hand what the module did not write, as the documentation tells an operator to.
+fn clean(client: &mut Connection, key: &str) {
+    if client.run(&format!("TYPE {key}")) != Value::SimpleString("stream".into()) {
+        client.run(&format!("DEL {key}"));
+        return;
+    }
+    let entries: Vec<(String, Vec<String>)> = get(client.run(&format!("XRANGE {key} - +")));
+    for (id, pairs) in entries.iter().rev() {
+        if pairs.len() != 2 || !pairs[0].ends_with("ms") {
+            client.run(&format!("XDEL {key} {id}"));
+        }
+    }
+}
+
+#[test]
+fn everything_at_once() {
+    let mut rng = random("everything_at_once");
+    let Some((mut server, clock, mut client)) = begin() else { return };
+    let client = &mut client;
+    let mut dumps = Vec::new();
+    let mut now = START;
+    let (mut admitted, mut refused, mut errors) = (0, 0, 0);
+    for step in 0..5_000 {
+        if rng.u8(..3) == 0 {
+            now += if rng.u8(..40) == 0 { rng.u64(..LONGEST) } else { rng.u64(..30) };
+            clock.set(now);
+        }
+        if rng.u8(..3) == 0 {
+            interfere(&mut rng, client, now, &mut dumps);
+        }
+        let key = rng.choice(KEYS).unwrap();
+        let (limit, window) = rng.choice(POLICIES).unwrap();
+        let cost = if rng.u8(..5) == 0 { rng.i64(1..6) } else { 1 };
+        let name = rng.choice(["HIT", "HIT", "HIT", "PEEK"]).unwrap();
+        let strict = if name == "HIT" && rng.u8(..10) == 0 { " STRICT" } else { "" };
+        let policy = format!("{key} {limit} {window}ms COST {cost}");
+        let line = format!("RATELIMIT.{name} {policy}{strict}");
+        match client.ask(&words(&line)) {
+            Err(error) => {
+                assert!(error == NOT_A_LOG || error == WRONG_TYPE, "step {step}: {line}: {error}");
+                errors += 1;
+                if rng.bool() {
+                    clean(client, key);
+                    client.answer(&line);
+                }
+            }
+            Ok(value) => {
+                let answer = six(&value);
+                check(answer, (limit, window), cost <= limit);
+                *if answer[0] == 1 { &mut admitted } else { &mut refused } += 1;
+                if answer[0] == 0 && cost <= limit && rng.u8(..30) == 0 {
+                    now += LONGEST + window + 1;
+                    clock.set(now);
+                    let answer = client.answer(&format!("RATELIMIT.HIT {policy}"));
+                    assert_eq!(answer[0], 1, "step {step}: {policy} is locked out: {answer:?}");
+                    assert_eq!(answer[4], window as i64, "nothing is ahead of the clock");
+                    let left = client.integer(&format!("PTTL {key}"));
+                    assert!(left >= window as i64, "the key outlives its newest hit, not by {left} ms");
+                }
+            }
+        }
+    }
+    assert!(server.is_alive());
+    assert!(admitted > 500 && refused > 500 && errors > 50, "{admitted} admitted, {refused} refused, {errors} errors");
+}
