@@ -1,6 +1,6 @@
 # `make` lists what there is. Every target installs what is missing first.
 .POSIX:
-.PHONY: help run build test lint bench clean
+.PHONY: help run build test test-all lint bench clean
 
 PORT = 6379
 # One place for what is built, because redis.conf names it.
@@ -10,6 +10,7 @@ help:
 	@echo 'make run      build, and start Redis with the module in the foreground (PORT=6379)'
 	@echo 'make build    target/release/libratelimit.so, to be loaded into a server of your own'
 	@echo 'make test     all tests, on real servers that are started and stopped by them'
+	@echo 'make test-all the same on every server that is supported, and with clients in Python and Node'
 	@echo 'make lint     formatting, clippy and shell scripts; warnings are errors'
 	@echo 'make bench    how long the decision takes, without a server'
 	@echo 'make clean    remove what was built'
@@ -29,6 +30,16 @@ test:
 	$(CARGO) build --release --locked
 	$(CARGO) build --locked --features planted-panic
 	$(CARGO) test --locked
+	@scripts/servers.sh smoke
+
+test-all:
+	@scripts/setup.sh test-all
+	$(CARGO) build --release --locked
+	$(CARGO) build --locked --features planted-panic
+	$(CARGO) test --locked
+	@scripts/clients.sh
+	@scripts/servers.sh fetch
+	@scripts/servers.sh all
 
 lint:
 	@scripts/setup.sh build

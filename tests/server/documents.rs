@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{START, Server};
+use crate::support::{Clock, START, Setup};
 
 const PROMPT: &str = "127.0.0.1:6379> ";
 
@@ -12,8 +12,9 @@ fn sessions(text: &str) -> impl Iterator<Item = &str> {
     text.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next())
 }
 
-fn run(session: &str) {
-    let Some((server, clock)) = Server::on_clock() else { return };
+fn run(session: &str, clock: &Clock) {
+    clock.set(START);
+    let server = Setup::new().clock(clock).start();
     let mut now = START;
     let mut shown = String::new();
     for line in session.lines() {
@@ -33,9 +34,10 @@ fn run(session: &str) {
 
 #[test]
 fn sessions_are_as_shown() {
+    let Some(clock) = Clock::at(START) else { return };
     for name in ["README.md", "docs/commands.md"] {
         let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
         assert!(sessions(&text).count() > 0, "{name}");
-        sessions(&text).for_each(run);
+        sessions(&text).for_each(|session| run(session, &clock));
     }
 }

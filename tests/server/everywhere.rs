@@ -240,9 +240,8 @@ fn under_an_acl() {
     admin.run("ACL SETUSER reader on >secret %R~rl:* +ratelimit.hit +ratelimit.peek +ratelimit.reset");
     admin.run("ACL SETUSER support on >secret ~rl:* +ratelimit.reset +ratelimit.peek");
     admin.run("SET rl:string x");
-    let (command, key) =
-        ("NOPERM this user has no permissions to run", "NOPERM this user has no permissions to access");
-    let allowed = "";
+    // Redis 7.0 speaks of "this user", later servers of "User app", and of a key in words of their own.
+    let (command, key, allowed) = ("permissions to run", "key", "");
     for (user, line, expected) in [
         ("app", "RATELIMIT.HIT rl:1 2 1m", allowed),
         ("app", "RATELIMIT.HIT other 2 1m", key),
@@ -268,10 +267,12 @@ fn under_an_acl() {
         let mut client = server.connect();
         client.run(&format!("AUTH {user} secret"));
         let outcome = reply(&mut client, line).map(|_| ()).err().unwrap_or_default();
-        let matches = if expected.is_empty() { outcome.is_empty() } else { outcome.starts_with(expected) };
-        // The wording about keys differs between servers.
-        let about_keys = expected == key && outcome.starts_with("NOPERM") && outcome.contains("key");
-        assert!(matches || about_keys, "{user}: {line}: {outcome:?}");
+        let matches = match expected {
+            "WRONGTYPE" => outcome.starts_with(expected),
+            "" => outcome.is_empty(),
+            _ => outcome.starts_with("NOPERM ") && outcome.contains(expected),
+        };
+        assert!(matches, "{user}: {line}: {outcome:?}");
     }
 }
 
@@ -395,17 +396,24 @@ fn command_docs() {
     }
 }
 
+/// The module in `MODULE LIST`, which may have modules of the server beside it.
+fn listed(client: &mut Connection) -> Option<Vec<(String, Value)>> {
+    let modules: Vec<Vec<(String, Value)>> = get(client.run("MODULE LIST"));
+    let mut ours = modules.into_iter().filter(|module| module.iter().any(|(_, value)| show(value) == "ratelimit"));
+    let module = ours.next();
+    assert!(ours.next().is_none(), "it is there twice");
+    module
+}
+
 #[test]
 fn module_list_shows_the_packages_version() {
     let server = Server::start();
-    let modules: Vec<Vec<(String, Value)>> = get(server.connect().run("MODULE LIST"));
-    assert_eq!(modules.len(), 1);
-    let field = |wanted: &str| &modules[0].iter().find(|(name, _)| name == wanted).unwrap().1;
+    let module = listed(&mut server.connect()).unwrap();
+    let field = |wanted: &str| &module.iter().find(|(name, _)| name == wanted).unwrap().1;
     let part = |text: &str| text.parse::<i64>().unwrap();
     let version = part(env!("CARGO_PKG_VERSION_MAJOR")) * 10_000
         + part(env!("CARGO_PKG_VERSION_MINOR")) * 100
         + part(env!("CARGO_PKG_VERSION_PATCH"));
-    assert_eq!(show(field("name")), "ratelimit");
     assert_eq!(*field("ver"), Value::Int(version));
 }
 
@@ -532,12 +540,12 @@ fn loaded_twice() {
     let refused = Err("ERR Error loading the extension. Please check the server logs.".to_owned());
     assert_eq!(load(&mut client, &["extra"]), refused);
     assert!(server.log().contains("ratelimit takes no arguments at load"));
-    assert_eq!(client.run("MODULE LIST"), Value::Array(vec![]));
+    assert_eq!(listed(&mut client), None);
     assert_eq!(load(&mut client, &[]), Ok(Value::Okay), "a refused load leaves nothing behind");
     assert_eq!(client.answer("RATELIMIT.HIT key 2 1m")[0], 1);
     assert_eq!(load(&mut client, &[]), refused);
     assert_eq!(client.answer("RATELIMIT.HIT key 2 1m")[..3], [1, 2, 0], "the first one is still there");
-    assert_eq!(get::<Vec<Value>>(client.run("MODULE LIST")).len(), 1);
+    assert!(listed(&mut client).is_some());
     // Unloaded and loaded again it goes on with the same logs, which are plain streams.
     assert_eq!(client.run("MODULE UNLOAD ratelimit"), Value::Okay);
     let unknown = reply(&mut client, "RATELIMIT.HIT key 2 1m").unwrap_err();

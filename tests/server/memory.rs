@@ -21,7 +21,7 @@ fn memory_of_a_key() {
     let conf = ["--stream-node-max-bytes", "512", "--stream-node-max-entries", "16"];
     let small = Setup::new().args(conf).start();
     for (name, server, one_hit, each_further) in
-        [("default", default, 4_500..5_000, 8..20), ("redis.conf", small, 900..1_300, 8..40)]
+        [("default", default, 4_000..5_000, 8..20), ("redis.conf", small, 700..1_300, 8..40)]
     {
         let (one, ten, many) = (usage(&server, 1), usage(&server, 10), usage(&server, 20_000));
         let each = (many - one) / 19_999;
