@@ -7,6 +7,8 @@
 
 #[path = "../src/args.rs"]
 mod args;
+#[path = "../src/cursors.rs"]
+mod cursors;
 #[path = "../src/duration.rs"]
 mod duration;
 #[path = "../src/error.rs"]
@@ -23,7 +25,7 @@ use std::hint::black_box;
 use args::{Call, Strict};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use error::Error;
-use log::{Entry, Id, Log};
+use log::{Entry, Hit, Id, Log};
 use retention::Retention;
 
 const NOW: u64 = 1_767_225_600_000;
@@ -34,7 +36,7 @@ struct Steady(Vec<Entry>);
 impl Steady {
     fn new(entries: u64) -> Self {
         let retention = Retention { keep: 60_000, then: None };
-        let entry = |tally| Entry { id: Id { time: NOW - entries + tally, tally }, cost: 1, retention };
+        let entry = |tally| Entry { hit: Hit { id: Id { time: NOW - entries + tally, tally }, cost: 1 }, retention };
         Self((1..=entries).map(entry).collect())
     }
 }
@@ -44,9 +46,9 @@ impl Log for Steady {
         Ok(self.0.last().copied())
     }
 
-    fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Entry) -> bool) -> Result<(), Error> {
-        let start = self.0.partition_point(|entry| entry.id.time < from);
-        self.0[start..].iter().all(|entry| visit(*entry));
+    fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error> {
+        let start = self.0.partition_point(|entry| entry.hit.id.time < from);
+        self.0[start..].iter().all(|entry| visit(entry.hit));
         Ok(())
     }
 }

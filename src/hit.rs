@@ -7,8 +7,10 @@
 use redis_module::raw;
 
 use crate::args::{self, Call, Strict};
+use crate::cursors::{self, Followed};
 use crate::error::{self, Error};
 use crate::limiter::{self, Answer, Decision};
+use crate::log::Store;
 use crate::offenders;
 use crate::register::{Argument, Command, Keys, Kind, Reply, Spec};
 use crate::stats::STATS;
@@ -42,11 +44,11 @@ impl Command for Hit {
             return Err(error::SYNTAX);
         };
         let call = args::parse(rest.iter().map(|arg| arg.bytes()), Strict::Known)?;
-        let mut key = server.open(*name, Mode::Write)?;
+        let mut log = server.follow(*name, Mode::Write)?;
         let clock = server.clock();
 
-        let decision = limiter::decide(&mut key, clock, &call)?;
-        let answer = carry_out(server, *name, &mut key, clock, &call, decision)?;
+        let decision = limiter::decide(&mut log, clock, &call)?;
+        let answer = carry_out(server, *name, log, clock, &call, decision)?;
         Ok(Reply::Integers(answer.integers()))
     }
 }
@@ -55,16 +57,17 @@ impl Command for Hit {
 pub fn carry_out(
     server: Server,
     name: Arg,
-    key: &mut Key,
+    mut log: Followed<Key>,
     clock: u64,
     call: &Call,
     decision: Decision,
 ) -> Result<Answer, Error> {
-    let written = match decision.write(key.expires()?) {
-        Some(write) => key.write(&write)?,
+    let written = match decision.write(|| log.expires()) {
+        Some(write) => log.write(&write)?,
         None => true,
     };
-    let answer = if written { decision.answer } else { start_again(key, clock, call)? };
+    let answer = if written { decision.answer } else { start_again(log.forget(), clock, call)? };
+    keep(log);
     if answer.allowed {
         STATS.hits_admitted.add(1);
         STATS.units_admitted.add(call.cost);
@@ -76,13 +79,20 @@ pub fn carry_out(
     Ok(answer)
 }
 
+/// Closes the key, and puts its cursor back into the table.
+pub fn keep(log: Followed<Key>) {
+    if let (_key, Some(cursor)) = log.into_parts() {
+        cursors::table().put(cursor);
+    }
+}
+
 /// The server does not take the entry: somebody has pushed the stream's last ID ahead. An empty log admits whatever could
 /// be stored, so that nobody is locked out.
 fn start_again(key: &mut Key, clock: u64, call: &Call) -> Result<Answer, Error> {
     key.remove()?;
     let decision = limiter::decide(key, clock, call)?;
-    match decision.write(None) {
-        Some(write) if key.write(&write)? => Ok(decision.answer),
+    match decision.write(|| None) {
+        Some(write) if key.write(&write)?.is_some() => Ok(decision.answer),
         _ => Err(error::APPEND_FAILED),
     }
 }

@@ -10,6 +10,7 @@
 //! | `limiter.rs` | the decision; pure arithmetic over a log and a clock |
 //! | `retention.rs` | how long a log is kept when several policies share it; pure |
 //! | `log.rs` | what an entry is, and the trait by which the arithmetic reads a log |
+//! | `cursors.rs` | what need not be looked up again in the logs of busy keys; pure |
 //! | `offenders.rs` | who is refused most: a sketch of fixed size; pure |
 //! | `stats.rs` | the counters of INFO |
 //! | `error.rs` | every error text |
@@ -34,6 +35,7 @@
 #![cfg_attr(test, allow(dead_code))]
 
 mod args;
+mod cursors;
 mod duration;
 mod error;
 mod hit;
@@ -76,7 +78,13 @@ fn load_all(ctx: &Context, args: &[RedisString]) -> Result<(), &'static str> {
     loader.command::<top::Top>()?;
     loader.command::<resetstat::ResetStat>()?;
     loader.settings()?;
+    loader.events()?;
     loader.info()
+}
+
+fn unload(_: &Context) -> Status {
+    register::unload();
+    Status::Ok
 }
 
 // The server's allocator works inside a server only, so that unit tests are built without it.
@@ -87,4 +95,5 @@ redis_module::redis_module! {
     allocator: (redis_module::alloc::RedisAlloc, redis_module::alloc::RedisAlloc),
     data_types: [],
     init: load,
+    deinit: unload,
 }

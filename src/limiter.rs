@@ -9,8 +9,8 @@
 
 use crate::args::{Call, MAX_TIERS, MAX_UNITS, Tier};
 use crate::error::{self, Error};
-use crate::log::{Entry, Id, Log};
-use crate::retention::{self, Retention};
+use crate::log::{Entry, Hit, Id, Log};
+use crate::retention;
 
 /// The reply to a hit. Durations count from the server's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +56,8 @@ pub struct Append {
     /// The log is stale: remove the key first.
     pub restart: bool,
     pub entry: Entry,
-    /// Entries before this ID have expired; whole nodes of them go.
-    pub expired_before: Id,
+    /// Entries before this ID have expired; whole nodes of them go. `None` if it is not yet time to look.
+    pub expired_before: Option<Id>,
     /// Entries before this ID weigh too much to be counted (see [`room_for`]); each of them goes.
     pub surplus_before: Option<Id>,
     /// A refused hit was stored: nodes beyond this many entries go, because only the newest `limit` units can influence
@@ -79,14 +79,13 @@ pub struct Decision {
     pub answer: Answer,
     stored: Option<Stored>,
     now: u64,
-    retention: Option<Retention>,
+    newest: Option<Entry>,
     window: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stored {
-    id: Id,
-    cost: u64,
+    hit: Hit,
     restart: bool,
     surplus_before: Option<Id>,
     max_entries: Option<u64>,
@@ -95,7 +94,7 @@ struct Stored {
 /// The live entries of one tier.
 #[derive(Clone, Copy, Default)]
 struct Usage {
-    first: Option<Entry>,
+    first: Option<Hit>,
     units: u64,
 }
 
@@ -121,12 +120,12 @@ impl<'c> Review<'c> {
     pub fn new(log: &mut impl Log, clock: u64, call: &'c Call) -> Result<Self, Error> {
         let newest = log.newest()?;
         // An entry further ahead than the log is kept cannot be waited for.
-        let stale = newest.is_some_and(|newest| newest.id.time > clock.saturating_add(newest.retention.keep));
+        let stale = newest.is_some_and(|newest| newest.hit.id.time > clock.saturating_add(newest.retention.keep));
         let newest = newest.filter(|_| !stale);
-        let now = newest.map_or(clock, |newest| newest.id.time.max(clock));
+        let now = newest.map_or(clock, |newest| newest.hit.id.time.max(clock));
         let mut usages = [Usage::default(); MAX_TIERS];
         for (usage, tier) in usages.iter_mut().zip(call.tiers()) {
-            *usage = usage_of(log, newest, now, tier.window)?;
+            *usage = usage_of(log, newest.map(|newest| newest.hit), now, tier.window)?;
         }
         Ok(Self { call, clock, now, newest, stale, usages })
     }
@@ -154,7 +153,7 @@ impl<'c> Review<'c> {
             answer: binding.ok_or(error::INTERNAL)?,
             stored,
             now: self.now,
-            retention: self.newest.map(|newest| newest.retention),
+            newest: self.newest,
             window: self.call.longest_window(),
         })
     }
@@ -163,11 +162,11 @@ impl<'c> Review<'c> {
         let cost = self.call.cost;
         let possible = self.tiers().all(|(tier, _)| fits(tier, 0, cost));
         if admitted || (self.call.strict && possible) {
+            let newest = self.newest.map(|newest| newest.hit);
             Ok(Some(Stored {
-                id: next_id(self.newest, self.now, cost),
-                cost,
+                hit: Hit { id: next_id(newest, self.now, cost), cost },
                 restart: self.stale,
-                surplus_before: room_for(log, self.newest, cost)?,
+                surplus_before: room_for(log, newest, cost)?,
                 max_entries: (!admitted).then(|| self.call.largest_limit()),
             }))
         } else {
@@ -185,24 +184,24 @@ impl<'c> Review<'c> {
         usage: &Usage,
     ) -> Result<Answer, Error> {
         let cost = self.call.cost;
+        let newest = usage.first.and(self.newest).map(|newest| newest.hit);
         let until_left = |time: u64| time.saturating_add(tier.window).saturating_sub(self.clock);
-        let units = usage.units.saturating_add(stored.map_or(0, |hit| hit.cost));
+        let units = usage.units.saturating_add(stored.map_or(0, |stored| stored.hit.cost));
         let retry_after = if admitted || fits(tier, units, cost) {
             Some(0)
         } else if !fits(tier, 0, cost) {
             None
         } else {
             let needed = units.saturating_add(cost).saturating_sub(tier.limit);
-            let stored_time = stored.map(|hit| hit.id.time).filter(|_| needed > usage.units);
-            Some(until_left(match (stored_time, usage.first, self.newest) {
+            let stored_time = stored.map(|stored| stored.hit.id.time).filter(|_| needed > usage.units);
+            Some(until_left(match (stored_time, usage.first, newest) {
                 (Some(time), _, _) => time,
                 (None, Some(first), Some(newest)) => departure(log, &first, &newest, needed)?,
                 _ => self.now,
             }))
         };
-        let newest = usage.first.and(self.newest);
-        let last_time = stored.map(|hit| hit.id.time).or(newest.map(|entry| entry.id.time));
-        let first_time = usage.first.map(|entry| entry.id.time).or(last_time);
+        let last_time = stored.map(|stored| stored.hit).or(newest).map(|hit| hit.id.time);
+        let first_time = usage.first.map(|hit| hit.id.time).or(last_time);
         Ok(Answer {
             allowed: admitted,
             limit: tier.limit,
@@ -216,23 +215,30 @@ impl<'c> Review<'c> {
 
 impl Decision {
     /// What to write, given the expiry that the key has now, if any. `None` if nothing.
-    pub fn write(&self, expires: Option<u64>) -> Option<Write> {
+    pub fn write(&self, expires: impl FnOnce() -> Option<u64>) -> Option<Write> {
+        let retention = self.newest.map(|newest| newest.retention);
         let Some(stored) = self.stored else {
-            let expire_at = retention::after_refused(self.retention, expires, self.now, self.window)?;
+            let expire_at = retention::after_refused(retention, expires, self.now, self.window)?;
             return Some(Write { append: None, expire_at: Some(expire_at) });
         };
-        let expires = expires.filter(|_| !stored.restart);
-        let (retention, expire_at) = retention::after_stored(self.retention, expires, self.now, self.window);
+        let expires = if stored.restart { None } else { expires() };
+        let (retention, expire_at) = retention::after_stored(retention, expires, self.now, self.window);
+        let before = self.newest.map_or(0, |newest| newest.hit.id.tally);
+        let is_time = before / TRIM_EVERY != stored.hit.id.tally / TRIM_EVERY || expire_at.is_some();
         let append = Append {
             restart: stored.restart,
-            entry: Entry { id: stored.id, cost: stored.cost, retention },
-            expired_before: Id { time: first_live(self.now, retention.keep), tally: 0 },
+            entry: Entry { hit: stored.hit, retention },
+            expired_before: is_time.then(|| Id { time: first_live(self.now, retention.keep), tally: 0 }),
             surplus_before: stored.surplus_before,
             max_entries: stored.max_entries,
         };
         Some(Write { append: Some(append), expire_at })
     }
 }
+
+/// Looking for expired entries costs a tenth of a hit, mostly in vain: it is done when the tally passes a multiple of this
+/// many units, and when the expiry is set. It goes by what is stored, so that it is the same wherever it is decided.
+const TRIM_EVERY: u64 = 8;
 
 fn fits(tier: &Tier, used: u64, cost: u64) -> bool {
     used.saturating_add(cost) <= tier.limit
@@ -243,7 +249,7 @@ fn first_live(now: u64, window: u64) -> u64 {
     now.saturating_add(1).saturating_sub(window)
 }
 
-fn usage_of(log: &mut impl Log, newest: Option<Entry>, now: u64, window: u64) -> Result<Usage, Error> {
+fn usage_of(log: &mut impl Log, newest: Option<Hit>, now: u64, window: u64) -> Result<Usage, Error> {
     let from = first_live(now, window);
     let Some(newest) = newest.filter(|newest| newest.id.time >= from) else {
         return Ok(Usage::default());
@@ -256,7 +262,7 @@ fn usage_of(log: &mut impl Log, newest: Option<Entry>, now: u64, window: u64) ->
 }
 
 /// The ID of a hit after `newest`. IDs must increase: where the tally wraps within a millisecond, the next one is used.
-fn next_id(newest: Option<Entry>, now: u64, cost: u64) -> Id {
+fn next_id(newest: Option<Hit>, now: u64, cost: u64) -> Id {
     let tally = newest.map_or(0, |newest| newest.id.tally).wrapping_add(cost);
     let id = Id { time: now, tally };
     match newest {
@@ -269,19 +275,19 @@ fn next_id(newest: Option<Entry>, now: u64, cost: u64) -> Id {
 const WALK: u32 = 16;
 
 /// The time of the entry with whose departure `needed` units have left, counted from `first`. At most 40 seeks.
-fn departure(log: &mut impl Log, first: &Entry, newest: &Entry, needed: u64) -> Result<u64, Error> {
+fn departure(log: &mut impl Log, first: &Hit, newest: &Hit, needed: u64) -> Result<u64, Error> {
     if first.cost >= needed {
         return Ok(first.id.time);
     }
     let mut found = None;
     let mut walked_to = first.id.time;
     let mut left = WALK;
-    log.walk(first.id.time, &mut |entry| {
-        if entry.units_since(first) >= needed {
-            found = Some(entry.id.time);
+    log.walk(first.id.time, &mut |hit| {
+        if hit.units_since(first) >= needed {
+            found = Some(hit.id.time);
             return false;
         }
-        walked_to = entry.id.time;
+        walked_to = hit.id.time;
         left = left.saturating_sub(1);
         left > 0
     })?;
@@ -293,7 +299,7 @@ fn departure(log: &mut impl Log, first: &Entry, newest: &Entry, needed: u64) -> 
     let mut high = newest.id.time;
     while high.saturating_sub(low) > 1 {
         let middle = low.midpoint(high);
-        let next = log.first(middle.saturating_add(1))?;
+        let next = log.seek(middle.saturating_add(1))?;
         match next.filter(|next| next.units_since(first).saturating_sub(next.cost) < needed) {
             Some(next) => {
                 let last_too_early = next.id.time.saturating_sub(1);
@@ -313,11 +319,11 @@ const MAX_TALLY: u64 = 1 << 62;
 
 /// Where to cut the log so that a heavy hit can be added without the tally lapping itself. What is cut off lies more
 /// than the largest limit back, so that it decides nothing.
-fn room_for(log: &mut impl Log, newest: Option<Entry>, cost: u64) -> Result<Option<Id>, Error> {
+fn room_for(log: &mut impl Log, newest: Option<Hit>, cost: u64) -> Result<Option<Id>, Error> {
     let Some(newest) = newest.filter(|_| cost >= HEAVY) else {
         return Ok(None);
     };
-    let oldest = log.first(0)?.unwrap_or(newest);
+    let oldest = log.seek(0)?.unwrap_or(newest);
     let total = newest.units_since(&oldest);
     if total.saturating_add(cost) <= MAX_TALLY {
         return Ok(None);
@@ -325,9 +331,9 @@ fn room_for(log: &mut impl Log, newest: Option<Entry>, cost: u64) -> Result<Opti
     let surplus = total.saturating_sub(MAX_UNITS);
     let time = departure(log, &oldest, &newest, surplus)?;
     let mut cut = None;
-    log.walk(time, &mut |entry| {
-        cut = Some(entry.id);
-        entry.units_since(&oldest) < surplus
+    log.walk(time, &mut |hit| {
+        cut = Some(hit.id);
+        hit.units_since(&oldest) < surplus
     })?;
     Ok(cut)
 }

@@ -5,10 +5,11 @@
 //! and wraps; what lies between two entries is far below 2^63 (see `limiter::room_for`).
 
 use crate::error::Error;
+use crate::limiter::Write;
 use crate::retention::Retention;
 
 /// A stream ID of the log, in the order in which the server sorts IDs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id {
     /// Milliseconds since the Unix epoch.
     pub time: u64,
@@ -16,22 +17,58 @@ pub struct Id {
     pub tally: u64,
 }
 
-impl std::fmt::Display for Id {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{}-{}", self.time, self.tally)
+impl Id {
+    /// As the server spells it: `1767225600000-7`.
+    pub fn text(self) -> IdText {
+        let mut text = IdText { bytes: [0; IdText::LONGEST], start: IdText::LONGEST };
+        text.prepend(self.tally);
+        text.prepend_byte(b'-');
+        text.prepend(self.time);
+        text
+    }
+}
+
+/// The text of an ID, without the cost of formatting: every stored hit replicates one.
+pub struct IdText {
+    bytes: [u8; Self::LONGEST],
+    start: usize,
+}
+
+impl IdText {
+    /// Two numbers of 20 digits and what is between them.
+    const LONGEST: usize = 41;
+
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
+
+    fn prepend(&mut self, mut number: u64) {
+        loop {
+            self.prepend_byte(b'0' | (number % 10) as u8);
+            number /= 10;
+            if number == 0 {
+                return;
+            }
+        }
+    }
+
+    fn prepend_byte(&mut self, byte: u8) {
+        self.start = self.start.saturating_sub(1);
+        if let Some(place) = self.bytes.get_mut(self.start) {
+            *place = byte;
+        }
     }
 }
 
 /// One stored hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct Hit {
     pub id: Id,
     /// Units, at least 1.
     pub cost: u64,
-    pub retention: Retention,
 }
 
-impl Entry {
+impl Hit {
     /// Units of the hits after `older`'s predecessor, up to and including this one.
     pub fn units_since(&self, older: &Self) -> u64 {
         let between = self.id.tally.wrapping_sub(older.id.tally);
@@ -39,21 +76,67 @@ impl Entry {
     }
 }
 
+/// A hit, and the name of its entry, which says how long the log is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub hit: Hit,
+    pub retention: Retention,
+}
+
 /// Read access to the log of one key. An entry that this module did not write is an error.
 pub trait Log {
     /// The newest entry, if the log holds any.
     fn newest(&mut self) -> Result<Option<Entry>, Error>;
 
-    /// Shows `visit` the entries from time `from` on, oldest first, for as long as it answers true.
-    fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Entry) -> bool) -> Result<(), Error>;
+    /// Shows `visit` the hits from time `from` on, oldest first, for as long as it answers true.
+    fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error>;
 
-    /// The oldest entry from time `from` on.
-    fn first(&mut self, from: u64) -> Result<Option<Entry>, Error> {
+    /// The oldest hit from time `from` on.
+    fn seek(&mut self, from: u64) -> Result<Option<Hit>, Error> {
         let mut first = None;
-        self.walk(from, &mut |entry| {
-            first = Some(entry);
+        self.walk(from, &mut |hit| {
+            first = Some(hit);
             false
         })?;
         Ok(first)
+    }
+
+    /// The same for the beginning of a window, which is asked for with every call and only ever moves on.
+    fn first(&mut self, from: u64) -> Result<Option<Hit>, Error> {
+        self.seek(from)
+    }
+}
+
+/// A log that can be written.
+pub trait Store: Log {
+    /// The number of entries, expired ones included.
+    fn length(&self) -> u64;
+
+    /// When the key expires, in milliseconds since the epoch, if it does.
+    fn expires(&self) -> Option<u64>;
+
+    /// Carries out what a decision asks for. `None`, with nothing done, if the new entry's ID was not taken: somebody has
+    /// pushed the stream's last ID ahead.
+    fn write(&mut self, write: &Write) -> Result<Option<Written>, Error>;
+}
+
+/// What is known after writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The oldest entry, if any were dropped.
+    pub oldest: Option<Id>,
+    /// Nobody else has touched the key meanwhile.
+    pub undisturbed: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_an_id() {
+        for (time, tally) in [(0, 0), (1_767_225_600_000, 7), (10, 100), (u64::MAX, u64::MAX)] {
+            assert_eq!(Id { time, tally }.text().bytes(), format!("{time}-{tally}").as_bytes());
+        }
     }
 }

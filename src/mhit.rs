@@ -49,20 +49,20 @@ impl Command for MultiHit {
         let clock = server.clock();
         let mut reviewed = Vec::with_capacity(count);
         for (name, call) in names.iter().zip(&calls) {
-            let mut key = server.open(*name, Mode::Write)?;
-            let review = Review::new(&mut key, clock, call)?;
-            reviewed.push((*name, key, call, review));
+            let mut log = server.follow(*name, Mode::Write)?;
+            let review = Review::new(&mut log, clock, call)?;
+            reviewed.push((*name, log, call, review));
         }
         let admitted = reviewed.iter().all(|(.., review)| review.fits());
         let mut decided = Vec::with_capacity(count);
-        for (name, mut key, call, review) in reviewed {
-            let decision = review.decide(&mut key, admitted)?;
-            decided.push((name, key, call, decision));
+        for (name, mut log, call, review) in reviewed {
+            let decision = review.decide(&mut log, admitted)?;
+            decided.push((name, log, call, decision));
         }
 
         let mut answers = Vec::with_capacity(count);
-        for (name, mut key, call, decision) in decided {
-            let answer = carry_out(server, name, &mut key, clock, call, decision)?;
+        for (name, log, call, decision) in decided {
+            let answer = carry_out(server, name, log, clock, call, decision)?;
             answers.push(Reply::Integers(answer.integers()));
         }
         Ok(Reply::Array(answers))

@@ -30,18 +30,19 @@ impl Command for Peek {
             return Err(error::SYNTAX);
         };
         let call = args::parse(rest.iter().map(|arg| arg.bytes()), Strict::Unknown)?;
-        let mut key = server.open(*name, Mode::Read)?;
+        let mut log = server.follow(*name, Mode::Read)?;
         #[cfg(feature = "planted-panic")]
         {
             // Where there is a log, an iterator is running, so that unwinding must stop it before it closes the key.
             let planted = || assert_ne!(name.bytes(), b"planted-panic");
-            crate::log::Log::walk(&mut key, 0, &mut |_| {
+            crate::log::Log::walk(&mut log, 0, &mut |_| {
                 planted();
                 false
             })?;
             planted();
         }
-        let decision = limiter::decide(&mut key, server.clock(), &call)?;
+        let decision = limiter::decide(&mut log, server.clock(), &call)?;
+        hit::keep(log);
         Ok(Reply::Integers(decision.answer.integers()))
     }
 }

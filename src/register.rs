@@ -11,10 +11,11 @@ use std::ptr::{null, null_mut};
 use redis_module::{Context, RedisString, RedisValue, Status, raw};
 
 use crate::args;
+use crate::cursors;
 use crate::error::{self, Error};
 use crate::offenders;
 use crate::stats::STATS;
-use crate::stream::{Arg, Server, missing_api};
+use crate::stream::{self, Arg, Server, heard, missing_api};
 
 const OK: c_int = raw::REDISMODULE_OK as c_int;
 
@@ -314,29 +315,62 @@ impl<'c> Loader<'c> {
 
     /// Registers the settings and reads them from the configuration.
     pub fn settings(&self) -> Result<(), &'static str> {
-        use crate::offenders::{DEFAULT_ENTRIES, MAX_ENTRIES, MIN_ENTRIES};
+        use crate::{cursors as c, offenders as o};
+        self.setting(
+            c"top-entries",
+            [o::DEFAULT_ENTRIES, o::MIN_ENTRIES, o::MAX_ENTRIES],
+            get_top_entries,
+            set_top_entries,
+        )?;
+        self.setting(c"cursors", [c::DEFAULT_CURSORS, c::MIN_CURSORS, c::MAX_CURSORS], get_cursors, set_cursors)?;
+        // SAFETY: the context is that of the module that is being loaded.
+        match unsafe { raw::RedisModule_LoadConfigs.ok_or(REFUSED)?(self.ctx.ctx) } {
+            OK => Ok(()),
+            _ => Err(REFUSED),
+        }
+    }
+
+    fn setting(
+        &self,
+        name: &'static CStr,
+        [default, least, most]: [i64; 3],
+        get: unsafe extern "C" fn(*const c_char, *mut c_void) -> c_longlong,
+        set: unsafe extern "C" fn(*const c_char, c_longlong, *mut c_void, *mut *mut raw::RedisModuleString) -> c_int,
+    ) -> Result<(), &'static str> {
+        let flags = raw::REDISMODULE_CONFIG_DEFAULT;
         // SAFETY: the context is that of the module that is being loaded; the server copies the name and checks the range
         // before it calls back.
-        unsafe {
+        let registered = unsafe {
             let register = raw::RedisModule_RegisterNumericConfig.ok_or(REFUSED)?;
-            let registered = register(
-                self.ctx.ctx,
-                c"top-entries".as_ptr(),
-                DEFAULT_ENTRIES,
-                raw::REDISMODULE_CONFIG_DEFAULT,
-                MIN_ENTRIES,
-                MAX_ENTRIES,
-                Some(get_top_entries),
-                Some(set_top_entries),
-                None,
-                null_mut(),
-            );
-            let load = raw::RedisModule_LoadConfigs.ok_or(REFUSED)?;
-            if registered != OK || load(self.ctx.ctx) != OK {
-                return Err(REFUSED);
-            }
+            register(self.ctx.ctx, name.as_ptr(), default, flags, least, most, Some(get), Some(set), None, null_mut())
+        };
+        if registered == OK { Ok(()) } else { Err(REFUSED) }
+    }
+
+    /// Subscribes to whatever can change a log behind the back of its cursor.
+    pub fn events(&self) -> Result<(), &'static str> {
+        const KEYS: c_int = raw::REDISMODULE_NOTIFY_GENERIC
+            | raw::REDISMODULE_NOTIFY_STREAM
+            | raw::REDISMODULE_NOTIFY_EXPIRED
+            | raw::REDISMODULE_NOTIFY_EVICTED;
+        const MANY_KEYS: [u64; 5] = [
+            raw::REDISMODULE_EVENT_FLUSHDB,
+            raw::REDISMODULE_EVENT_SWAPDB,
+            raw::REDISMODULE_EVENT_LOADING,
+            raw::REDISMODULE_EVENT_REPL_ASYNC_LOAD,
+            raw::REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED,
+        ];
+        // SAFETY: the context is that of the module that is being loaded.
+        unsafe {
+            let to_keys = raw::RedisModule_SubscribeToKeyspaceEvents.ok_or(REFUSED)?;
+            let to_server = raw::RedisModule_SubscribeToServerEvent.ok_or(REFUSED)?;
+            let subscribed = to_keys(self.ctx.ctx, KEYS, Some(key_has_changed)) == OK
+                && MANY_KEYS.into_iter().all(|id| {
+                    let event = raw::RedisModuleEvent { id, dataver: 1 };
+                    to_server(self.ctx.ctx, event, Some(keys_have_changed)) == OK
+                });
+            if subscribed { Ok(()) } else { Err(REFUSED) }
         }
-        Ok(())
     }
 
     /// Registers the section of INFO. (The macro for it in redis-module-macros needs one more dependency.)
@@ -372,6 +406,54 @@ unsafe extern "C" fn set_top_entries(
         Ok(()) => OK,
         Err(_) => raw::REDISMODULE_ERR as c_int,
     }
+}
+
+/// # Safety
+/// Called by the server alone.
+unsafe extern "C" fn get_cursors(_: *const c_char, _: *mut c_void) -> c_longlong {
+    let cursors = catch_unwind(|| cursors::table().cursors());
+    c_longlong::try_from(cursors.unwrap_or(0)).unwrap_or(c_longlong::MAX)
+}
+
+/// # Safety
+/// Called by the server alone.
+unsafe extern "C" fn set_cursors(
+    _: *const c_char,
+    cursors: c_longlong,
+    _: *mut c_void,
+    _: *mut *mut raw::RedisModuleString,
+) -> c_int {
+    let cursors = usize::try_from(cursors).unwrap_or(0);
+    match catch_unwind(|| cursors::table().resize(cursors)) {
+        Ok(()) => OK,
+        Err(_) => raw::REDISMODULE_ERR as c_int,
+    }
+}
+
+/// # Safety
+/// Called by the server alone, with the context and the key of an event.
+unsafe extern "C" fn key_has_changed(
+    ctx: *mut raw::RedisModuleCtx,
+    _: c_int,
+    _: *const c_char,
+    key: *mut raw::RedisModuleString,
+) -> c_int {
+    // SAFETY: context and key are as promised.
+    let _ = catch_unwind(AssertUnwindSafe(|| unsafe { heard(ctx, key) }));
+    OK
+}
+
+/// # Safety
+/// Called by the server alone.
+unsafe extern "C" fn keys_have_changed(_: *mut raw::RedisModuleCtx, _: raw::RedisModuleEvent, _: u64, _: *mut c_void) {
+    let _ = catch_unwind(|| cursors::table().forget_all());
+}
+
+/// Gives back what outlives commands, before the module is unloaded.
+pub fn unload() {
+    cursors::table().resize(0);
+    offenders::table().resize(0);
+    stream::unload();
 }
 
 /// Writes `INFO ratelimit`, also in a crash report: it takes no lock and allocates nothing.

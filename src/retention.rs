@@ -89,11 +89,20 @@ pub fn after_stored(
     }
 }
 
-/// After a hit that was refused and not stored: the key's expiry if it must be set.
-pub fn after_refused(current: Option<Retention>, expires: Option<u64>, now: u64, window: u64) -> Option<u64> {
+/// After a hit that was refused and not stored: the key's expiry if it must be set. What the key has now is looked up only
+/// where it matters.
+pub fn after_refused(
+    current: Option<Retention>,
+    expires: impl FnOnce() -> Option<u64>,
+    now: u64,
+    window: u64,
+) -> Option<u64> {
     let Retention { keep, then } = current?;
-    let due = expires.is_none_or(|at| at < now.saturating_add(keep.saturating_mul(2)));
-    (window > then? && due).then(|| waiting(now, keep))
+    if window <= then? {
+        return None;
+    }
+    let due = expires().is_none_or(|at| at < now.saturating_add(keep.saturating_mul(2)));
+    due.then(|| waiting(now, keep))
 }
 
 /// `now` + 9/8 of the window, so that a steady client's expiry is set once in an eighth of its window.

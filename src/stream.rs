@@ -14,13 +14,16 @@
 use std::ffi::{CStr, c_int, c_long, c_longlong};
 use std::marker::PhantomData;
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 use redis_module::raw;
 
 use crate::args::units;
+use crate::cursors::{self, Followed};
 use crate::error::{self, Error};
 use crate::limiter::{Append, Write};
-use crate::log::{Entry, Id, Log};
+use crate::log::{Entry, Hit, Id, Log, Store, Written};
 use crate::retention::Retention;
 use crate::stats::STATS;
 
@@ -65,6 +68,9 @@ unsafe fn bytes_of<'a>(string: *const raw::RedisModuleString) -> &'a [u8] {
 /// A string of the server that we own.
 struct OwnedString(*mut raw::RedisModuleString);
 
+// SAFETY: strings of the server may be freed by any thread; only its main thread, where commands run, uses them.
+unsafe impl Send for OwnedString {}
+
 impl OwnedString {
     fn new(text: &str) -> Result<Self, Error> {
         // SAFETY: CreateString copies the bytes; without a context the string is ours alone to free.
@@ -87,6 +93,41 @@ impl Drop for OwnedString {
             }
         }
     }
+}
+
+/// The field and the value of the entry that was appended last. Most are like it, and need no new strings.
+struct Pair {
+    retention: Retention,
+    cost: u64,
+    field: OwnedString,
+    value: OwnedString,
+}
+
+static LAST_PAIR: Mutex<Option<Pair>> = Mutex::new(None);
+
+impl Pair {
+    fn new(retention: Retention, cost: u64) -> Result<Self, Error> {
+        let (field, value) = (OwnedString::new(&retention.to_string())?, OwnedString::new(&cost.to_string())?);
+        Ok(Self { retention, cost, field, value })
+    }
+
+    /// Takes the last pair if it is the right one. Whoever takes it puts one back.
+    fn take(retention: Retention, cost: u64) -> Result<Self, Error> {
+        let last = LAST_PAIR.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match last.filter(|last| last.retention == retention && last.cost == cost) {
+            Some(pair) => Ok(pair),
+            None => Self::new(retention, cost),
+        }
+    }
+
+    fn put_back(self) {
+        *LAST_PAIR.lock().unwrap_or_else(PoisonError::into_inner) = Some(self);
+    }
+}
+
+/// Gives back what outlives commands, before the module is unloaded.
+pub fn unload() {
+    *LAST_PAIR.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
 /// The server, during one command.
@@ -132,6 +173,16 @@ impl<'a> Server<'a> {
         Ok(unsafe { api(raw::RedisModule_GetSelectedDb)?(self.ctx) })
     }
 
+    /// Opens a key that holds a stream or does not exist, with its cursor if there is one.
+    pub fn follow(self, name: Arg<'a>, mode: Mode) -> Result<Followed<Key<'a>>, Error> {
+        let key = self.open(name, mode)?;
+        let cursor = match key.exists()? {
+            true => cursors::table().take(self.database()?, name.bytes(), key.length()),
+            false => None,
+        };
+        Ok(Followed::new(key, cursor))
+    }
+
     /// Tells subscribers of module events, if the server has these turned on, that a hit on this key was refused.
     pub fn notify_refused(self, name: Arg) -> Result<(), Error> {
         self.notify(raw::REDISMODULE_NOTIFY_MODULE, c"ratelimit.refused", name)
@@ -146,7 +197,7 @@ impl<'a> Server<'a> {
         // SAFETY: context and name belong to the running command. A null key means that it does not exist, which every
         // function that takes a key accepts.
         let raw = unsafe { api(raw::RedisModule_OpenKey)?(self.ctx, name.raw, flags as c_int) };
-        let key = Key { raw, name, server: self };
+        let key = Key { raw, name, server: self, sent: 0 };
         match key.kind()? {
             Kind::None | Kind::Stream => Ok(key),
             Kind::Other => Err(error::WRONG_TYPE),
@@ -172,6 +223,8 @@ pub struct Key<'a> {
     raw: *mut raw::RedisModuleKey,
     name: Arg<'a>,
     server: Server<'a>,
+    /// Events sent since it was opened.
+    sent: u32,
 }
 
 impl Drop for Key<'_> {
@@ -201,34 +254,6 @@ impl Key<'_> {
         Ok(self.kind()? != Kind::None)
     }
 
-    /// The expiry in milliseconds since the epoch, if there is one.
-    pub fn expires(&self) -> Result<Option<u64>, Error> {
-        if !self.exists()? {
-            return Ok(None);
-        }
-        // SAFETY: the key is open and exists. The answer is negative for "none".
-        let at = unsafe { api(raw::RedisModule_GetAbsExpire)?(self.raw) };
-        Ok(u64::try_from(at).ok())
-    }
-
-    /// Carries out what a decision asks for, here and on every replica. False, with nothing done, if the server did not
-    /// take the new entry's ID: somebody has pushed the stream's last ID ahead.
-    pub fn write(&mut self, write: &Write) -> Result<bool, Error> {
-        if let Some(append) = &write.append {
-            if append.restart {
-                self.remove()?;
-            }
-            if !self.append(append, write.expire_at.is_some())? {
-                return Ok(false);
-            }
-        }
-        if let Some(at) = write.expire_at {
-            self.set_expiry(at)?;
-        }
-        self.signal()?;
-        Ok(true)
-    }
-
     /// Removes the key, here and on every replica; its memory is freed in the background.
     pub fn remove(&mut self) -> Result<(), Error> {
         // SAFETY: the key is open for writing and has no iterator; unlinking leaves it open and empty.
@@ -238,33 +263,33 @@ impl Key<'_> {
             let replicate = api(raw::RedisModule_Replicate)?;
             replicate(self.server.ctx, c"UNLINK".as_ptr(), c"s".as_ptr(), self.name.raw);
         }
-        self.server.notify(raw::REDISMODULE_NOTIFY_GENERIC, c"del", self.name)?;
+        self.notify(raw::REDISMODULE_NOTIFY_GENERIC, c"del")?;
         self.signal()
     }
 
-    fn append(&mut self, append: &Append, thorough: bool) -> Result<bool, Error> {
-        let Append { entry, .. } = append;
-        let field = OwnedString::new(&entry.retention.to_string())?;
-        let value = OwnedString::new(&entry.cost.to_string())?;
-        let mut id = raw_id(entry.id);
-        let mut fields = [field.0, value.0];
+    /// Appends and drops; the oldest entry that is left, if any were dropped. `None` if the ID was not taken.
+    fn append(&mut self, append: &Append, thorough: bool) -> Result<Option<Option<Id>>, Error> {
+        let Entry { hit, retention } = append.entry;
+        let pair = Pair::take(retention, hit.cost)?;
+        let mut id = raw_id(hit.id);
+        let mut strings = [pair.field.0, pair.value.0];
         // SAFETY: the key is open for writing and has no iterator; one field takes two strings, which the server copies.
         let added = unsafe {
             let add = api(raw::RedisModule_StreamAdd)?;
-            add(self.raw, 0, &raw mut id, fields.as_mut_ptr(), 1)
+            add(self.raw, 0, &raw mut id, strings.as_mut_ptr(), 1)
         };
         if added != OK {
-            return Ok(false);
+            return Ok(None);
         }
-        let trimmed = self.trim(append, thorough)?;
-        let oldest = if trimmed { self.oldest()? } else { None };
+        let oldest = if self.trim(append, thorough)? { self.oldest()? } else { None };
 
-        let id = entry.id.to_string();
+        let id = hit.id.text();
+        let id = id.bytes();
         // SAFETY: each `s` stands for a string, each `c` for a C string and each `b` for a pointer and its length, all of
-        // which outlive the call; the server copies what it keeps.
+        // which outlive the call; the server copies or retains what it keeps.
         unsafe {
             let replicate = api(raw::RedisModule_Replicate)?;
-            match oldest.map(|oldest| oldest.to_string()) {
+            match oldest.map(Id::text) {
                 None => replicate(
                     self.server.ctx,
                     c"XADD".as_ptr(),
@@ -272,8 +297,8 @@ impl Key<'_> {
                     self.name.raw,
                     id.as_ptr(),
                     id.len(),
-                    field.0,
-                    value.0,
+                    pair.field.0,
+                    pair.value.0,
                 ),
                 // Replicas drop exactly the entries that were dropped here, whatever their nodes look like.
                 Some(oldest) => replicate(
@@ -283,20 +308,21 @@ impl Key<'_> {
                     self.name.raw,
                     c"MINID".as_ptr(),
                     c"=".as_ptr(),
-                    oldest.as_ptr(),
-                    oldest.len(),
+                    oldest.bytes().as_ptr(),
+                    oldest.bytes().len(),
                     id.as_ptr(),
                     id.len(),
-                    field.0,
-                    value.0,
+                    pair.field.0,
+                    pair.value.0,
                 ),
             }
         };
-        self.server.notify(raw::REDISMODULE_NOTIFY_STREAM, c"xadd", self.name)?;
-        if trimmed {
-            self.server.notify(raw::REDISMODULE_NOTIFY_STREAM, c"xtrim", self.name)?;
+        pair.put_back();
+        self.notify(raw::REDISMODULE_NOTIFY_STREAM, c"xadd")?;
+        if oldest.is_some() {
+            self.notify(raw::REDISMODULE_NOTIFY_STREAM, c"xtrim")?;
         }
-        Ok(true)
+        Ok(Some(oldest))
     }
 
     /// Drops what the log need not keep; true if anything went. Approximate trimming drops whole nodes only, as many as
@@ -308,10 +334,13 @@ impl Key<'_> {
     fn trim(&mut self, append: &Append, thorough: bool) -> Result<bool, Error> {
         const EXACTLY: c_int = 0;
         const APPROXIMATELY: c_int = raw::REDISMODULE_STREAM_TRIM_APPROX as c_int;
-        const LONG: usize = 10_000;
-        let mut trimmed = self.trim_before(APPROXIMATELY, append.expired_before)?;
-        if thorough && !trimmed && self.length()? > LONG && self.oldest()? < Some(append.expired_before) {
-            trimmed = self.trim_before(EXACTLY, append.expired_before)?;
+        const LONG: u64 = 10_000;
+        let mut trimmed = false;
+        if let Some(expired) = append.expired_before {
+            trimmed = self.trim_before(APPROXIMATELY, expired)?;
+            if thorough && !trimmed && self.length() > LONG && self.oldest()? < Some(expired) {
+                trimmed = self.trim_before(EXACTLY, expired)?;
+            }
         }
         if let Some(surplus) = append.surplus_before {
             trimmed |= self.trim_before(EXACTLY, surplus)?;
@@ -322,11 +351,6 @@ impl Key<'_> {
             trimmed |= unsafe { api(raw::RedisModule_StreamTrimByLength)?(self.raw, APPROXIMATELY, length) } > 0;
         }
         Ok(trimmed)
-    }
-
-    fn length(&self) -> Result<usize, Error> {
-        // SAFETY: the key is open.
-        Ok(unsafe { api(raw::RedisModule_ValueLength)?(self.raw) })
     }
 
     fn trim_before(&mut self, flags: c_int, id: Id) -> Result<bool, Error> {
@@ -345,7 +369,13 @@ impl Key<'_> {
             let replicate = api(raw::RedisModule_Replicate)?;
             replicate(self.server.ctx, c"PEXPIREAT".as_ptr(), c"sl".as_ptr(), self.name.raw, at);
         }
-        self.server.notify(raw::REDISMODULE_NOTIFY_GENERIC, c"expire", self.name)
+        self.notify(raw::REDISMODULE_NOTIFY_GENERIC, c"expire")
+    }
+
+    /// As the server's own commands do it.
+    fn notify(&mut self, class: c_int, event: &CStr) -> Result<(), Error> {
+        self.sent = self.sent.saturating_add(1);
+        self.server.notify(class, event, self.name)
     }
 
     /// Tells clients that WATCH the key, and client-side caches, that it has changed.
@@ -370,18 +400,96 @@ impl Log for Key<'_> {
         Entries::start(self, reverse, null_mut())?.next()
     }
 
-    fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Entry) -> bool) -> Result<(), Error> {
+    fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error> {
         if !self.exists()? {
             return Ok(());
         }
         let mut start = raw_id(Id { time: from, tally: 0 });
         let entries = Entries::start(self, 0, &raw mut start)?;
         while let Some(entry) = entries.next()? {
-            if !visit(entry) {
+            if !visit(entry.hit) {
                 break;
             }
         }
         Ok(())
+    }
+}
+
+impl Store for Key<'_> {
+    fn length(&self) -> u64 {
+        // SAFETY: the key is open, or null, which counts as empty.
+        let length = unsafe { raw::RedisModule_ValueLength.map_or(0, |length| length(self.raw)) };
+        u64::try_from(length).unwrap_or(u64::MAX)
+    }
+
+    fn expires(&self) -> Option<u64> {
+        // SAFETY: the key is open, or null, which has no expiry. The answer is negative for "none".
+        let at = unsafe { raw::RedisModule_GetAbsExpire.map_or(-1, |expire| expire(self.raw)) };
+        u64::try_from(at).ok()
+    }
+
+    fn write(&mut self, write: &Write) -> Result<Option<Written>, Error> {
+        let own = OwnEvents::begin(self);
+        let mut oldest = None;
+        if let Some(append) = &write.append {
+            if append.restart {
+                self.remove()?;
+            }
+            match self.append(append, write.expire_at.is_some())? {
+                Some(left) => oldest = left,
+                None => return Ok(None),
+            }
+        }
+        if let Some(at) = write.expire_at {
+            self.set_expiry(at)?;
+        }
+        self.signal()?;
+        Ok(Some(Written { oldest, undisturbed: own.are_all(self) }))
+    }
+}
+
+/// The name of the key that is being written, and how many events on it were heard.
+static WRITTEN: AtomicPtr<raw::RedisModuleString> = AtomicPtr::new(null_mut());
+static HEARD: AtomicU32 = AtomicU32::new(0);
+
+/// While it lives, events on one key are expected to be our own: as many are heard as are sent, or else somebody who
+/// heard them has touched the key in turn.
+struct OwnEvents {
+    sent_before: u32,
+}
+
+impl OwnEvents {
+    fn begin(key: &Key) -> Self {
+        WRITTEN.store(key.name.raw, Relaxed);
+        HEARD.store(0, Relaxed);
+        Self { sent_before: key.sent }
+    }
+
+    fn are_all(&self, key: &Key) -> bool {
+        HEARD.load(Relaxed) == key.sent.saturating_sub(self.sent_before)
+    }
+}
+
+impl Drop for OwnEvents {
+    fn drop(&mut self) {
+        WRITTEN.store(null_mut(), Relaxed);
+    }
+}
+
+/// Hears of every change of a key, our own included.
+///
+/// # Safety
+/// Called by the server alone, with the context and the key of an event.
+pub unsafe fn heard(ctx: *mut raw::RedisModuleCtx, key: *mut raw::RedisModuleString) {
+    // The very string that we sent: nobody else has a pointer to it who was not given it by our event.
+    if key == WRITTEN.load(Relaxed) {
+        HEARD.fetch_add(1, Relaxed);
+        return;
+    }
+    // SAFETY: the context and the string are those of the event, and live until it is over.
+    unsafe {
+        let database = raw::RedisModule_GetSelectedDb.map_or(0, |database| database(ctx));
+        cursors::table().forget(database, bytes_of(key));
     }
 }
 
@@ -433,8 +541,8 @@ impl<'k, 'a> Entries<'k, 'a> {
             return Err(error::INTERNAL);
         }
         let retention = Retention::parse(field.bytes()).ok_or(error::NOT_A_LOG)?;
-        let cost = units(value.bytes()).filter(|&cost| cost > 0);
-        Ok(Some(Entry { id, cost: cost.ok_or(error::NOT_A_LOG)?, retention }))
+        let cost = units(value.bytes()).filter(|&cost| cost > 0).ok_or(error::NOT_A_LOG)?;
+        Ok(Some(Entry { hit: Hit { id, cost }, retention }))
     }
 }
 
@@ -465,7 +573,8 @@ pub fn missing_api() -> Option<&'static CStr> {
     }
     first_missing! {
         RedisModule_StringPtrLen RedisModule_CreateString RedisModule_FreeString
-        RedisModule_Milliseconds RedisModule_GetSelectedDb RedisModule_OpenKey RedisModule_CloseKey RedisModule_KeyType RedisModule_ValueLength
+        RedisModule_Milliseconds RedisModule_GetSelectedDb
+        RedisModule_OpenKey RedisModule_CloseKey RedisModule_KeyType RedisModule_ValueLength
         RedisModule_UnlinkKey RedisModule_GetAbsExpire RedisModule_SetAbsExpire
         RedisModule_StreamAdd RedisModule_StreamTrimByID RedisModule_StreamTrimByLength
         RedisModule_StreamIteratorStart RedisModule_StreamIteratorStop

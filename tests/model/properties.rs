@@ -4,13 +4,14 @@ use proptest::prelude::*;
 
 use super::oracle::{self, Hit, Question, Tier};
 use crate::args::{self, Call, MAX_UNITS, Strict};
+use crate::cursors::{Cursor, Followed, Table};
 use crate::error::Error;
-use crate::limiter::{self, Answer, Decision};
-use crate::log::{Entry, Id, Log};
+use crate::limiter::{self, Answer, Decision, Write};
+use crate::log::{self, Entry, Id, Log, Store, Written};
 use crate::retention::Retention;
 
 /// A log in memory, which drops what it is told to drop as eagerly or as lazily as `keep_expired` says.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct MemoryLog {
     entries: Vec<Entry>,
     last_id: Option<Id>,
@@ -18,52 +19,125 @@ struct MemoryLog {
     keep_expired: usize,
 }
 
-impl Log for MemoryLog {
+impl Log for &mut MemoryLog {
     fn newest(&mut self) -> Result<Option<Entry>, Error> {
         Ok(self.entries.last().copied())
     }
 
-    fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Entry) -> bool) -> Result<(), Error> {
-        let start = self.entries.partition_point(|entry| entry.id.time < from);
-        self.entries[start..].iter().all(|entry| visit(*entry));
+    fn walk(&mut self, from: u64, visit: &mut dyn FnMut(log::Hit) -> bool) -> Result<(), Error> {
+        let start = self.entries.partition_point(|entry| entry.hit.id.time < from);
+        self.entries[start..].iter().all(|entry| visit(entry.hit));
         Ok(())
     }
 }
 
-impl MemoryLog {
-    fn decide(&mut self, clock: u64, call: &Call) -> Decision {
-        if self.expires.is_some_and(|at| at <= clock) {
-            *self = Self { keep_expired: self.keep_expired, ..Self::default() };
-        }
-        limiter::decide(self, clock, call).unwrap()
+impl Store for &mut MemoryLog {
+    fn length(&self) -> u64 {
+        self.entries.len() as u64
     }
 
-    /// As `RATELIMIT.HIT` does it.
-    fn hit(&mut self, clock: u64, call: &Call) -> Answer {
-        let decision = self.decide(clock, call);
-        let Some(write) = decision.write(self.expires) else {
-            return decision.answer;
-        };
+    fn expires(&self) -> Option<u64> {
+        self.expires
+    }
+
+    fn write(&mut self, write: &Write) -> Result<Option<Written>, Error> {
+        let mut oldest = None;
         if let Some(append) = write.append {
             if append.restart {
-                *self = Self { keep_expired: self.keep_expired, ..Self::default() };
+                self.clear();
             }
-            assert!(self.last_id < Some(append.entry.id), "IDs increase");
-            self.last_id = Some(append.entry.id);
+            if self.last_id >= Some(append.entry.hit.id) {
+                return Ok(None);
+            }
+            self.last_id = Some(append.entry.hit.id);
             self.entries.push(append.entry);
-            let expired = self.entries.partition_point(|entry| entry.id < append.expired_before);
-            self.entries.drain(..expired.saturating_sub(self.keep_expired));
+            let length = self.entries.len();
+            if let Some(before) = append.expired_before {
+                let expired = self.entries.partition_point(|entry| entry.hit.id < before);
+                self.entries.drain(..expired.saturating_sub(self.keep_expired));
+            }
             if let Some(before) = append.surplus_before {
-                self.entries.retain(|entry| entry.id >= before);
+                self.entries.retain(|entry| entry.hit.id >= before);
             }
             if let Some(most) = append.max_entries {
                 let most = most as usize + self.keep_expired;
                 self.entries.drain(..self.entries.len().saturating_sub(most));
             }
             assert!(!self.entries.is_empty(), "the newest entry is never dropped");
+            oldest = (self.entries.len() < length).then(|| self.entries[0].hit.id);
         }
         self.expires = write.expire_at.or(self.expires);
-        decision.answer
+        Ok(Some(Written { oldest, undisturbed: true }))
+    }
+}
+
+impl MemoryLog {
+    fn clear(&mut self) {
+        *self = Self { keep_expired: self.keep_expired, ..Self::default() };
+    }
+
+    fn expire(&mut self, clock: u64) {
+        if self.expires.is_some_and(|at| at <= clock) {
+            self.clear();
+        }
+    }
+
+    fn decide(&mut self, clock: u64, call: &Call) -> Decision {
+        self.expire(clock);
+        limiter::decide(&mut &mut *self, clock, call).unwrap()
+    }
+
+    /// As `RATELIMIT.HIT` does it.
+    fn hit(&mut self, clock: u64, call: &Call) -> Answer {
+        self.expire(clock);
+        self.hit_following(clock, call, None).0
+    }
+
+    fn hit_following(&mut self, clock: u64, call: &Call, cursor: Option<Box<Cursor>>) -> (Answer, Option<Box<Cursor>>) {
+        let mut log = Followed::new(self, cursor);
+        let decision = limiter::decide(&mut log, clock, call).unwrap();
+        if let Some(write) = decision.write(|| log.expires()) {
+            if !log.write(&write).unwrap() {
+                log.forget().clear();
+            }
+        }
+        (decision.answer, log.into_parts().1)
+    }
+}
+
+/// A log and the table that follows it.
+struct Subject {
+    log: MemoryLog,
+    table: Table,
+}
+
+impl Subject {
+    fn new(log: MemoryLog, cursors: usize) -> Self {
+        Self { log, table: Table::new(cursors) }
+    }
+
+    fn take(&mut self, clock: u64) -> Option<Box<Cursor>> {
+        self.log.expire(clock);
+        if self.log.entries.is_empty() {
+            self.table.forget(0, b"key");
+            return None;
+        }
+        self.table.take(0, b"key", self.log.entries.len() as u64)
+    }
+
+    fn decide(&mut self, clock: u64, call: &Call) -> Decision {
+        let cursor = self.take(clock);
+        let mut log = Followed::new(&mut self.log, cursor);
+        let decision = limiter::decide(&mut log, clock, call).unwrap();
+        log.into_parts().1.into_iter().for_each(|cursor| self.table.put(cursor));
+        decision
+    }
+
+    fn hit(&mut self, clock: u64, call: &Call) -> Answer {
+        let cursor = self.take(clock);
+        let (answer, cursor) = self.log.hit_following(clock, call, cursor);
+        cursor.into_iter().for_each(|cursor| self.table.put(cursor));
+        answer
     }
 }
 
@@ -121,11 +195,16 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step.prop_map(|(gap, policy, cost, peek)| Step { gap, policy, cost, peek }), 1..250)
 }
 
+/// Sizes of a table: off, and on.
+fn cursors() -> impl Strategy<Value = usize> {
+    prop_oneof![Just(0_usize), Just(64)]
+}
+
 /// A log whose tally is about to wrap, or has got anywhere else, with nothing alive in it.
 fn old_log(tally: u64, longest: u64, keep_expired: usize) -> MemoryLog {
     let id = Id { time: START - 2 * longest, tally };
     let retention = Retention { keep: longest, then: None };
-    let entries = vec![Entry { id, cost: 1, retention }];
+    let entries = vec![Entry { hit: log::Hit { id, cost: 1 }, retention }];
     MemoryLog { entries, last_id: Some(id), expires: None, keep_expired }
 }
 
@@ -147,10 +226,10 @@ proptest! {
     #[test]
     fn answers_are_the_oracles(
         (longest, policies) in policies(),
-        (tally, keep_expired) in (tally(), 0..5_usize),
+        (tally, keep_expired, cursors) in (tally(), 0..5_usize, cursors()),
         steps in steps(),
     ) {
-        let mut log = old_log(tally, longest, keep_expired);
+        let mut subject = Subject::new(old_log(tally, longest, keep_expired), cursors);
         let mut hits: Vec<Hit> = Vec::new();
         let mut now = START;
         // Where the tally wraps within a millisecond the entry is stamped with the next one; the oracle takes the stamp.
@@ -161,22 +240,22 @@ proptest! {
             let call = call_of(tiers, cost, false);
             let mut after = hits.clone();
             let expected = oracle::ask(&mut after, now, Question { tiers, cost, strict: false });
-            let before = log.clone();
-            let answer = if peek { log.decide(now, &call).answer } else { log.hit(now, &call) };
-            wrapped |= log.entries.last().is_some_and(|entry| entry.id.time > now);
+            let before = subject.log.clone();
+            let answer = if peek { subject.decide(now, &call).answer } else { subject.hit(now, &call) };
+            wrapped |= subject.log.entries.last().is_some_and(|entry| entry.hit.id.time > now);
             if wrapped {
                 return Ok(());
             }
             prop_assert_eq!(answer.integers(), expected);
             if peek {
-                prop_assert!(log.entries == before.entries || log.entries.is_empty());
+                prop_assert!(subject.log.entries == before.entries || subject.log.entries.is_empty());
             } else {
                 hits = after;
             }
             if let (false, Some(wait)) = (answer.allowed, answer.retry_after) {
                 prop_assert!(wait > 0);
-                prop_assert!(!log.clone().decide(now + wait - 1, &call).answer.allowed);
-                prop_assert!(log.clone().decide(now + wait, &call).answer.allowed);
+                prop_assert!(!subject.log.clone().decide(now + wait - 1, &call).answer.allowed);
+                prop_assert!(subject.log.clone().decide(now + wait, &call).answer.allowed);
             }
         }
     }
@@ -185,13 +264,13 @@ proptest! {
     #[test]
     fn strict_answers_are_the_oracles(
         (longest, policies) in policies(),
-        keep_expired in 0..5_usize,
+        (keep_expired, cursors) in (0..5_usize, cursors()),
         steps in steps(),
         strictness in prop::collection::vec(any::<bool>(), 250),
     ) {
         let tiers = &policies[0];
         let largest = tiers.iter().map(|tier| tier.0).max().unwrap();
-        let mut log = old_log(0, longest, keep_expired);
+        let mut subject = Subject::new(old_log(0, longest, keep_expired), cursors);
         let mut hits: Vec<Hit> = Vec::new();
         let mut now = START;
         for (Step { gap, cost, peek, .. }, strict) in steps.into_iter().zip(strictness) {
@@ -200,17 +279,17 @@ proptest! {
             let call = call_of(tiers, cost, strict);
             let mut after = hits.clone();
             let expected = oracle::ask(&mut after, now, Question { tiers, cost, strict });
-            let answer = if peek { log.decide(now, &call).answer } else { log.hit(now, &call) };
+            let answer = if peek { subject.decide(now, &call).answer } else { subject.hit(now, &call) };
             let live = after.iter().filter(|(time, _)| time + longest > now).count() as u64;
             prop_assert!(agree(answer.integers(), expected, live > largest), "{:?} {:?}", answer, expected);
             if !peek {
                 hits = after;
             }
-            prop_assert!((log.entries.len() as u64) <= largest.saturating_add(2 * keep_expired as u64 + 1 + hits.len() as u64));
+            prop_assert!((subject.log.entries.len() as u64) <= largest.saturating_add(2 * keep_expired as u64 + 1 + hits.len() as u64));
             if let (false, Some(wait)) = (answer.allowed, answer.retry_after) {
                 let call = call_of(tiers, cost, false);
-                prop_assert!(!log.clone().decide(now + wait - 1, &call).answer.allowed);
-                prop_assert!(log.clone().decide(now + wait, &call).answer.allowed);
+                prop_assert!(!subject.log.clone().decide(now + wait - 1, &call).answer.allowed);
+                prop_assert!(subject.log.clone().decide(now + wait, &call).answer.allowed);
             }
         }
     }
@@ -220,15 +299,15 @@ proptest! {
     #[test]
     fn clocks_may_jump(
         (longest, policies) in policies(),
-        steps in steps(),
+        (steps, cursors) in (steps(), cursors()),
         jumps in prop::collection::vec(prop_oneof![8 => Just(0_i64), 2 => -30..30_i64, 1 => -900..900_i64], 250),
     ) {
-        let mut log = MemoryLog::default();
+        let mut subject = Subject::new(MemoryLog::default(), cursors);
         let mut hits: Vec<Hit> = Vec::new();
         let mut now = START;
         for (Step { gap, policy, cost, peek }, jump) in steps.into_iter().zip(jumps) {
             now = (now + gap).saturating_add_signed(jump);
-            if log.expires.is_some_and(|at| at <= now) {
+            if subject.log.expires.is_some_and(|at| at <= now) {
                 hits.clear();
             }
             let newest = hits.iter().map(|hit| hit.0).max().unwrap_or(0);
@@ -237,14 +316,14 @@ proptest! {
             let call = call_of(tiers, cost, false);
             let mut after = known.clone();
             let expected = oracle::ask(&mut after, now, Question { tiers, cost, strict: false });
-            let answer = if peek { log.decide(now, &call).answer } else { log.hit(now, &call) };
+            let answer = if peek { subject.decide(now, &call).answer } else { subject.hit(now, &call) };
             prop_assert_eq!(answer.integers(), expected);
             prop_assert!(answer.retry_after.unwrap_or(0) <= 2 * longest);
             if !peek && after.len() > known.len() {
                 hits = after;
             }
-            if let (Some(newest), Some(at)) = (log.entries.last(), log.expires) {
-                prop_assert!(at >= newest.id.time + longest, "the key outlives its newest hit");
+            if let (Some(newest), Some(at)) = (subject.log.entries.last(), subject.log.expires) {
+                prop_assert!(at >= newest.hit.id.time + longest, "the key outlives its newest hit");
             }
         }
     }
@@ -262,14 +341,14 @@ proptest! {
             .into_iter()
             .map(|(time, tally, cost, keep, falling)| {
                 let then = (falling && keep > 1).then_some(keep / 2);
-                Entry { id: Id { time, tally }, cost, retention: Retention { keep, then } }
+                Entry { hit: log::Hit { id: Id { time, tally }, cost }, retention: Retention { keep, then } }
             })
             .collect();
-        entries.sort_by_key(|entry| entry.id);
-        entries.dedup_by_key(|entry| entry.id);
+        entries.sort_by_key(|entry| entry.hit.id);
+        entries.dedup_by_key(|entry| entry.hit.id);
         let mut log = MemoryLog { entries, last_id: None, expires, keep_expired: 0 };
         let call = call_of(&tiers, cost, strict);
-        let decision = limiter::decide(&mut log, clock, &call).unwrap();
+        let decision = log.decide(clock, &call);
         let answer = decision.answer;
         prop_assert!(tiers.iter().any(|tier| tier.0 == answer.limit));
         prop_assert!(answer.remaining <= answer.limit);
@@ -278,7 +357,7 @@ proptest! {
         prop_assert!(answer.next_after <= answer.reset_after && answer.reset_after <= longest);
         prop_assert!(answer.retry_after.unwrap_or(0) <= longest);
         prop_assert_eq!(answer.allowed, answer.retry_after == Some(0));
-        let _ = decision.write(expires);
+        let _ = decision.write(|| expires);
     }
 
     /// Two to four policies that come, go and are refused on one key: no entry is forgotten that a policy counts which
@@ -287,10 +366,11 @@ proptest! {
     fn policies_that_share_a_key_forget_nothing_they_need(
         windows in prop::sample::subsequence(vec![5_u64, 10, 20, 30, 60, 100, 240], 2..=4),
         limits in prop::collection::vec(prop::sample::select(vec![1_u64, 2, 3, 5, 10, 30]), 4),
+        cursors in cursors(),
         steps in prop::collection::vec((0..4_usize, 0..40_u64, prop::bool::weighted(0.02)), 1..800),
     ) {
         let policies: Vec<Tier> = limits.into_iter().zip(windows).collect();
-        let mut log = MemoryLog::default();
+        let mut subject = Subject::new(MemoryLog::default(), cursors);
         let (mut hits, mut calls) = (Vec::new(), Vec::new());
         let (mut now, mut in_use) = (START, policies.clone());
         for (pick, gap, change) in steps {
@@ -299,13 +379,13 @@ proptest! {
             }
             let (limit, window) = in_use[pick % in_use.len()];
             now += gap * window / 60;
-            if log.expires.is_some_and(|at| at <= now) {
+            if subject.log.expires.is_some_and(|at| at <= now) {
                 calls.clear();
             }
             let call = call_of(&[(limit, window)], 1, false);
             let live = |hits: &[u64]| hits.iter().filter(|&&time| time + window > now).count() as u64;
             let needed = live(&needed(&hits, &calls, now, window));
-            let answer = log.hit(now, &call);
+            let answer = subject.hit(now, &call);
             prop_assert!(!(answer.allowed && needed >= limit), "a needed hit was forgotten");
             prop_assert!(answer.allowed || live(&hits) >= limit, "refused without need");
             prop_assert!(answer.remaining + needed <= limit.max(needed));
@@ -384,13 +464,13 @@ fn the_search_for_a_wait_is_bounded() {
     struct Counting(MemoryLog, usize);
     impl Log for Counting {
         fn newest(&mut self) -> Result<Option<Entry>, Error> {
-            self.0.newest()
+            (&mut self.0).newest()
         }
-        fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Entry) -> bool) -> Result<(), Error> {
+        fn walk(&mut self, from: u64, visit: &mut dyn FnMut(log::Hit) -> bool) -> Result<(), Error> {
             let seen = &mut self.1;
-            self.0.walk(from, &mut |entry| {
+            (&mut self.0).walk(from, &mut |hit| {
                 *seen += 1;
-                visit(entry)
+                visit(hit)
             })
         }
     }
@@ -405,5 +485,110 @@ fn the_search_for_a_wait_is_bounded() {
         let answer = limiter::decide(&mut counting, now, &call_of(&[(limit, day)], cost, false)).unwrap().answer;
         assert_eq!(answer.retry_after, Some(START + (cost - 1) * 7 + day - now));
         assert!(counting.1 <= 60, "cost {cost}: {} entries were read", counting.1);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Call { tiers: Vec<Tier>, cost: u64, strict: bool, peek: bool },
+    Delete(prop::sample::Index),
+    Trim(prop::sample::Index),
+    Append { ahead: u64, units: u64, cost: u64 },
+    Replace(usize),
+    Expire(Option<u64>),
+    Push,
+    Everything,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let tier = || (limit(), prop::sample::select(vec![3_u64, 20, 60, 250]));
+    let call = (prop::collection::vec(tier(), 1..4), cost(), prop::bool::weighted(0.1), prop::bool::weighted(0.1));
+    prop_oneof![
+        30 => call.prop_map(|(tiers, cost, strict, peek)| Act::Call { tiers, cost, strict, peek }),
+        1 => any::<prop::sample::Index>().prop_map(Act::Delete),
+        1 => any::<prop::sample::Index>().prop_map(Act::Trim),
+        1 => (0..9_u64, 0..9_u64, 1..9_u64).prop_map(|(ahead, units, cost)| Act::Append { ahead, units, cost }),
+        1 => (0..7_usize).prop_map(Act::Replace),
+        1 => prop::option::of(0..200_u64).prop_map(Act::Expire),
+        1 => Just(Act::Push),
+        1 => Just(Act::Everything),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
+    /// Seven logs that a table follows, and the same without one: whatever is done to them, replies and data are the same.
+    /// Tables so small that keys push each other out, or large enough for all.
+    #[test]
+    fn a_table_of_cursors_changes_nothing(
+        (cursors, keep_expired) in (prop_oneof![Just(4_usize), Just(8), Just(64)], 0..5_usize),
+        acts in prop::collection::vec((0..7_usize, gap(), prop_oneof![20 => Just(0_u64), 1 => 0..600_u64], act()), 1..600),
+    ) {
+        let mut table = Table::new(cursors);
+        let mut plain = vec![MemoryLog { keep_expired, ..MemoryLog::default() }; 7];
+        let mut followed = plain.clone();
+        let mut now = START;
+        for (at, gap, back, act) in acts {
+            now = now + gap - back;
+            let name = [b"key:", &[at as u8][..]].concat();
+            let expires = plain[at].expires;
+            if expires.is_some_and(|at| at <= now) {
+                plain[at].clear();
+                followed[at].clear();
+                table.forget(0, &name);
+            }
+            let one = &mut plain[at];
+            match act {
+                Act::Call { tiers, cost, strict, peek } => {
+                    let call = call_of(&tiers, cost, strict && !peek);
+                    let cursor = match followed[at].entries.len() {
+                        0 => None,
+                        length => table.take(0, &name, length as u64),
+                    };
+                    let (expected, answer, cursor) = if peek {
+                        let mut log = Followed::new(&mut followed[at], cursor);
+                        let answer = limiter::decide(&mut log, now, &call).unwrap().answer;
+                        (one.decide(now, &call).answer, answer, log.into_parts().1)
+                    } else {
+                        let expected = one.hit_following(now, &call, None).0;
+                        let (answer, cursor) = followed[at].hit_following(now, &call, cursor);
+                        (expected, answer, cursor)
+                    };
+                    prop_assert_eq!(answer, expected);
+                    cursor.into_iter().for_each(|cursor| table.put(cursor));
+                    prop_assert_eq!(&followed[at], &plain[at]);
+                    continue;
+                }
+                Act::Delete(index) if !one.entries.is_empty() => {
+                    one.entries.remove(index.index(one.entries.len()));
+                }
+                Act::Trim(index) if !one.entries.is_empty() => {
+                    one.entries.drain(..index.index(one.entries.len()));
+                }
+                Act::Append { ahead, units, cost } => {
+                    let newest = one.entries.last().copied();
+                    let id = Id {
+                        time: newest.map_or(now, |newest| newest.hit.id.time.max(now)) + ahead + 1,
+                        tally: newest.map_or(0, |newest| newest.hit.id.tally).wrapping_add(units),
+                    };
+                    let retention = newest.map_or(Retention { keep: 60, then: None }, |newest| newest.retention);
+                    one.entries.push(Entry { hit: log::Hit { id, cost }, retention });
+                    one.last_id = one.last_id.max(Some(id));
+                }
+                Act::Replace(other) => plain[at] = plain[other].clone(),
+                Act::Expire(left) => one.expires = left.map(|left| now + left),
+                Act::Push => one.last_id = one.last_id.map(|id| Id { time: id.time.max(now) + 40, ..id }),
+                Act::Everything => {
+                    plain.rotate_left(1);
+                    followed.clone_from(&plain);
+                    table.forget_all();
+                    continue;
+                }
+                Act::Delete(_) | Act::Trim(_) => {}
+            }
+            followed[at] = plain[at].clone();
+            table.forget(0, &name);
+        }
     }
 }

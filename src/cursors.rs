@@ -1,0 +1,407 @@
+//! The table of cursors: what need not be looked up again in the log of a key that is hit often.
+//!
+//! A hit needs two entries of a log, the newest one and the first one inside the window, and each costs an iterator. But the
+//! newest is the one that was appended last, and the first one is, nearly always, the same as before or one soon after it.
+//! So for each of the keys used lately the table keeps the newest entry, the key's expiry, and for each window a *run*:
+//! the hits that will leave it next, read ahead, so that one iterator serves many hits and small logs need none.
+//!
+//! It is a cache and never the truth. A cursor is used only if the key is a stream of just the length it had when the
+//! cursor was put back; every event on the key from elsewhere makes the table forget it, and whatever concerns more than
+//! one key (FLUSHDB, SWAPDB, loading, a change of role) makes it forget all. While a command works with a cursor, the
+//! cursor is out of the table: if the command fails, or somebody else touches the key meanwhile, it is not put back.
+//! A cursor answers exactly what the log would, so that the table changes no reply and nothing that is stored.
+//!
+//! The table is set-associative: a key may use one of the [`WAYS`] places that its hash chooses. The first call on a key
+//! only leaves its hash there, so that keys which are seen once cost nothing.
+
+use std::collections::VecDeque;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+use crate::args::MAX_TIERS;
+use crate::error::Error;
+use crate::limiter::Write;
+use crate::log::{Entry, Hit, Id, Log, Store};
+
+/// Keys that are followed: by default at most about 5 MB of memory, if all of them have long logs.
+pub const DEFAULT_CURSORS: i64 = 8_192;
+pub const MIN_CURSORS: i64 = 0;
+pub const MAX_CURSORS: i64 = 1 << 20;
+
+/// Bytes of the longest key that is followed.
+const MAX_KEY: usize = 512;
+
+/// Places that a key may use.
+const WAYS: usize = 4;
+
+/// Bytes of a run: some 150 hits of a client that comes at most a hundred times a second.
+const RUN_BYTES: usize = 400;
+
+/// Hits that are read ahead at most, at one time.
+const MOST_AHEAD: usize = 64;
+
+#[derive(Default)]
+struct Way {
+    /// Of the key that was here last; 0 if there was none.
+    hash: u64,
+    /// None also while it is in use.
+    cursor: Option<Box<Cursor>>,
+}
+
+pub struct Table {
+    cursors: usize,
+    sets: Vec<[Way; WAYS]>,
+    /// Cursors of an earlier epoch are worth nothing.
+    epoch: u64,
+    next_victim: usize,
+    hasher: RandomState,
+}
+
+/// The table of the module. Commands run on one thread, so that nobody ever waits for it.
+pub fn table() -> MutexGuard<'static, Table> {
+    static TABLE: LazyLock<Mutex<Table>> = LazyLock::new(|| Mutex::new(Table::new(0)));
+    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Table {
+    /// Room for so many keys, rounded up to whole sets; with 0 none is followed.
+    pub fn new(cursors: usize) -> Self {
+        let mut sets = Vec::new();
+        sets.resize_with(cursors.div_ceil(WAYS), Default::default);
+        Self { cursors, sets, epoch: 0, next_victim: 0, hasher: RandomState::new() }
+    }
+
+    pub fn cursors(&self) -> usize {
+        self.cursors
+    }
+
+    /// Gives the table another size. It begins empty; cursors that are in use are not put back.
+    pub fn resize(&mut self, cursors: usize) {
+        *self = Self::new(cursors);
+    }
+
+    /// Takes the cursor of a key whose log has `length` entries, or an empty one if nothing is known of it. None if the
+    /// key is not followed.
+    pub fn take(&mut self, database: i32, key: &[u8], length: u64) -> Option<Box<Cursor>> {
+        if self.sets.is_empty() || key.len() > MAX_KEY {
+            return None;
+        }
+        let hash = self.hash(database, key);
+        let (epoch, victim) = (self.epoch, self.next_victim);
+        let set = self.set_of(hash)?;
+        let Some(way) = set.iter_mut().find(|way| way.hash == hash) else {
+            let empty = set.iter().position(|way| way.hash == 0);
+            if let Some(way) = set.get_mut(empty.unwrap_or(victim)) {
+                *way = Way { hash, cursor: None };
+            }
+            self.next_victim = victim.wrapping_add(1) % WAYS;
+            return None;
+        };
+        let mut cursor = way.cursor.take().filter(|cursor| cursor.is_of(database, key)).unwrap_or_default();
+        if cursor.epoch != epoch || cursor.length != length || cursor.newest.is_none() {
+            *cursor = Cursor { hash, database, key: key.into(), epoch, ..Cursor::default() };
+        }
+        Some(cursor)
+    }
+
+    /// Puts a cursor back after the command that took it, if the key has been left alone since.
+    pub fn put(&mut self, cursor: Box<Cursor>) {
+        let is_its = |way: &&mut Way| way.hash == cursor.hash && way.cursor.is_none();
+        if cursor.epoch == self.epoch && cursor.newest.is_some() {
+            if let Some(way) = self.set_of(cursor.hash).and_then(|set| set.iter_mut().find(is_its)) {
+                way.cursor = Some(cursor);
+            }
+        }
+    }
+
+    /// Somebody else has done something to this key.
+    pub fn forget(&mut self, database: i32, key: &[u8]) {
+        if self.sets.is_empty() || key.len() > MAX_KEY {
+            return;
+        }
+        let hash = self.hash(database, key);
+        if let Some(way) = self.set_of(hash).and_then(|set| set.iter_mut().find(|way| way.hash == hash)) {
+            *way = Way::default();
+        }
+    }
+
+    /// Somebody has done something to many keys.
+    pub fn forget_all(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+
+    /// Keyed, so that nobody can choose keys that fall into one set. Never 0.
+    fn hash(&self, database: i32, key: &[u8]) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(key);
+        (hasher.finish() ^ u64::from(database.unsigned_abs())) | 1
+    }
+
+    fn set_of(&mut self, hash: u64) -> Option<&mut [Way; WAYS]> {
+        // By the upper half: the lowest bit is always the same.
+        let index = usize::try_from(hash >> 32).ok()?.checked_rem(self.sets.len())?;
+        self.sets.get_mut(index)
+    }
+}
+
+/// What is known of one log.
+#[derive(Default)]
+pub struct Cursor {
+    hash: u64,
+    database: i32,
+    key: Box<[u8]>,
+    epoch: u64,
+    /// Of the log when the cursor was put back.
+    length: u64,
+    /// None if it is not known.
+    newest: Option<Entry>,
+    /// The key's expiry, which may be none; None if it is not known.
+    expires: Option<Option<u64>>,
+    /// At most one for each tier that a call can have.
+    runs: Vec<Run>,
+}
+
+impl Cursor {
+    fn is_of(&self, database: i32, key: &[u8]) -> bool {
+        self.database == database && *self.key == *key
+    }
+
+    /// The run that begins last at or before `from`, or another one where there is none. Each tier's own run is found
+    /// in this way, because windows only move on.
+    fn run(&mut self, from: u64) -> Option<&mut Run> {
+        let fits = |(_, run): &(usize, &Run)| run.from <= from;
+        let best = self.runs.iter().enumerate().filter(fits).max_by_key(|(_, run)| run.from).map(|(at, _)| at);
+        let at = match best {
+            Some(at) => at,
+            None if self.runs.len() < MAX_TIERS => {
+                self.runs.push(Run::default());
+                self.runs.len().saturating_sub(1)
+            }
+            None => 0,
+        };
+        self.runs.get_mut(at)
+    }
+
+    fn appended(&mut self, entry: Entry) {
+        let before = self.newest.map(|newest| newest.hit.id);
+        for run in &mut self.runs {
+            // A run that reached the end of the log still does, if there is room.
+            if Some(run.last) == before {
+                run.push(entry.hit);
+            }
+        }
+        self.newest = Some(entry);
+    }
+
+    /// The entries before `oldest` are gone.
+    fn cut(&mut self, oldest: Id) {
+        for run in &mut self.runs {
+            while run.peek().is_some_and(|(hit, _)| hit.id < oldest) {
+                run.pop();
+            }
+        }
+    }
+}
+
+/// Consecutive hits of a log, in the form of differences.
+#[derive(Default)]
+struct Run {
+    /// Between this time and the first hit of the run there is no other.
+    from: u64,
+    /// What the first difference is added to.
+    before: Id,
+    /// The last hit.
+    last: Id,
+    /// For each hit the time since the one before it, and its cost, as LEB128.
+    bytes: VecDeque<u8>,
+    /// How many hits were read when it was filled last.
+    ahead: usize,
+}
+
+impl Run {
+    /// The first hit and the number of bytes that it takes.
+    fn peek(&self) -> Option<(Hit, usize)> {
+        let mut bytes = self.bytes.iter();
+        let gap = read(&mut bytes)?;
+        let cost = read(&mut bytes)?;
+        let id = Id { time: self.before.time.wrapping_add(gap), tally: self.before.tally.wrapping_add(cost) };
+        Some((Hit { id, cost }, self.bytes.len().saturating_sub(bytes.len())))
+    }
+
+    fn pop(&mut self) {
+        if let Some((hit, length)) = self.peek() {
+            self.before = hit.id;
+            self.bytes.drain(..length);
+        }
+    }
+
+    /// Adds the next hit of the log. False where there is no room, or where it does not follow from the one before,
+    /// because an entry between them was deleted.
+    fn push(&mut self, hit: Hit) -> bool {
+        let follows = hit.id.time >= self.last.time && hit.id.tally == self.last.tally.wrapping_add(hit.cost);
+        // Each of the two takes ten bytes at the most.
+        if !follows || self.bytes.len().saturating_add(20) > RUN_BYTES {
+            return false;
+        }
+        write(&mut self.bytes, hit.id.time.wrapping_sub(self.last.time));
+        write(&mut self.bytes, hit.cost);
+        self.last = hit.id;
+        true
+    }
+
+    /// The first hit from time `from` on, if the run knows it. It forgets what comes before.
+    fn first(&mut self, from: u64) -> Option<Hit> {
+        if from < self.from {
+            return None;
+        }
+        loop {
+            let (hit, _) = self.peek()?;
+            if hit.id.time >= from {
+                return Some(hit);
+            }
+            self.pop();
+            self.from = from;
+        }
+    }
+
+    /// Begins anew with the first hit that is to be pushed, and says how many there should be: few where it is not yet
+    /// clear that reading ahead pays.
+    fn begin(&mut self, from: u64) -> usize {
+        let ahead = self.ahead.saturating_mul(4).clamp(2, MOST_AHEAD);
+        let bytes = std::mem::take(&mut self.bytes);
+        *self = Self { from, ahead, bytes, ..Self::default() };
+        self.bytes.clear();
+        ahead
+    }
+
+    fn push_first(&mut self, hit: Hit) {
+        self.before = Id { time: hit.id.time, tally: hit.id.tally.wrapping_sub(hit.cost) };
+        self.last = self.before;
+        self.push(hit);
+    }
+}
+
+/// Reads one number as LEB128: seven bits a byte, the lowest first, with the eighth where more follow.
+fn read<'b>(bytes: &mut impl Iterator<Item = &'b u8>) -> Option<u64> {
+    let mut value = 0;
+    let mut shift = 0_u32;
+    loop {
+        let byte = *bytes.next()?;
+        value |= u64::from(byte & 0x7f).checked_shl(shift)?;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+        shift = shift.saturating_add(7);
+    }
+}
+
+fn write(bytes: &mut VecDeque<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push_back((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push_back(value as u8);
+}
+
+/// A log with its cursor, if it has one.
+pub struct Followed<S> {
+    store: S,
+    cursor: Option<Box<Cursor>>,
+}
+
+impl<S: Store> Followed<S> {
+    pub fn new(store: S, cursor: Option<Box<Cursor>>) -> Self {
+        Self { store, cursor }
+    }
+
+    pub fn expires(&mut self) -> Option<u64> {
+        match &mut self.cursor {
+            Some(cursor) => *cursor.expires.get_or_insert_with(|| self.store.expires()),
+            None => self.store.expires(),
+        }
+    }
+
+    /// Writes, and follows. False if the new entry's ID was not taken.
+    pub fn write(&mut self, write: &Write) -> Result<bool, Error> {
+        let cursor = self.cursor.take();
+        let Some(written) = self.store.write(write)? else {
+            return Ok(false);
+        };
+        let Some(mut cursor) = cursor.filter(|_| written.undisturbed) else {
+            return Ok(true);
+        };
+        if let Some(append) = &write.append {
+            if append.restart {
+                cursor.newest = None;
+                cursor.runs.clear();
+            }
+            cursor.appended(append.entry);
+        }
+        if let Some(oldest) = written.oldest {
+            cursor.cut(oldest);
+        }
+        if write.expire_at.is_some() {
+            cursor.expires = Some(write.expire_at);
+        }
+        self.cursor = Some(cursor);
+        Ok(true)
+    }
+
+    pub fn into_parts(self) -> (S, Option<Box<Cursor>>) {
+        let Self { store, mut cursor } = self;
+        if let Some(cursor) = &mut cursor {
+            cursor.length = store.length();
+        }
+        (store, cursor)
+    }
+
+    /// The log itself, for what changes it beyond following.
+    pub fn forget(&mut self) -> &mut S {
+        self.cursor = None;
+        &mut self.store
+    }
+}
+
+impl<S: Store> Log for Followed<S> {
+    fn newest(&mut self) -> Result<Option<Entry>, Error> {
+        let Some(cursor) = &mut self.cursor else {
+            return self.store.newest();
+        };
+        if cursor.newest.is_none() {
+            cursor.newest = self.store.newest()?;
+        }
+        Ok(cursor.newest)
+    }
+
+    fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error> {
+        self.store.walk(from, visit)
+    }
+
+    fn first(&mut self, from: u64) -> Result<Option<Hit>, Error> {
+        let Some(run) = self.cursor.as_mut().and_then(|cursor| cursor.run(from)) else {
+            return self.store.first(from);
+        };
+        if let Some(hit) = run.first(from) {
+            return Ok(Some(hit));
+        }
+        let mut left = run.begin(from);
+        let mut first = None;
+        let walked = self.store.walk(from, &mut |hit| {
+            left = left.saturating_sub(1);
+            match first {
+                None => {
+                    first = Some(hit);
+                    run.push_first(hit);
+                    left > 0
+                }
+                Some(_) => run.push(hit) && left > 0,
+            }
+        });
+        match first {
+            // Whatever comes after it is not the caller's concern yet.
+            Some(hit) => Ok(Some(hit)),
+            None => walked.map(|()| None),
+        }
+    }
+}
