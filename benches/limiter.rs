@@ -51,6 +51,10 @@ impl Log for Steady {
         self.0[start..].iter().all(|entry| visit(entry.hit));
         Ok(())
     }
+
+    fn walk_since(&mut self, from: u64, _: Id, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error> {
+        self.walk(from, visit)
+    }
 }
 
 fn call(line: &str) -> Call {

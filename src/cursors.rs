@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::limiter::Write;
 use crate::log::{Entry, Hit, Id, Log, Store};
 
-/// Keys that are followed: by default at most about 5 MB of memory, if all of them have long logs.
+/// Keys that are followed: by default some 10 MB of memory, if all of them are hit often.
 pub const DEFAULT_CURSORS: i64 = 8_192;
 pub const MIN_CURSORS: i64 = 0;
 pub const MAX_CURSORS: i64 = 1 << 20;
@@ -35,8 +35,11 @@ const MAX_KEY: usize = 512;
 /// Places that a key may use.
 const WAYS: usize = 4;
 
-/// Bytes of a run: some 150 hits of a client that comes at most a hundred times a second.
-const RUN_BYTES: usize = 400;
+/// Bytes of a run: a thousand hits of a client that comes often, at least fifty of any.
+const RUN_BYTES: usize = 1_000;
+
+/// Bytes of the longest hit in a run: two numbers.
+const MOST_BYTES: usize = 20;
 
 /// Hits that are read ahead at most, at one time.
 const MOST_AHEAD: usize = 64;
@@ -156,6 +159,8 @@ pub struct Cursor {
     length: u64,
     /// None if it is not known.
     newest: Option<Entry>,
+    /// The hits after this one were appended under our eyes: nothing is missing between them, and nothing is foreign.
+    since: Id,
     /// The key's expiry, which may be none; None if it is not known.
     expires: Option<Option<u64>>,
     /// At most one for each tier that a call can have.
@@ -213,7 +218,8 @@ struct Run {
     before: Id,
     /// The last hit.
     last: Id,
-    /// For each hit the time since the one before it, and its cost, as LEB128.
+    /// For each hit the time since the one before it, doubled, as LEB128. If it is odd, the hit's cost follows, which is
+    /// 1 otherwise.
     bytes: VecDeque<u8>,
     /// How many hits were read when it was filled last.
     ahead: usize,
@@ -224,8 +230,8 @@ impl Run {
     fn peek(&self) -> Option<(Hit, usize)> {
         let mut bytes = self.bytes.iter();
         let gap = read(&mut bytes)?;
-        let cost = read(&mut bytes)?;
-        let id = Id { time: self.before.time.wrapping_add(gap), tally: self.before.tally.wrapping_add(cost) };
+        let cost = if gap & 1 == 0 { 1 } else { read(&mut bytes)? };
+        let id = Id { time: self.before.time.wrapping_add(gap >> 1), tally: self.before.tally.wrapping_add(cost) };
         Some((Hit { id, cost }, self.bytes.len().saturating_sub(bytes.len())))
     }
 
@@ -239,13 +245,16 @@ impl Run {
     /// Adds the next hit of the log. False where there is no room, or where it does not follow from the one before,
     /// because an entry between them was deleted.
     fn push(&mut self, hit: Hit) -> bool {
-        let follows = hit.id.time >= self.last.time && hit.id.tally == self.last.tally.wrapping_add(hit.cost);
-        // Each of the two takes ten bytes at the most.
-        if !follows || self.bytes.len().saturating_add(20) > RUN_BYTES {
+        let follows = hit.id.tally == self.last.tally.wrapping_add(hit.cost);
+        let gap = hit.id.time.checked_sub(self.last.time).filter(|gap| *gap < 1 << 63);
+        let room = self.bytes.len().saturating_add(MOST_BYTES) <= RUN_BYTES;
+        let (true, true, Some(gap)) = (follows, room, gap) else {
             return false;
+        };
+        write(&mut self.bytes, gap << 1 | u64::from(hit.cost != 1));
+        if hit.cost != 1 {
+            write(&mut self.bytes, hit.cost);
         }
-        write(&mut self.bytes, hit.id.time.wrapping_sub(self.last.time));
-        write(&mut self.bytes, hit.cost);
         self.last = hit.id;
         true
     }
@@ -334,6 +343,7 @@ impl<S: Store> Followed<S> {
         if let Some(append) = &write.append {
             if append.restart {
                 cursor.newest = None;
+                cursor.since = Id::default();
                 cursor.runs.clear();
             }
             cursor.appended(append.entry);
@@ -370,6 +380,7 @@ impl<S: Store> Log for Followed<S> {
         };
         if cursor.newest.is_none() {
             cursor.newest = self.store.newest()?;
+            cursor.since = cursor.newest.map_or(Id::default(), |newest| newest.hit.id);
         }
         Ok(cursor.newest)
     }
@@ -378,8 +389,16 @@ impl<S: Store> Log for Followed<S> {
         self.store.walk(from, visit)
     }
 
+    fn walk_since(&mut self, from: u64, since: Id, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error> {
+        self.store.walk_since(from, since, visit)
+    }
+
     fn first(&mut self, from: u64) -> Result<Option<Hit>, Error> {
-        let Some(run) = self.cursor.as_mut().and_then(|cursor| cursor.run(from)) else {
+        let Some(cursor) = &mut self.cursor else {
+            return self.store.first(from);
+        };
+        let since = cursor.since;
+        let Some(run) = cursor.run(from) else {
             return self.store.first(from);
         };
         if let Some(hit) = run.first(from) {
@@ -387,7 +406,7 @@ impl<S: Store> Log for Followed<S> {
         }
         let mut left = run.begin(from);
         let mut first = None;
-        let walked = self.store.walk(from, &mut |hit| {
+        let walked = self.store.walk_since(from, since, &mut |hit| {
             left = left.saturating_sub(1);
             match first {
                 None => {

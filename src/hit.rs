@@ -48,7 +48,8 @@ impl Command for Hit {
         let clock = server.clock();
 
         let decision = limiter::decide(&mut log, clock, &call)?;
-        let answer = carry_out(server, *name, log, clock, &call, decision)?;
+        let answer = carry_out(server, *name, &mut log, clock, &call, &decision)?;
+        keep(log);
         Ok(Reply::Integers(answer.integers()))
     }
 }
@@ -57,17 +58,16 @@ impl Command for Hit {
 pub fn carry_out(
     server: Server,
     name: Arg,
-    mut log: Followed<Key>,
+    log: &mut Followed<Key>,
     clock: u64,
     call: &Call,
-    decision: Decision,
+    decision: &Decision,
 ) -> Result<Answer, Error> {
     let written = match decision.write(|| log.expires()) {
         Some(write) => log.write(&write)?,
         None => true,
     };
     let answer = if written { decision.answer } else { start_again(log.forget(), clock, call)? };
-    keep(log);
     if answer.allowed {
         STATS.hits_admitted.add(1);
         STATS.units_admitted.add(call.cost);

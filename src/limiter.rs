@@ -238,7 +238,7 @@ impl Decision {
 
 /// Looking for expired entries costs a tenth of a hit, mostly in vain: it is done when the tally passes a multiple of this
 /// many units, and when the expiry is set. It goes by what is stored, so that it is the same wherever it is decided.
-const TRIM_EVERY: u64 = 8;
+const TRIM_EVERY: u64 = 16;
 
 fn fits(tier: &Tier, used: u64, cost: u64) -> bool {
     used.saturating_add(cost) <= tier.limit

@@ -20,11 +20,23 @@ pub struct Id {
 impl Id {
     /// As the server spells it: `1767225600000-7`.
     pub fn text(self) -> IdText {
-        let mut text = IdText { bytes: [0; IdText::LONGEST], start: IdText::LONGEST };
-        text.prepend(self.tally);
-        text.prepend_byte(b'-');
-        text.prepend(self.time);
-        text
+        let mut bytes = [0; IdText::LONGEST];
+        let mut free = bytes.iter_mut().rev();
+        for (number, before) in [(self.tally, Some(b'-')), (self.time, None)] {
+            let mut rest = number;
+            for place in free.by_ref() {
+                *place = b'0' | (rest % 10) as u8;
+                rest /= 10;
+                if rest == 0 {
+                    break;
+                }
+            }
+            if let Some((place, byte)) = before.and_then(|byte| Some((free.next()?, byte))) {
+                *place = byte;
+            }
+        }
+        let start = free.len();
+        IdText { bytes, start }
     }
 }
 
@@ -40,23 +52,6 @@ impl IdText {
 
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(self.start..).unwrap_or_default()
-    }
-
-    fn prepend(&mut self, mut number: u64) {
-        loop {
-            self.prepend_byte(b'0' | (number % 10) as u8);
-            number /= 10;
-            if number == 0 {
-                return;
-            }
-        }
-    }
-
-    fn prepend_byte(&mut self, byte: u8) {
-        self.start = self.start.saturating_sub(1);
-        if let Some(place) = self.bytes.get_mut(self.start) {
-            *place = byte;
-        }
     }
 }
 
@@ -90,6 +85,10 @@ pub trait Log {
 
     /// Shows `visit` the hits from time `from` on, oldest first, for as long as it answers true.
     fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error>;
+
+    /// The same where all hits after `since` are known to be ours with nothing missing between them, so that what is
+    /// not read of one follows from the one before it.
+    fn walk_since(&mut self, from: u64, since: Id, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error>;
 
     /// The oldest hit from time `from` on.
     fn seek(&mut self, from: u64) -> Result<Option<Hit>, Error> {

@@ -61,8 +61,9 @@ impl Command for MultiHit {
         }
 
         let mut answers = Vec::with_capacity(count);
-        for (name, log, call, decision) in decided {
-            let answer = carry_out(server, name, log, clock, call, decision)?;
+        for (name, mut log, call, decision) in decided {
+            let answer = carry_out(server, name, &mut log, clock, call, &decision)?;
+            hit::keep(log);
             answers.push(Reply::Integers(answer.integers()));
         }
         Ok(Reply::Array(answers))

@@ -185,7 +185,13 @@ impl<'a> Server<'a> {
 
     /// Tells subscribers of module events, if the server has these turned on, that a hit on this key was refused.
     pub fn notify_refused(self, name: Arg) -> Result<(), Error> {
-        self.notify(raw::REDISMODULE_NOTIFY_MODULE, c"ratelimit.refused", name)
+        const CLASS: c_int = raw::REDISMODULE_NOTIFY_MODULE;
+        // SAFETY: the function takes nothing and only reads the configuration.
+        let turned_on = unsafe { api(raw::RedisModule_GetNotifyKeyspaceEvents)?() };
+        if turned_on & CLASS == 0 {
+            return Ok(());
+        }
+        self.notify(CLASS, c"ratelimit.refused", name)
     }
 
     /// Opens a key that holds a stream or does not exist.
@@ -401,17 +407,26 @@ impl Log for Key<'_> {
     }
 
     fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error> {
+        self.walk_since(from, Id { time: u64::MAX, tally: u64::MAX }, visit)
+    }
+
+    fn walk_since(&mut self, from: u64, since: Id, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error> {
         if !self.exists()? {
             return Ok(());
         }
         let mut start = raw_id(Id { time: from, tally: 0 });
         let entries = Entries::start(self, 0, &raw mut start)?;
-        while let Some(entry) = entries.next()? {
-            if !visit(entry.hit) {
-                break;
+        let mut before: Option<Hit> = None;
+        loop {
+            let hit = match before.filter(|before| before.id >= since) {
+                Some(before) => entries.next_after(before)?,
+                None => entries.next()?.map(|entry| entry.hit),
+            };
+            match hit {
+                Some(hit) if visit(hit) => before = Some(hit),
+                _ => return Ok(()),
             }
         }
-        Ok(())
     }
 }
 
@@ -522,6 +537,23 @@ impl<'k, 'a> Entries<'k, 'a> {
         Ok((status == OK).then_some((id, fields)))
     }
 
+    /// The next entry, which is known to be ours and to follow `before`: its field and value, which cost more than the
+    /// rest, are passed over.
+    fn next_after(&self, before: Hit) -> Result<Option<Hit>, Error> {
+        let Some((id, fields)) = self.next_id()? else {
+            return Ok(None);
+        };
+        // SAFETY: the iterator stands on an entry; the server returns no string for a null pointer.
+        let status = unsafe {
+            let next_field = api(raw::RedisModule_StreamIteratorNextField)?;
+            next_field(self.key.raw, null_mut(), null_mut())
+        };
+        if fields != 1 || status != OK {
+            return Err(error::INTERNAL);
+        }
+        Ok(Some(Hit { id, cost: id.tally.wrapping_sub(before.id.tally) }))
+    }
+
     /// The next entry. After an error the iterator must not be used again.
     fn next(&self) -> Result<Option<Entry>, Error> {
         let Some((id, fields)) = self.next_id()? else {
@@ -579,7 +611,8 @@ pub fn missing_api() -> Option<&'static CStr> {
         RedisModule_StreamAdd RedisModule_StreamTrimByID RedisModule_StreamTrimByLength
         RedisModule_StreamIteratorStart RedisModule_StreamIteratorStop
         RedisModule_StreamIteratorNextID RedisModule_StreamIteratorNextField
-        RedisModule_Replicate RedisModule_NotifyKeyspaceEvent RedisModule_SignalModifiedKey
+        RedisModule_Replicate RedisModule_SignalModifiedKey
+        RedisModule_NotifyKeyspaceEvent RedisModule_GetNotifyKeyspaceEvents
     }
     None
 }

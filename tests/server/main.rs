@@ -10,6 +10,7 @@ mod oracle;
 mod bad_input;
 mod clocks;
 mod cluster;
+mod cursors;
 mod documents;
 mod everywhere;
 mod expiry;
