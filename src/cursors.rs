@@ -22,7 +22,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use crate::args::MAX_TIERS;
 use crate::error::Error;
 use crate::limiter::Write;
-use crate::log::{Entry, Hit, Id, Log, Store};
+use crate::log::{Entry, Hit, Id, Log, Store, Written};
 
 /// Keys that are followed: by default some 10 MB of memory, if all of them are hit often.
 pub const DEFAULT_CURSORS: i64 = 8_192;
@@ -324,40 +324,6 @@ impl<S: Store> Followed<S> {
         Self { store, cursor }
     }
 
-    pub fn expires(&mut self) -> Option<u64> {
-        match &mut self.cursor {
-            Some(cursor) => *cursor.expires.get_or_insert_with(|| self.store.expires()),
-            None => self.store.expires(),
-        }
-    }
-
-    /// Writes, and follows. False if the new entry's ID was not taken.
-    pub fn write(&mut self, write: &Write) -> Result<bool, Error> {
-        let cursor = self.cursor.take();
-        let Some(written) = self.store.write(write)? else {
-            return Ok(false);
-        };
-        let Some(mut cursor) = cursor.filter(|_| written.undisturbed) else {
-            return Ok(true);
-        };
-        if let Some(append) = &write.append {
-            if append.restart {
-                cursor.newest = None;
-                cursor.since = Id::default();
-                cursor.runs.clear();
-            }
-            cursor.appended(append.entry);
-        }
-        if let Some(oldest) = written.oldest {
-            cursor.cut(oldest);
-        }
-        if write.expire_at.is_some() {
-            cursor.expires = Some(write.expire_at);
-        }
-        self.cursor = Some(cursor);
-        Ok(true)
-    }
-
     pub fn into_parts(self) -> (S, Option<Box<Cursor>>) {
         let Self { store, mut cursor } = self;
         if let Some(cursor) = &mut cursor {
@@ -370,6 +336,43 @@ impl<S: Store> Followed<S> {
     pub fn forget(&mut self) -> &mut S {
         self.cursor = None;
         &mut self.store
+    }
+}
+
+impl<S: Store> Store for Followed<S> {
+    fn length(&self) -> u64 {
+        self.store.length()
+    }
+
+    fn expires(&mut self) -> Option<u64> {
+        match &mut self.cursor {
+            Some(cursor) => *cursor.expires.get_or_insert_with(|| self.store.expires()),
+            None => self.store.expires(),
+        }
+    }
+
+    fn write(&mut self, write: &Write) -> Result<Option<Written>, Error> {
+        let cursor = self.cursor.take();
+        let written = self.store.write(write)?;
+        let (Some(mut cursor), Some(Written { oldest, undisturbed: true })) = (cursor, written) else {
+            return Ok(written);
+        };
+        if let Some(append) = &write.append {
+            if append.restart {
+                cursor.newest = None;
+                cursor.since = Id::default();
+                cursor.runs.clear();
+            }
+            cursor.appended(append.entry);
+        }
+        if let Some(oldest) = oldest {
+            cursor.cut(oldest);
+        }
+        if write.expire_at.is_some() {
+            cursor.expires = Some(write.expire_at);
+        }
+        self.cursor = Some(cursor);
+        Ok(written)
     }
 }
 

@@ -63,11 +63,10 @@ pub fn carry_out(
     call: &Call,
     decision: &Decision,
 ) -> Result<Answer, Error> {
-    let written = match decision.write(|| log.expires()) {
-        Some(write) => log.write(&write)?,
-        None => true,
+    let answer = match decision.write(log) {
+        Some(write) if log.write(&write)?.is_none() => start_again(log.forget(), clock, call)?,
+        _ => decision.answer,
     };
-    let answer = if written { decision.answer } else { start_again(log.forget(), clock, call)? };
     if answer.allowed {
         STATS.hits_admitted.add(1);
         STATS.units_admitted.add(call.cost);
@@ -91,7 +90,7 @@ pub fn keep(log: Followed<Key>) {
 fn start_again(key: &mut Key, clock: u64, call: &Call) -> Result<Answer, Error> {
     key.remove()?;
     let decision = limiter::decide(key, clock, call)?;
-    match decision.write(|| None) {
+    match decision.write(key) {
         Some(write) if key.write(&write)?.is_some() => Ok(decision.answer),
         _ => Err(error::APPEND_FAILED),
     }

@@ -9,7 +9,7 @@
 
 use crate::args::{Call, MAX_TIERS, MAX_UNITS, Tier};
 use crate::error::{self, Error};
-use crate::log::{Entry, Hit, Id, Log};
+use crate::log::{Entry, Hit, Id, Log, Store};
 use crate::retention;
 
 /// The reply to a hit. Durations count from the server's clock.
@@ -53,7 +53,7 @@ impl Answer {
 /// An entry to append, and what to drop from the log after that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Append {
-    /// The log is stale: remove the key first.
+    /// The log is worth nothing any more: remove the key first.
     pub restart: bool,
     pub entry: Entry,
     /// Entries before this ID have expired; whole nodes of them go. `None` if it is not yet time to look.
@@ -214,19 +214,22 @@ impl<'c> Review<'c> {
 }
 
 impl Decision {
-    /// What to write, given the expiry that the key has now, if any. `None` if nothing.
-    pub fn write(&self, expires: impl FnOnce() -> Option<u64>) -> Option<Write> {
+    /// What to write. `None` if nothing.
+    pub fn write(&self, store: &mut impl Store) -> Option<Write> {
         let retention = self.newest.map(|newest| newest.retention);
         let Some(stored) = self.stored else {
-            let expire_at = retention::after_refused(retention, expires, self.now, self.window)?;
+            let expire_at = retention::after_refused(retention, || store.expires(), self.now, self.window)?;
             return Some(Write { append: None, expire_at: Some(expire_at) });
         };
-        let expires = if stored.restart { None } else { expires() };
+        let is_dead =
+            self.newest.is_some_and(|newest| newest.hit.id.time < first_live(self.now, newest.retention.keep));
+        let restart = stored.restart || is_dead && store.length() > LONG;
+        let expires = if restart { None } else { store.expires() };
         let (retention, expire_at) = retention::after_stored(retention, expires, self.now, self.window);
         let before = self.newest.map_or(0, |newest| newest.hit.id.tally);
         let is_time = before / TRIM_EVERY != stored.hit.id.tally / TRIM_EVERY || expire_at.is_some();
         let append = Append {
-            restart: stored.restart,
+            restart,
             entry: Entry { hit: stored.hit, retention },
             expired_before: is_time.then(|| Id { time: first_live(self.now, retention.keep), tally: 0 }),
             surplus_before: stored.surplus_before,
@@ -235,6 +238,9 @@ impl Decision {
         Some(Write { append: Some(append), expire_at })
     }
 }
+
+/// A log of more entries than this of which none is alive is removed, in the background, and not trimmed bit by bit.
+const LONG: u64 = if cfg!(test) { 3 } else { 1_000 };
 
 /// Looking for expired entries costs a tenth of a hit, mostly in vain: it is done when the tally passes a multiple of this
 /// many units, and when the expiry is set. It goes by what is stored, so that it is the same wherever it is decided.

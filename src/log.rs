@@ -112,7 +112,7 @@ pub trait Store: Log {
     fn length(&self) -> u64;
 
     /// When the key expires, in milliseconds since the epoch, if it does.
-    fn expires(&self) -> Option<u64>;
+    fn expires(&mut self) -> Option<u64>;
 
     /// Carries out what a decision asks for. `None`, with nothing done, if the new entry's ID was not taken: somebody has
     /// pushed the stream's last ID ahead.

@@ -340,11 +340,12 @@ impl Key<'_> {
     fn trim(&mut self, append: &Append, thorough: bool) -> Result<bool, Error> {
         const EXACTLY: c_int = 0;
         const APPROXIMATELY: c_int = raw::REDISMODULE_STREAM_TRIM_APPROX as c_int;
-        const LONG: u64 = 10_000;
+
+        const STUCK: u64 = 10_000;
         let mut trimmed = false;
         if let Some(expired) = append.expired_before {
             trimmed = self.trim_before(APPROXIMATELY, expired)?;
-            if thorough && !trimmed && self.length() > LONG && self.oldest()? < Some(expired) {
+            if thorough && !trimmed && self.length() > STUCK && self.oldest()? < Some(expired) {
                 trimmed = self.trim_before(EXACTLY, expired)?;
             }
         }
@@ -437,7 +438,7 @@ impl Store for Key<'_> {
         u64::try_from(length).unwrap_or(u64::MAX)
     }
 
-    fn expires(&self) -> Option<u64> {
+    fn expires(&mut self) -> Option<u64> {
         // SAFETY: the key is open, or null, which has no expiry. The answer is negative for "none".
         let at = unsafe { raw::RedisModule_GetAbsExpire.map_or(-1, |expire| expire(self.raw)) };
         u64::try_from(at).ok()

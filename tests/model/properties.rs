@@ -48,7 +48,7 @@ impl Store for &mut MemoryLog {
         self.entries.len() as u64
     }
 
-    fn expires(&self) -> Option<u64> {
+    fn expires(&mut self) -> Option<u64> {
         self.expires
     }
 
@@ -108,8 +108,8 @@ impl MemoryLog {
     fn hit_following(&mut self, clock: u64, call: &Call, cursor: Option<Box<Cursor>>) -> (Answer, Option<Box<Cursor>>) {
         let mut log = Followed::new(self, cursor);
         let decision = limiter::decide(&mut log, clock, call).unwrap();
-        if let Some(write) = decision.write(|| log.expires()) {
-            if !log.write(&write).unwrap() {
+        if let Some(write) = decision.write(&mut log) {
+            if log.write(&write).unwrap().is_none() {
                 log.forget().clear();
             }
         }
@@ -370,7 +370,7 @@ proptest! {
         prop_assert!(answer.next_after <= answer.reset_after && answer.reset_after <= longest);
         prop_assert!(answer.retry_after.unwrap_or(0) <= longest);
         prop_assert_eq!(answer.allowed, answer.retry_after == Some(0));
-        let _ = decision.write(|| expires);
+        let _ = decision.write(&mut &mut log);
     }
 
     /// Two to four policies that come, go and are refused on one key: no entry is forgotten that a policy counts which

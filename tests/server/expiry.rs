@@ -213,14 +213,14 @@ fn a_policy_that_is_given_up_costs_no_memory() {
             None => assert!(name.starts_with("60000ms")),
             Some(_) => {
                 assert_eq!(name, "1000ms");
-                // What the window holds, and less than one node more.
-                assert!(length < 11 + 10, "{length} entries are kept for a window that holds ten");
+                // What the window holds, and less than one node and 16 hits more.
+                assert!(length < 11 + 10 + 16, "{length} entries are kept for a window that holds ten");
             }
         }
     }
     // The waiting began at 7.6 s, an expiry of 17/8 minutes was set, and a minute before that is the end.
     assert_eq!(fell, Some(75_100));
-    assert!((600..620).contains(&longest), "{longest} entries were kept for the minute");
+    assert!((600..640).contains(&longest), "{longest} entries were kept for the minute");
 }
 
 /// For as long as the long policy is asked, admitted or not, both are exact, however the short one floods.
