@@ -13,6 +13,8 @@ mod cursors;
 mod duration;
 #[path = "../src/error.rs"]
 mod error;
+#[path = "../src/hash.rs"]
+mod hash;
 #[path = "../src/limiter.rs"]
 mod limiter;
 #[path = "../src/log.rs"]

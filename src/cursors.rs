@@ -15,12 +15,11 @@
 //! only leaves its hash there, so that keys which are seen once cost nothing.
 
 use std::collections::VecDeque;
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use crate::args::MAX_TIERS;
 use crate::error::Error;
+use crate::hash;
 use crate::limiter::Write;
 use crate::log::{Entry, Hit, Id, Log, Store, Written};
 
@@ -58,7 +57,6 @@ pub struct Table {
     /// Cursors of an earlier epoch are worth nothing.
     epoch: u64,
     next_victim: usize,
-    hasher: RandomState,
 }
 
 /// The table of the module. Commands run on one thread, so that nobody ever waits for it.
@@ -72,7 +70,7 @@ impl Table {
     pub fn new(cursors: usize) -> Self {
         let mut sets = Vec::new();
         sets.resize_with(cursors.div_ceil(WAYS), Default::default);
-        Self { cursors, sets, epoch: 0, next_victim: 0, hasher: RandomState::new() }
+        Self { cursors, sets, epoch: 0, next_victim: 0 }
     }
 
     pub fn cursors(&self) -> usize {
@@ -90,7 +88,7 @@ impl Table {
         if self.sets.is_empty() || key.len() > MAX_KEY {
             return None;
         }
-        let hash = self.hash(database, key);
+        let hash = hash::of(database, key);
         let (epoch, victim) = (self.epoch, self.next_victim);
         let set = self.set_of(hash)?;
         let Some(way) = set.iter_mut().find(|way| way.hash == hash) else {
@@ -123,7 +121,7 @@ impl Table {
         if self.sets.is_empty() || key.len() > MAX_KEY {
             return;
         }
-        let hash = self.hash(database, key);
+        let hash = hash::of(database, key);
         if let Some(way) = self.set_of(hash).and_then(|set| set.iter_mut().find(|way| way.hash == hash)) {
             *way = Way::default();
         }
@@ -132,13 +130,6 @@ impl Table {
     /// Somebody has done something to many keys.
     pub fn forget_all(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
-    }
-
-    /// Keyed, so that nobody can choose keys that fall into one set. Never 0.
-    fn hash(&self, database: i32, key: &[u8]) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write(key);
-        (hasher.finish() ^ u64::from(database.unsigned_abs())) | 1
     }
 
     fn set_of(&mut self, hash: u64) -> Option<&mut [Way; WAYS]> {
@@ -322,6 +313,11 @@ pub struct Followed<S> {
 impl<S: Store> Followed<S> {
     pub fn new(store: S, cursor: Option<Box<Cursor>>) -> Self {
         Self { store, cursor }
+    }
+
+    /// The hash of the key, where it is known already.
+    pub fn hash(&self) -> Option<u64> {
+        self.cursor.as_ref().map(|cursor| cursor.hash)
     }
 
     pub fn into_parts(self) -> (S, Option<Box<Cursor>>) {

@@ -15,7 +15,7 @@ pub fn parse(text: &[u8]) -> Option<u64> {
     }
     let suffix_at = text.iter().position(u8::is_ascii_lowercase).unwrap_or(text.len());
     let (number, suffix) = text.split_at_checked(suffix_at)?;
-    let unit: u128 = match suffix {
+    let unit: u64 = match suffix {
         b"ms" => 1,
         b"" | b"s" => 1_000,
         b"m" => 60_000,
@@ -23,34 +23,34 @@ pub fn parse(text: &[u8]) -> Option<u64> {
         b"d" => 86_400_000,
         _ => return None,
     };
-    // Exact arithmetic: value = digits / scale, so milliseconds = digits * unit / scale, without a remainder.
-    let (whole, fraction) = match number.iter().position(|&byte| byte == b'.') {
+    let milliseconds = match number.iter().position(|&byte| byte == b'.') {
+        None => add_digits(0, number)?.checked_mul(unit.into())?,
+        // Exact arithmetic: value = digits / scale, so milliseconds = digits * unit / scale, without a remainder.
         Some(point) => {
             let (whole, rest) = number.split_at_checked(point)?;
-            (whole, Some(rest.split_first()?.1))
+            let fraction = rest.split_first()?.1;
+            let digits = add_digits(add_digits(0, whole)?, fraction)?;
+            let scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+            let scaled = digits.checked_mul(unit.into())?;
+            if scaled.checked_rem(scale)? != 0 {
+                return None;
+            }
+            scaled.checked_div(scale)?
         }
-        None => (number, None),
     };
-    let mut digits: u128 = 0;
-    let mut scale: u128 = 1;
-    for part in [Some(whole), fraction].into_iter().flatten() {
-        if part.is_empty() {
-            return None;
-        }
-        for byte in part {
-            let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9)?;
-            digits = digits.checked_mul(10)?.checked_add(digit.into())?;
-        }
-    }
-    for _ in fraction.unwrap_or_default() {
-        scale = scale.checked_mul(10)?;
-    }
-    let scaled = digits.checked_mul(unit)?;
-    if scaled.checked_rem(scale)? != 0 {
+    let milliseconds = u64::try_from(milliseconds).ok()?;
+    (MIN_MS..=MAX_MS).contains(&milliseconds).then_some(milliseconds)
+}
+
+/// Goes on with a decimal number by at least one digit.
+fn add_digits(number: u128, digits: &[u8]) -> Option<u128> {
+    if digits.is_empty() {
         return None;
     }
-    let milliseconds = u64::try_from(scaled.checked_div(scale)?).ok()?;
-    (MIN_MS..=MAX_MS).contains(&milliseconds).then_some(milliseconds)
+    digits.iter().try_fold(number, |number, byte| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9)?;
+        number.checked_mul(10)?.checked_add(digit.into())
+    })
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use redis_module::raw;
 use crate::args::{self, Call, Strict};
 use crate::cursors::{self, Followed};
 use crate::error::{self, Error};
+use crate::hash;
 use crate::limiter::{self, Answer, Decision};
 use crate::log::Store;
 use crate::offenders;
@@ -72,7 +73,9 @@ pub fn carry_out(
         STATS.units_admitted.add(call.cost);
     } else if answer.retry_after != Some(0) {
         STATS.hits_refused.add(1);
-        offenders::table().record(server.database()?, name.bytes(), clock);
+        let (database, name_bytes) = (server.database()?, name.bytes());
+        let hash = log.hash().unwrap_or_else(|| hash::of(database, name_bytes));
+        offenders::table().record(hash, database, name_bytes, clock);
         server.notify_refused(name)?;
     }
     Ok(answer)

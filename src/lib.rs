@@ -12,6 +12,7 @@
 //! | `log.rs` | what an entry is, and the trait by which the arithmetic reads a log |
 //! | `cursors.rs` | what need not be looked up again in the logs of busy keys; pure |
 //! | `offenders.rs` | who is refused most: a sketch of fixed size; pure |
+//! | `hash.rs` | where a key belongs in those two tables |
 //! | `stats.rs` | the counters of INFO |
 //! | `error.rs` | every error text |
 //! | `stream.rs` | the server's raw API: streams, expiry, replication, events, clock |
@@ -38,6 +39,7 @@ mod args;
 mod cursors;
 mod duration;
 mod error;
+mod hash;
 mod hit;
 mod limiter;
 mod log;

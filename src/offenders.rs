@@ -9,8 +9,6 @@
 //! Counts decay: each is halved once a minute since its key was first counted, so that the past fades out.
 
 use std::cmp::Reverse;
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// Counters that a key may use.
@@ -58,7 +56,6 @@ impl Slot {
 pub struct Offenders {
     entries: usize,
     sets: Vec<[Slot; WAYS]>,
-    hasher: RandomState,
 }
 
 /// The table of the module. Commands run on one thread, so that nobody ever waits for it.
@@ -71,7 +68,7 @@ impl Offenders {
     /// Room for `entries` keys, rounded up to whole sets; with 0 nothing is counted.
     pub fn new(entries: usize) -> Self {
         let sets = vec![Default::default(); entries.div_ceil(WAYS)];
-        Self { entries, sets, hasher: RandomState::new() }
+        Self { entries, sets }
     }
 
     pub fn entries(&self) -> usize {
@@ -83,8 +80,7 @@ impl Offenders {
         let old = std::mem::replace(self, Self::new(entries));
         let mut slots: Vec<Slot> = old.sets.into_iter().flatten().collect();
         slots.sort_by_key(|slot| Reverse(slot.offender.refused));
-        for mut slot in slots {
-            slot.hash = self.hash(slot.database, &slot.offender.key);
+        for slot in slots {
             let set = self.set_of(slot.hash);
             if let Some(free) = set.and_then(|set| set.iter_mut().find(|free| free.offender.refused == 0)) {
                 *free = slot;
@@ -96,12 +92,11 @@ impl Offenders {
         *self = Self::new(self.entries);
     }
 
-    /// Counts a refusal of `key` in `database` at `now`, in milliseconds since the epoch.
-    pub fn record(&mut self, database: i32, key: &[u8], now: u64) {
+    /// Counts a refusal of `key` in `database` at `now`, in milliseconds since the epoch. `hash` is that of [`crate::hash`].
+    pub fn record(&mut self, hash: u64, database: i32, key: &[u8], now: u64) {
         if self.sets.is_empty() || key.len() > MAX_KEY {
             return;
         }
-        let hash = self.hash(database, key);
         let Some(set) = self.set_of(hash) else { return };
         let is_it = |slot: &Slot| slot.hash == hash && slot.database == database && *slot.offender.key == *key;
         if let Some(slot) = set.iter_mut().find(|slot| is_it(slot)) {
@@ -116,13 +111,6 @@ impl Offenders {
             let offender = Offender { key: key.into(), refused, last: now };
             *smallest = Slot { hash, database, offender, halved_at: now };
         }
-    }
-
-    /// Keyed, so that nobody can choose keys that fall into one set.
-    fn hash(&self, database: i32, key: &[u8]) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write(key);
-        hasher.finish() ^ u64::from(database.unsigned_abs())
     }
 
     fn set_of(&mut self, hash: u64) -> Option<&mut [Slot; WAYS]> {
@@ -150,6 +138,10 @@ impl Offenders {
 mod tests {
     use super::*;
 
+    fn record(offenders: &mut Offenders, database: i32, key: &[u8], now: u64) {
+        offenders.record(crate::hash::of(database, key), database, key, now);
+    }
+
     fn names(offenders: &[Offender]) -> Vec<String> {
         offenders.iter().map(|offender| String::from_utf8_lossy(&offender.key).into_owned()).collect()
     }
@@ -158,9 +150,9 @@ mod tests {
     fn a_few_keys_are_counted_exactly() {
         let mut offenders = Offenders::new(1_000);
         for (key, times) in [("a", 3), ("b", 5), ("c", 1)] {
-            (0..times).for_each(|at| offenders.record(0, key.as_bytes(), 1_000 + at));
+            (0..times).for_each(|at| record(&mut offenders, 0, key.as_bytes(), 1_000 + at));
         }
-        offenders.record(1, b"elsewhere", 1_000);
+        record(&mut offenders, 1, b"elsewhere", 1_000);
         let top = offenders.top(0, 10, 2_000);
         assert_eq!(names(&top), ["b", "a", "c"]);
         assert_eq!((top[0].refused, top[0].last), (5, 1_004));
@@ -171,23 +163,23 @@ mod tests {
     #[test]
     fn counts_are_halved_every_minute() {
         let mut offenders = Offenders::new(8);
-        (0..100).for_each(|_| offenders.record(0, b"key", 0));
+        (0..100).for_each(|_| record(&mut offenders, 0, b"key", 0));
         for (now, refused) in [(59_999, 100), (60_000, 50), (119_999, 50), (120_000, 25), (360_000, 1)] {
             assert_eq!(offenders.top(0, 1, now)[0].refused, refused, "{now}");
         }
         assert_eq!(offenders.top(0, 1, 420_000), []);
         assert_eq!(offenders.top(0, 1, u64::MAX), []);
-        offenders.record(0, b"key", 5);
+        record(&mut offenders, 0, b"key", 5);
         assert_eq!(offenders.top(0, 1, 0)[0].refused, 1, "a clock that was stepped back");
     }
 
     #[test]
     fn a_table_of_no_size_counts_nothing() {
         let mut offenders = Offenders::new(0);
-        offenders.record(0, b"key", 0);
+        record(&mut offenders, 0, b"key", 0);
         assert_eq!(offenders.top(0, 10, 0), []);
         let mut offenders = Offenders::new(1);
-        offenders.record(0, &[b'x'; MAX_KEY + 1], 0);
+        record(&mut offenders, 0, &[b'x'; MAX_KEY + 1], 0);
         assert_eq!(offenders.top(0, 10, 0), []);
     }
 
@@ -195,16 +187,16 @@ mod tests {
     fn another_size_keeps_the_worst() {
         let mut offenders = Offenders::new(64);
         for (key, times) in [("a", 3), ("b", 5), ("c", 1)] {
-            (0..times).for_each(|_| offenders.record(0, key.as_bytes(), 0));
+            (0..times).for_each(|_| record(&mut offenders, 0, key.as_bytes(), 0));
         }
         offenders.resize(1_000);
         assert_eq!(names(&offenders.top(0, 10, 0)), ["b", "a", "c"]);
-        offenders.record(0, b"a", 0);
+        record(&mut offenders, 0, b"a", 0);
         assert_eq!(offenders.top(0, 10, 0)[1].refused, 4);
         offenders.clear();
         assert_eq!((offenders.top(0, 10, 0), offenders.entries()), (vec![], 1_000));
         offenders.resize(0);
-        offenders.record(0, b"a", 0);
+        record(&mut offenders, 0, b"a", 0);
         assert_eq!(offenders.top(0, 10, 0), []);
     }
 
@@ -222,7 +214,7 @@ mod tests {
         for _ in 0..400_000 {
             let at = rng.f64() * total;
             let n = cumulative.partition_point(|&sum| sum < at) + 1;
-            offenders.record(0, format!("user:{n}").as_bytes(), 0);
+            record(&mut offenders, 0, format!("user:{n}").as_bytes(), 0);
         }
         let expected: Vec<String> = (1..=10).map(|n| format!("user:{n}")).collect();
         assert_eq!(names(&offenders.top(0, 10, 0)), expected);
