@@ -14,7 +14,6 @@
 //! The table is set-associative: a key may use one of the [`WAYS`] places that its hash chooses. The first call on a key
 //! only leaves its hash there, so that keys which are seen once cost nothing.
 
-use std::collections::VecDeque;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use crate::args::MAX_TIERS;
@@ -53,6 +52,7 @@ struct Way {
 
 pub struct Table {
     cursors: usize,
+    is_out_of_use: bool,
     sets: Vec<[Way; WAYS]>,
     /// Cursors of an earlier epoch are worth nothing.
     epoch: u64,
@@ -70,7 +70,7 @@ impl Table {
     pub fn new(cursors: usize) -> Self {
         let mut sets = Vec::new();
         sets.resize_with(cursors.div_ceil(WAYS), Default::default);
-        Self { cursors, sets, epoch: 0, next_victim: 0 }
+        Self { cursors, is_out_of_use: false, sets, epoch: 0, next_victim: 0 }
     }
 
     pub fn cursors(&self) -> usize {
@@ -79,7 +79,15 @@ impl Table {
 
     /// Gives the table another size. It begins empty; cursors that are in use are not put back.
     pub fn resize(&mut self, cursors: usize) {
-        *self = Self::new(cursors);
+        if !self.is_out_of_use {
+            *self = Self::new(cursors);
+        }
+    }
+
+    /// For a server that cannot tell what happens to keys: no key is followed, whatever the setting says.
+    pub fn put_out_of_use(&mut self) {
+        self.resize(0);
+        self.is_out_of_use = true;
     }
 
     /// Takes the cursor of a key whose log has `length` entries, or an empty one if nothing is known of it. None if the
@@ -211,15 +219,17 @@ struct Run {
     last: Id,
     /// For each hit the time since the one before it, doubled, as LEB128. If it is odd, the hit's cost follows, which is
     /// 1 otherwise.
-    bytes: VecDeque<u8>,
+    bytes: Vec<u8>,
+    /// Where the first hit begins in `bytes`.
+    start: usize,
     /// How many hits were read when it was filled last.
     ahead: usize,
 }
 
 impl Run {
-    /// The first hit and the number of bytes that it takes.
+    /// The first hit, and where the next one begins.
     fn peek(&self) -> Option<(Hit, usize)> {
-        let mut bytes = self.bytes.iter();
+        let mut bytes = self.bytes.get(self.start..)?.iter();
         let gap = read(&mut bytes)?;
         let cost = if gap & 1 == 0 { 1 } else { read(&mut bytes)? };
         let id = Id { time: self.before.time.wrapping_add(gap >> 1), tally: self.before.tally.wrapping_add(cost) };
@@ -227,9 +237,9 @@ impl Run {
     }
 
     fn pop(&mut self) {
-        if let Some((hit, length)) = self.peek() {
+        if let Some((hit, next)) = self.peek() {
             self.before = hit.id;
-            self.bytes.drain(..length);
+            self.start = next;
         }
     }
 
@@ -238,6 +248,10 @@ impl Run {
     fn push(&mut self, hit: Hit) -> bool {
         let follows = hit.id.tally == self.last.tally.wrapping_add(hit.cost);
         let gap = hit.id.time.checked_sub(self.last.time).filter(|gap| *gap < 1 << 63);
+        if self.bytes.len().saturating_add(MOST_BYTES) > RUN_BYTES && self.start > RUN_BYTES / 4 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
         let room = self.bytes.len().saturating_add(MOST_BYTES) <= RUN_BYTES;
         let (true, true, Some(gap)) = (follows, room, gap) else {
             return false;
@@ -269,9 +283,9 @@ impl Run {
     /// clear that reading ahead pays.
     fn begin(&mut self, from: u64) -> usize {
         let ahead = self.ahead.saturating_mul(4).clamp(2, MOST_AHEAD);
-        let bytes = std::mem::take(&mut self.bytes);
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
         *self = Self { from, ahead, bytes, ..Self::default() };
-        self.bytes.clear();
         ahead
     }
 
@@ -296,12 +310,12 @@ fn read<'b>(bytes: &mut impl Iterator<Item = &'b u8>) -> Option<u64> {
     }
 }
 
-fn write(bytes: &mut VecDeque<u8>, mut value: u64) {
+fn write(bytes: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
-        bytes.push_back((value & 0x7f) as u8 | 0x80);
+        bytes.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
     }
-    bytes.push_back(value as u8);
+    bytes.push(value as u8);
 }
 
 /// A log with its cursor, if it has one.

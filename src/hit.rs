@@ -6,11 +6,11 @@
 
 use redis_module::raw;
 
-use crate::args::{self, Call, Strict};
+use crate::args::{self, Strict};
 use crate::cursors::{self, Followed};
 use crate::error::{self, Error};
 use crate::hash;
-use crate::limiter::{self, Answer, Decision};
+use crate::limiter::{Answer, Decision, Review};
 use crate::log::Store;
 use crate::offenders;
 use crate::register::{Argument, Command, Keys, Kind, Reply, Spec};
@@ -46,10 +46,11 @@ impl Command for Hit {
         };
         let call = args::parse(rest.iter().map(|arg| arg.bytes()), Strict::Known)?;
         let mut log = server.follow(*name, Mode::Write)?;
-        let clock = server.clock();
 
-        let decision = limiter::decide(&mut log, clock, &call)?;
-        let answer = carry_out(server, *name, &mut log, clock, &call, &decision)?;
+        let mut review = Review::new(server.clock(), &call);
+        review.read(&mut log)?;
+        let decision = review.decide(&mut log, review.fits())?;
+        let answer = carry_out(server, *name, &mut log, &review, &decision)?;
         keep(log);
         Ok(Reply::Integers(answer.integers()))
     }
@@ -60,22 +61,21 @@ pub fn carry_out(
     server: Server,
     name: Arg,
     log: &mut Followed<Key>,
-    clock: u64,
-    call: &Call,
+    review: &Review,
     decision: &Decision,
 ) -> Result<Answer, Error> {
-    let answer = match decision.write(log) {
-        Some(write) if log.write(&write)?.is_none() => start_again(log.forget(), clock, call)?,
+    let answer = match review.write(decision, log) {
+        Some(write) if log.write(&write)?.is_none() => start_again(log.forget(), review)?,
         _ => decision.answer,
     };
     if answer.allowed {
         STATS.hits_admitted.add(1);
-        STATS.units_admitted.add(call.cost);
+        STATS.units_admitted.add(review.call.cost);
     } else if answer.retry_after != Some(0) {
         STATS.hits_refused.add(1);
         let (database, name_bytes) = (server.database()?, name.bytes());
         let hash = log.hash().unwrap_or_else(|| hash::of(database, name_bytes));
-        offenders::table().record(hash, database, name_bytes, clock);
+        offenders::table().record(hash, database, name_bytes, review.clock);
         server.notify_refused(name)?;
     }
     Ok(answer)
@@ -90,10 +90,11 @@ pub fn keep(log: Followed<Key>) {
 
 /// The server does not take the entry: somebody has pushed the stream's last ID ahead. An empty log admits whatever could
 /// be stored, so that nobody is locked out.
-fn start_again(key: &mut Key, clock: u64, call: &Call) -> Result<Answer, Error> {
+fn start_again(key: &mut Key, review: &Review) -> Result<Answer, Error> {
     key.remove()?;
-    let decision = limiter::decide(key, clock, call)?;
-    match decision.write(key) {
+    let review = Review::new(review.clock, review.call);
+    let decision = review.decide(key, review.fits())?;
+    match review.write(&decision, key) {
         Some(write) if key.write(&write)?.is_some() => Ok(decision.answer),
         _ => Err(error::APPEND_FAILED),
     }

@@ -1,8 +1,8 @@
 //! The decision: may one more hit happen now, and what does the caller learn?
 //!
 //! A sliding-window log: at no time do the hits inside `(t - window, t]` weigh more than `limit`, and a hit is refused
-//! only if they would. Everything here is arithmetic over a [`Log`] and a clock, and writes nothing: [`decide`] returns
-//! the answer, and [`Decision::write`] what there is to be written.
+//! only if they would. Everything here is arithmetic over a [`Log`] and a clock, and writes nothing: a
+//! [`Review`] reads what it needs, decides, and says what there is to be written.
 //!
 //! Times and durations are whole milliseconds. Every operation saturates or wraps on purpose: a log can hold anything
 //! that somebody restored, and whatever it holds the answer stays in range and nobody waits longer than the window.
@@ -73,14 +73,11 @@ pub struct Write {
     pub expire_at: Option<u64>,
 }
 
-/// An answer, and what is needed to carry it out.
+/// An answer, and the hit that is stored, if one is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     pub answer: Answer,
     stored: Option<Stored>,
-    now: u64,
-    newest: Option<Entry>,
-    window: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,10 +95,10 @@ struct Usage {
     units: u64,
 }
 
-/// What a log says to a call at one moment, before anything is decided.
+/// What a log says to one call at the server's time `clock`, in milliseconds since the epoch. To be read, then decided.
 pub struct Review<'c> {
-    call: &'c Call,
-    clock: u64,
+    pub call: &'c Call,
+    pub clock: u64,
     /// The server's clock, or the newest entry's time where that is ahead.
     now: u64,
     newest: Option<Entry>,
@@ -110,24 +107,26 @@ pub struct Review<'c> {
     usages: [Usage; MAX_TIERS],
 }
 
-/// Decides one call at the server's time `clock`, in milliseconds since the epoch.
-pub fn decide(log: &mut impl Log, clock: u64, call: &Call) -> Result<Decision, Error> {
-    let review = Review::new(log, clock, call)?;
-    review.decide(log, review.fits())
-}
-
 impl<'c> Review<'c> {
-    pub fn new(log: &mut impl Log, clock: u64, call: &'c Call) -> Result<Self, Error> {
-        let newest = log.newest()?;
-        // An entry further ahead than the log is kept cannot be waited for.
-        let stale = newest.is_some_and(|newest| newest.hit.id.time > clock.saturating_add(newest.retention.keep));
-        let newest = newest.filter(|_| !stale);
-        let now = newest.map_or(clock, |newest| newest.hit.id.time.max(clock));
-        let mut usages = [Usage::default(); MAX_TIERS];
-        for (usage, tier) in usages.iter_mut().zip(call.tiers()) {
-            *usage = usage_of(log, newest.map(|newest| newest.hit), now, tier.window)?;
+    pub fn new(clock: u64, call: &'c Call) -> Self {
+        Self { call, clock, now: clock, newest: None, stale: false, usages: [Usage::default(); MAX_TIERS] }
+    }
+
+    /// Reads what the call needs to know. (In place, because a review is large and would be copied on its way.)
+    pub fn read(&mut self, log: &mut impl Log) -> Result<(), Error> {
+        if let Some(newest) = log.newest()? {
+            // An entry further ahead than the log is kept cannot be waited for.
+            self.stale = newest.hit.id.time > self.clock.saturating_add(newest.retention.keep);
+            if !self.stale {
+                self.newest = Some(newest);
+                self.now = newest.hit.id.time.max(self.clock);
+            }
         }
-        Ok(Self { call, clock, now, newest, stale, usages })
+        let newest = self.newest.map(|newest| newest.hit);
+        for (usage, tier) in self.usages.iter_mut().zip(self.call.tiers()) {
+            *usage = usage_of(log, newest, self.now, tier.window)?;
+        }
+        Ok(())
     }
 
     fn tiers(&self) -> impl Iterator<Item = (&Tier, &Usage)> {
@@ -149,13 +148,32 @@ impl<'c> Review<'c> {
                 binding = Some(answer);
             }
         }
-        Ok(Decision {
-            answer: binding.ok_or(error::INTERNAL)?,
-            stored,
-            now: self.now,
-            newest: self.newest,
-            window: self.call.longest_window(),
-        })
+        Ok(Decision { answer: binding.ok_or(error::INTERNAL)?, stored })
+    }
+
+    /// What a decision writes. `None` if nothing.
+    pub fn write(&self, decision: &Decision, store: &mut impl Store) -> Option<Write> {
+        let window = self.call.longest_window();
+        let retention = self.newest.map(|newest| newest.retention);
+        let Some(stored) = decision.stored else {
+            let expire_at = retention::after_refused(retention, || store.expires(), self.now, window)?;
+            return Some(Write { append: None, expire_at: Some(expire_at) });
+        };
+        let is_dead =
+            self.newest.is_some_and(|newest| newest.hit.id.time < first_live(self.now, newest.retention.keep));
+        let restart = stored.restart || is_dead && store.length() > LONG;
+        let expires = if restart { None } else { store.expires() };
+        let (retention, expire_at) = retention::after_stored(retention, expires, self.now, window);
+        let before = self.newest.map_or(0, |newest| newest.hit.id.tally);
+        let is_time = before / TRIM_EVERY != stored.hit.id.tally / TRIM_EVERY || expire_at.is_some();
+        let append = Append {
+            restart,
+            entry: Entry { hit: stored.hit, retention },
+            expired_before: is_time.then(|| Id { time: first_live(self.now, retention.keep), tally: 0 }),
+            surplus_before: stored.surplus_before,
+            max_entries: stored.max_entries,
+        };
+        Some(Write { append: Some(append), expire_at })
     }
 
     fn store(&self, log: &mut impl Log, admitted: bool) -> Result<Option<Stored>, Error> {
@@ -210,32 +228,6 @@ impl<'c> Review<'c> {
             reset_after: last_time.map_or(0, until_left),
             next_after: first_time.map_or(0, until_left),
         })
-    }
-}
-
-impl Decision {
-    /// What to write. `None` if nothing.
-    pub fn write(&self, store: &mut impl Store) -> Option<Write> {
-        let retention = self.newest.map(|newest| newest.retention);
-        let Some(stored) = self.stored else {
-            let expire_at = retention::after_refused(retention, || store.expires(), self.now, self.window)?;
-            return Some(Write { append: None, expire_at: Some(expire_at) });
-        };
-        let is_dead =
-            self.newest.is_some_and(|newest| newest.hit.id.time < first_live(self.now, newest.retention.keep));
-        let restart = stored.restart || is_dead && store.length() > LONG;
-        let expires = if restart { None } else { store.expires() };
-        let (retention, expire_at) = retention::after_stored(retention, expires, self.now, self.window);
-        let before = self.newest.map_or(0, |newest| newest.hit.id.tally);
-        let is_time = before / TRIM_EVERY != stored.hit.id.tally / TRIM_EVERY || expire_at.is_some();
-        let append = Append {
-            restart,
-            entry: Entry { hit: stored.hit, retention },
-            expired_before: is_time.then(|| Id { time: first_live(self.now, retention.keep), tally: 0 }),
-            surplus_before: stored.surplus_before,
-            max_entries: stored.max_entries,
-        };
-        Some(Write { append: Some(append), expire_at })
     }
 }
 

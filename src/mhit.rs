@@ -50,19 +50,19 @@ impl Command for MultiHit {
         let mut reviewed = Vec::with_capacity(count);
         for (name, call) in names.iter().zip(&calls) {
             let mut log = server.follow(*name, Mode::Write)?;
-            let review = Review::new(&mut log, clock, call)?;
-            reviewed.push((*name, log, call, review));
+            let mut review = Review::new(clock, call);
+            review.read(&mut log)?;
+            reviewed.push((*name, log, review));
         }
         let admitted = reviewed.iter().all(|(.., review)| review.fits());
-        let mut decided = Vec::with_capacity(count);
-        for (name, mut log, call, review) in reviewed {
-            let decision = review.decide(&mut log, admitted)?;
-            decided.push((name, log, call, decision));
+        let mut decisions = Vec::with_capacity(count);
+        for (_, log, review) in &mut reviewed {
+            decisions.push(review.decide(log, admitted)?);
         }
 
         let mut answers = Vec::with_capacity(count);
-        for (name, mut log, call, decision) in decided {
-            let answer = carry_out(server, name, &mut log, clock, call, &decision)?;
+        for ((name, mut log, review), decision) in reviewed.into_iter().zip(decisions) {
+            let answer = carry_out(server, name, &mut log, &review, &decision)?;
             hit::keep(log);
             answers.push(Reply::Integers(answer.integers()));
         }

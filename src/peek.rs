@@ -7,7 +7,7 @@ use redis_module::raw;
 use crate::args::{self, Strict};
 use crate::error::{self, Error};
 use crate::hit;
-use crate::limiter;
+use crate::limiter::Review;
 use crate::register::{Command, Keys, Reply, Spec};
 use crate::stream::{Arg, Mode, Server};
 
@@ -41,7 +41,9 @@ impl Command for Peek {
             })?;
             planted();
         }
-        let decision = limiter::decide(&mut log, server.clock(), &call)?;
+        let mut review = Review::new(server.clock(), &call);
+        review.read(&mut log)?;
+        let decision = review.decide(&mut log, review.fits())?;
         hit::keep(log);
         Ok(Reply::Integers(decision.answer.integers()))
     }

@@ -250,7 +250,7 @@ impl<'c> Loader<'c> {
             // Absent before Redis 7.4 and Valkey 8.
             raw::RedisModule_AddACLCategory.is_some_and(|add| add(ctx.ctx, c"ratelimit".as_ptr()) == OK)
         };
-        advise_on_node_sizes(ctx);
+        advise_on_node_size(ctx);
         Ok(Self { ctx, has_category })
     }
 
@@ -349,6 +349,14 @@ impl<'c> Loader<'c> {
 
     /// Subscribes to whatever can change a log behind the back of its cursor.
     pub fn events(&self) -> Result<(), &'static str> {
+        if self.events_change_the_database() {
+            self.ctx.log_notice(
+                "ratelimit: with this version of Valkey, MOVE and COPY would leave clients in another database if a module \
+                 heard of them, so that ratelimit.cursors stays 0, and hits are slower; 9.1.2 is not affected",
+            );
+            cursors::table().put_out_of_use();
+            return Ok(());
+        }
         const KEYS: c_int = raw::REDISMODULE_NOTIFY_GENERIC
             | raw::REDISMODULE_NOTIFY_STREAM
             | raw::REDISMODULE_NOTIFY_EXPIRED
@@ -370,6 +378,30 @@ impl<'c> Loader<'c> {
                     to_server(self.ctx.ctx, event, Some(keys_have_changed)) == OK
                 });
             if subscribed { Ok(()) } else { Err(REFUSED) }
+        }
+    }
+
+    /// A fault of Valkey from 8.1.0 on: an event on a key of another database than the client's, as MOVE and COPY send them,
+    /// selects that database for the client if any module listens (valkey-io/valkey pull request 4024).
+    fn events_change_the_database(&self) -> bool {
+        const FIRST: [u32; 3] = [8, 1, 0];
+        const MENDED: [u32; 3] = [9, 1, 2];
+        let version = self.valkey_version();
+        version.is_some_and(|version| (FIRST..MENDED).contains(&version))
+    }
+
+    /// None on Redis.
+    fn valkey_version(&self) -> Option<[u32; 3]> {
+        // SAFETY: the context is that of the module that is being loaded; the text lives until the data are freed, once.
+        unsafe {
+            let data = raw::RedisModule_GetServerInfo?(self.ctx.ctx, c"server".as_ptr());
+            let text = raw::RedisModule_ServerInfoGetFieldC?(data, c"valkey_version".as_ptr());
+            let version = match text.is_null() {
+                true => None,
+                false => version_of(CStr::from_ptr(text)),
+            };
+            raw::RedisModule_FreeServerInfo?(self.ctx.ctx, data);
+            version
         }
     }
 
@@ -479,24 +511,30 @@ unsafe extern "C" fn write_info(ctx: *mut raw::RedisModuleInfoCtx, _: c_int) {
     }
 }
 
-/// A sparse key costs several kilobytes at the server's default node sizes; who runs on them should know.
-fn advise_on_node_sizes(ctx: &Context) {
-    let is_default = |name: &str, default: &[u8]| match ctx.call("CONFIG", &["GET", name]) {
-        Ok(RedisValue::Array(pair)) => match pair.last() {
-            Some(RedisValue::SimpleString(value)) => value.as_bytes() == default,
-            Some(RedisValue::BulkString(value)) => value.as_bytes() == default,
-            Some(RedisValue::StringBuffer(value)) => value == default,
-            Some(RedisValue::BulkRedisString(value)) => value.as_slice() == default,
-            _ => false,
-        },
+/// Who runs on the server's default should know what it costs.
+fn advise_on_node_size(ctx: &Context) {
+    let Ok(RedisValue::Array(pair)) = ctx.call("CONFIG", &["GET", "stream-node-max-bytes"]) else {
+        return;
+    };
+    let is_default = match pair.last() {
+        Some(RedisValue::SimpleString(value)) => value == "4096",
+        Some(RedisValue::BulkString(value)) => value == "4096",
+        Some(RedisValue::StringBuffer(value)) => value == b"4096",
+        Some(RedisValue::BulkRedisString(value)) => value.as_slice() == b"4096",
         _ => false,
     };
-    if is_default("stream-node-max-bytes", b"4096") || is_default("stream-node-max-entries", b"100") {
+    if is_default {
         ctx.log_notice(
-            "ratelimit: stream-node-max-bytes 512 and stream-node-max-entries 16 would make keys smaller \
-             and hits faster than the defaults, see the README",
+            "ratelimit: a key of one hit takes more than 4 kB at the default of stream-node-max-bytes, and less than \
+             1 kB with 512",
         );
     }
+}
+
+/// Reads `9.1.2`.
+fn version_of(text: &CStr) -> Option<[u32; 3]> {
+    let mut parts = text.to_str().ok()?.splitn(3, '.').map(|part| part.parse().ok());
+    Some([parts.next()??, parts.next()??, parts.next()??])
 }
 
 const SINCE: &CStr = c"0.1.0";

@@ -439,7 +439,10 @@ impl Store for Key<'_> {
     }
 
     fn expires(&mut self) -> Option<u64> {
-        // SAFETY: the key is open, or null, which has no expiry. The answer is negative for "none".
+        if !self.exists().unwrap_or(false) {
+            return None;
+        }
+        // SAFETY: the key is open and exists, which later servers than 7.0 rely on. The answer is negative for "none".
         let at = unsafe { raw::RedisModule_GetAbsExpire.map_or(-1, |expire| expire(self.raw)) };
         u64::try_from(at).ok()
     }

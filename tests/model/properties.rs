@@ -6,7 +6,7 @@ use super::oracle::{self, Hit, Question, Tier};
 use crate::args::{self, Call, MAX_UNITS, Strict};
 use crate::cursors::{Cursor, Followed, Table};
 use crate::error::Error;
-use crate::limiter::{self, Answer, Decision, Write};
+use crate::limiter::{Answer, Decision, Review, Write};
 use crate::log::{self, Entry, Id, Log, Store, Written};
 use crate::retention::Retention;
 
@@ -83,6 +83,14 @@ impl Store for &mut MemoryLog {
     }
 }
 
+/// Reads and decides, as the commands do it.
+fn review<'c>(log: &mut impl Log, clock: u64, call: &'c Call) -> (Review<'c>, Decision) {
+    let mut review = Review::new(clock, call);
+    review.read(log).unwrap();
+    let decision = review.decide(log, review.fits()).unwrap();
+    (review, decision)
+}
+
 impl MemoryLog {
     fn clear(&mut self) {
         *self = Self { keep_expired: self.keep_expired, ..Self::default() };
@@ -96,7 +104,7 @@ impl MemoryLog {
 
     fn decide(&mut self, clock: u64, call: &Call) -> Decision {
         self.expire(clock);
-        limiter::decide(&mut &mut *self, clock, call).unwrap()
+        review(&mut &mut *self, clock, call).1
     }
 
     /// As `RATELIMIT.HIT` does it.
@@ -107,8 +115,8 @@ impl MemoryLog {
 
     fn hit_following(&mut self, clock: u64, call: &Call, cursor: Option<Box<Cursor>>) -> (Answer, Option<Box<Cursor>>) {
         let mut log = Followed::new(self, cursor);
-        let decision = limiter::decide(&mut log, clock, call).unwrap();
-        if let Some(write) = decision.write(&mut log) {
+        let (review, decision) = review(&mut log, clock, call);
+        if let Some(write) = review.write(&decision, &mut log) {
             if log.write(&write).unwrap().is_none() {
                 log.forget().clear();
             }
@@ -140,7 +148,7 @@ impl Subject {
     fn decide(&mut self, clock: u64, call: &Call) -> Decision {
         let cursor = self.take(clock);
         let mut log = Followed::new(&mut self.log, cursor);
-        let decision = limiter::decide(&mut log, clock, call).unwrap();
+        let (_, decision) = review(&mut log, clock, call);
         log.into_parts().1.into_iter().for_each(|cursor| self.table.put(cursor));
         decision
     }
@@ -361,7 +369,7 @@ proptest! {
         entries.dedup_by_key(|entry| entry.hit.id);
         let mut log = MemoryLog { entries, last_id: None, expires, keep_expired: 0 };
         let call = call_of(&tiers, cost, strict);
-        let decision = log.decide(clock, &call);
+        let (review, decision) = review(&mut &mut log, clock, &call);
         let answer = decision.answer;
         prop_assert!(tiers.iter().any(|tier| tier.0 == answer.limit));
         prop_assert!(answer.remaining <= answer.limit);
@@ -370,7 +378,7 @@ proptest! {
         prop_assert!(answer.next_after <= answer.reset_after && answer.reset_after <= longest);
         prop_assert!(answer.retry_after.unwrap_or(0) <= longest);
         prop_assert_eq!(answer.allowed, answer.retry_after == Some(0));
-        let _ = decision.write(&mut &mut log);
+        let _ = review.write(&decision, &mut &mut log);
     }
 
     /// Two to four policies that come, go and are refused on one key: no entry is forgotten that a policy counts which
@@ -498,7 +506,7 @@ fn the_search_for_a_wait_is_bounded() {
     for cost in [1, 2, 10, 1_000, 25_000, 49_999, 50_000] {
         let mut counting = Counting(log.clone(), 0);
         let now = START + limit * 7;
-        let answer = limiter::decide(&mut counting, now, &call_of(&[(limit, day)], cost, false)).unwrap().answer;
+        let answer = review(&mut counting, now, &call_of(&[(limit, day)], cost, false)).1.answer;
         assert_eq!(answer.retry_after, Some(START + (cost - 1) * 7 + day - now));
         assert!(counting.1 <= 60, "cost {cost}: {} entries were read", counting.1);
     }
@@ -564,7 +572,7 @@ proptest! {
                     };
                     let (expected, answer, cursor) = if peek {
                         let mut log = Followed::new(&mut followed[at], cursor);
-                        let answer = limiter::decide(&mut log, now, &call).unwrap().answer;
+                        let answer = review(&mut log, now, &call).1.answer;
                         (one.decide(now, &call).answer, answer, log.into_parts().1)
                     } else {
                         let expected = one.hit_following(now, &call, None).0;

@@ -1,33 +1,40 @@
-//! The figures of the README on memory: what a key costs, at the server's default node sizes and at those of `redis.conf`.
+//! The figures of the README on memory: what a key costs, at the server's default node size and at that of `redis.conf`.
 //!
 //! `cargo test memory -- --nocapture` prints them.
 
-use crate::support::{Ask, START, Server, Setup};
+use crate::support::{Ask, START, Server, Setup, words};
 
-fn usage(server: &Server, hits: u64) -> i64 {
+fn used(client: &mut redis::Connection) -> i64 {
+    client.info("memory", "used_memory").parse().unwrap()
+}
+
+/// Bytes by which the server's memory grows with each of so many hits.
+fn growth(server: &Server, hits: i64, line: impl Fn(i64) -> String) -> f64 {
     let mut client = server.connect();
-    let key = format!("user:{hits}");
-    let mut pipe = redis::pipe();
-    for _ in 0..hits {
-        pipe.cmd("RATELIMIT.HIT").arg(&key).arg(1_000_000).arg("1h").ignore();
+    let before = used(&mut client);
+    let mut at = 0;
+    while at < hits {
+        let mut pipe = redis::pipe();
+        for hit in at..at + 100 {
+            pipe.add_command(words(&line(hit))).ignore();
+        }
+        pipe.exec(&mut client).unwrap();
+        at += 100;
     }
-    pipe.exec(&mut client).unwrap();
-    client.integer(&format!("MEMORY USAGE {key} SAMPLES 0"))
+    (used(&mut client) - before) as f64 / hits as f64
 }
 
 #[test]
 fn memory_of_a_key() {
-    let default = Setup::new().start();
-    let conf = ["--stream-node-max-bytes", "512", "--stream-node-max-entries", "16"];
-    let small = Setup::new().args(conf).start();
-    for (name, server, one_hit, each_further) in
-        [("default", default, 4_000..5_000, 8..20), ("redis.conf", small, 700..1_300, 8..40)]
+    for (name, node, one_hit, further_hit) in
+        [("default", "4096", 4_000.0..5_000.0, 8.0..14.5), ("redis.conf", "512", 600.0..1_000.0, 8.0..12.5)]
     {
-        let (one, ten, many) = (usage(&server, 1), usage(&server, 10), usage(&server, 20_000));
-        let each = (many - one) / 19_999;
-        println!("{name}: a key with one hit {one} bytes, with ten {ten}; each of 20,000 hits {each} bytes");
-        assert!(one_hit.contains(&one), "{name}: {one}");
-        assert!(each_further.contains(&each), "{name}: {each}");
+        let server = Setup::new().args(["--stream-node-max-bytes", node, "--ratelimit.cursors", "0"]).start();
+        let key = growth(&server, 20_000, |at| format!("RATELIMIT.HIT user:{at} 1000000 1h"));
+        let further = growth(&server, 100_000, |_| "RATELIMIT.HIT busy 1000000 1h".to_owned());
+        println!("{name}: a key with one hit takes {key:.0} bytes, each further hit {further:.1} bytes");
+        assert!(one_hit.contains(&key), "{name}: {key} bytes");
+        assert!(further_hit.contains(&further), "{name}: {further} bytes");
     }
 }
 
