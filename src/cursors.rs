@@ -191,7 +191,7 @@ impl Cursor {
         let before = self.newest.map(|newest| newest.hit.id);
         for run in &mut self.runs {
             // A run that reached the end of the log still does, if there is room.
-            if Some(run.last) == before {
+            if Some(run.last.id) == before {
                 run.push(entry.hit);
             }
         }
@@ -214,11 +214,11 @@ struct Run {
     /// Between this time and the first hit of the run there is no other.
     from: u64,
     /// What the first difference is added to.
-    before: Id,
+    before: Hit,
     /// The last hit.
-    last: Id,
+    last: Hit,
     /// For each hit the time since the one before it, doubled, as LEB128. If it is odd, the hit's cost follows, which is
-    /// 1 otherwise.
+    /// that of the one before otherwise.
     bytes: Vec<u8>,
     /// Where the first hit begins in `bytes`.
     start: usize,
@@ -231,14 +231,15 @@ impl Run {
     fn peek(&self) -> Option<(Hit, usize)> {
         let mut bytes = self.bytes.get(self.start..)?.iter();
         let gap = read(&mut bytes)?;
-        let cost = if gap & 1 == 0 { 1 } else { read(&mut bytes)? };
-        let id = Id { time: self.before.time.wrapping_add(gap >> 1), tally: self.before.tally.wrapping_add(cost) };
+        let Hit { id: Id { time, tally }, cost } = self.before;
+        let cost = if gap & 1 == 0 { cost } else { read(&mut bytes)? };
+        let id = Id { time: time.wrapping_add(gap >> 1), tally: tally.wrapping_add(cost) };
         Some((Hit { id, cost }, self.bytes.len().saturating_sub(bytes.len())))
     }
 
     fn pop(&mut self) {
         if let Some((hit, next)) = self.peek() {
-            self.before = hit.id;
+            self.before = hit;
             self.start = next;
         }
     }
@@ -246,8 +247,8 @@ impl Run {
     /// Adds the next hit of the log. False where there is no room, or where it does not follow from the one before,
     /// because an entry between them was deleted.
     fn push(&mut self, hit: Hit) -> bool {
-        let follows = hit.id.tally == self.last.tally.wrapping_add(hit.cost);
-        let gap = hit.id.time.checked_sub(self.last.time).filter(|gap| *gap < 1 << 63);
+        let follows = hit.id.tally == self.last.id.tally.wrapping_add(hit.cost);
+        let gap = hit.id.time.checked_sub(self.last.id.time).filter(|gap| *gap < 1 << 63);
         if self.bytes.len().saturating_add(MOST_BYTES) > RUN_BYTES && self.start > RUN_BYTES / 4 {
             self.bytes.drain(..self.start);
             self.start = 0;
@@ -256,11 +257,11 @@ impl Run {
         let (true, true, Some(gap)) = (follows, room, gap) else {
             return false;
         };
-        write(&mut self.bytes, gap << 1 | u64::from(hit.cost != 1));
-        if hit.cost != 1 {
+        write(&mut self.bytes, gap << 1 | u64::from(hit.cost != self.last.cost));
+        if hit.cost != self.last.cost {
             write(&mut self.bytes, hit.cost);
         }
-        self.last = hit.id;
+        self.last = hit;
         true
     }
 
@@ -290,7 +291,8 @@ impl Run {
     }
 
     fn push_first(&mut self, hit: Hit) {
-        self.before = Id { time: hit.id.time, tally: hit.id.tally.wrapping_sub(hit.cost) };
+        let id = Id { time: hit.id.time, tally: hit.id.tally.wrapping_sub(hit.cost) };
+        self.before = Hit { id, cost: hit.cost };
         self.last = self.before;
         self.push(hit);
     }

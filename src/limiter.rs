@@ -165,7 +165,8 @@ impl<'c> Review<'c> {
         let expires = if restart { None } else { store.expires() };
         let (retention, expire_at) = retention::after_stored(retention, expires, self.now, window);
         let before = self.newest.map_or(0, |newest| newest.hit.id.tally);
-        let is_time = before / TRIM_EVERY != stored.hit.id.tally / TRIM_EVERY || expire_at.is_some();
+        let step = TRIM_EVERY.saturating_mul(stored.hit.cost).max(1);
+        let is_time = expire_at.is_some() || before.checked_div(step) != stored.hit.id.tally.checked_div(step);
         let append = Append {
             restart,
             entry: Entry { hit: stored.hit, retention },
@@ -234,8 +235,9 @@ impl<'c> Review<'c> {
 /// A log of more entries than this of which none is alive is removed, in the background, and not trimmed bit by bit.
 const LONG: u64 = if cfg!(test) { 3 } else { 1_000 };
 
-/// Looking for expired entries costs a tenth of a hit, mostly in vain: it is done when the tally passes a multiple of this
-/// many units, and when the expiry is set. It goes by what is stored, so that it is the same wherever it is decided.
+/// Looking for expired entries costs a tenth of a hit, mostly in vain: it is done once in so many hits like this one, when
+/// the tally passes a multiple of what they weigh, and when the expiry is set. It goes by what is stored, so that it is
+/// the same wherever it is decided.
 const TRIM_EVERY: u64 = 16;
 
 fn fits(tier: &Tier, used: u64, cost: u64) -> bool {

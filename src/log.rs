@@ -56,7 +56,7 @@ impl IdText {
 }
 
 /// One stored hit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hit {
     pub id: Id,
     /// Units, at least 1.

@@ -92,11 +92,19 @@ pub struct Setup {
     args: Vec<String>,
     clock: Option<Clock>,
     tcp: bool,
+    callgrind: bool,
 }
 
 impl Setup {
     pub fn new() -> Self {
-        Self { program: server_program(), module: Some(module()), args: Vec::new(), clock: None, tcp: false }
+        Self {
+            program: server_program(),
+            module: Some(module()),
+            args: Vec::new(),
+            clock: None,
+            tcp: false,
+            callgrind: false,
+        }
     }
 
     pub fn without_module(mut self) -> Self {
@@ -123,6 +131,13 @@ impl Setup {
     /// Listens on a free port of the loopback interface as well, which replication needs.
     pub fn tcp(mut self) -> Self {
         self.tcp = true;
+        self
+    }
+
+    /// Counts instructions, into `callgrind.out` in the server's folder, once it has ended.
+    #[allow(dead_code, reason = "for benchmarks")]
+    pub fn under_callgrind(mut self) -> Self {
+        self.callgrind = true;
         self
     }
 
@@ -164,12 +179,15 @@ impl Server {
     }
 
     fn launch(&mut self) -> bool {
-        let Setup { program, module, args, clock, tcp } = &self.setup;
+        let Setup { program, module, args, clock, tcp, callgrind } = &self.setup;
         if *tcp {
             self.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         }
-        let mut command = Command::new(program);
+        let mut command = Command::new(if *callgrind { "valgrind" } else { program });
         command.current_dir(self.dir.path());
+        if *callgrind {
+            command.args(["--tool=callgrind", "--callgrind-out-file=callgrind.out", program]);
+        }
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
         command.args(["--unixsocket", "server.sock", "--save", "", "--enable-debug-command", "yes"]);
         command.args(["--logfile", "server.log"]).args(args);

@@ -1,0 +1,1 @@
+//! Nothing: it exists so that cargo builds the dependency.
