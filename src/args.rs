@@ -146,14 +146,16 @@ pub fn units(text: &[u8]) -> Option<u64> {
     decimal(text).filter(|&units| units <= MAX_UNITS)
 }
 
-/// A canonical decimal number: digits, no leading zero.
+/// A canonical decimal number below 10^19: at most 19 digits, no leading zero.
 pub fn decimal(text: &[u8]) -> Option<u64> {
-    if text.len() > 1 && text.first() == Some(&b'0') || text.is_empty() {
+    let (first, more) = text.split_first()?;
+    if more.len() > 18 || *first == b'0' && !more.is_empty() {
         return None;
     }
+    // So few digits cannot overflow.
     text.iter().try_fold(0_u64, |value, byte| {
-        let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9)?;
-        value.checked_mul(10)?.checked_add(digit.into())
+        let digit = byte.wrapping_sub(b'0');
+        (digit <= 9).then(|| value.wrapping_mul(10).wrapping_add(digit.into()))
     })
 }
 
@@ -212,7 +214,7 @@ mod tests {
     fn the_range_of_units() {
         assert_eq!(units(b"0"), Some(0));
         assert_eq!(units(b"9007199254740991"), Some(MAX_UNITS));
-        assert_eq!(decimal(b"18446744073709551615"), Some(u64::MAX));
-        assert_eq!(decimal(b"18446744073709551616"), None);
+        assert_eq!(decimal(b"9999999999999999999"), Some(9_999_999_999_999_999_999));
+        assert_eq!(decimal(b"10000000000000000000"), None);
     }
 }

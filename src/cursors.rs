@@ -14,8 +14,6 @@
 //! The table is set-associative: a key may use one of the [`WAYS`] places that its hash chooses. The first call on a key
 //! only leaves its hash there, so that keys which are seen once cost nothing.
 
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
-
 use crate::args::MAX_TIERS;
 use crate::error::Error;
 use crate::hash;
@@ -59,28 +57,22 @@ pub struct Table {
     next_victim: usize,
 }
 
-/// The table of the module. Commands run on one thread, so that nobody ever waits for it.
-pub fn table() -> MutexGuard<'static, Table> {
-    static TABLE: LazyLock<Mutex<Table>> = LazyLock::new(|| Mutex::new(Table::new(0)));
-    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Table {
-    /// Room for so many keys, rounded up to whole sets; with 0 none is followed.
-    pub fn new(cursors: usize) -> Self {
-        let mut sets = Vec::new();
-        sets.resize_with(cursors.div_ceil(WAYS), Default::default);
-        Self { cursors, is_out_of_use: false, sets, epoch: 0, next_victim: 0 }
+    /// A table in which no key is followed.
+    pub const fn new() -> Self {
+        Self { cursors: 0, is_out_of_use: false, sets: Vec::new(), epoch: 0, next_victim: 0 }
     }
 
     pub fn cursors(&self) -> usize {
         self.cursors
     }
 
-    /// Gives the table another size. It begins empty; cursors that are in use are not put back.
+    /// Makes room for so many keys, rounded up to whole sets; with 0 none is followed. The table begins empty; cursors
+    /// that are in use are not put back.
     pub fn resize(&mut self, cursors: usize) {
         if !self.is_out_of_use {
-            *self = Self::new(cursors);
+            *self = Self { cursors, ..Self::new() };
+            self.sets.resize_with(cursors.div_ceil(WAYS), Default::default);
         }
     }
 

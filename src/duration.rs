@@ -4,7 +4,7 @@
 pub const MIN_MS: u64 = 1;
 pub const MAX_MS: u64 = 3650 * 86_400_000;
 
-/// A longer text cannot be a duration: the longest one in milliseconds has 14 bytes.
+/// A longer text cannot be a duration: the longest one in milliseconds has 14 bytes. So many digits fit into a u128.
 const MAX_TEXT: usize = 32;
 
 /// Milliseconds of a duration: digits with at most one point between them, then `ms`, `s`, `m`, `h`, `d` or nothing,
@@ -48,8 +48,8 @@ fn add_digits(number: u128, digits: &[u8]) -> Option<u128> {
         return None;
     }
     digits.iter().try_fold(number, |number, byte| {
-        let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9)?;
-        number.checked_mul(10)?.checked_add(digit.into())
+        let digit = byte.wrapping_sub(b'0');
+        (digit <= 9).then(|| number.wrapping_mul(10).wrapping_add(digit.into()))
     })
 }
 

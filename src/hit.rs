@@ -7,15 +7,14 @@
 use redis_module::raw;
 
 use crate::args::{self, Strict};
-use crate::cursors::{self, Followed};
+use crate::cursors::Followed;
 use crate::error::{self, Error};
 use crate::hash;
 use crate::limiter::{Answer, Decision, Review};
 use crate::log::Store;
-use crate::offenders;
 use crate::register::{Argument, Command, Keys, Kind, Reply, Spec};
 use crate::stats::STATS;
-use crate::stream::{Arg, Key, Mode, Server};
+use crate::stream::{Arg, CURSORS, Key, Mode, OFFENDERS, Server};
 
 pub struct Hit;
 
@@ -75,7 +74,7 @@ pub fn carry_out(
         STATS.hits_refused.add(1);
         let (database, name_bytes) = (server.database()?, name.bytes());
         let hash = log.hash().unwrap_or_else(|| hash::of(database, name_bytes));
-        offenders::table().record(hash, database, name_bytes, review.clock);
+        OFFENDERS.with(|offenders| offenders.record(hash, database, name_bytes, review.clock));
         server.notify_refused(name)?;
     }
     Ok(answer)
@@ -84,7 +83,7 @@ pub fn carry_out(
 /// Closes the key, and puts its cursor back into the table.
 pub fn keep(log: Followed<Key>) {
     if let (_key, Some(cursor)) = log.into_parts() {
-        cursors::table().put(cursor);
+        CURSORS.with(|table| table.put(cursor));
     }
 }
 

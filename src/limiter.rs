@@ -238,7 +238,7 @@ const LONG: u64 = if cfg!(test) { 3 } else { 1_000 };
 /// Looking for expired entries costs a tenth of a hit, mostly in vain: it is done once in so many hits like this one, when
 /// the tally passes a multiple of what they weigh, and when the expiry is set. It goes by what is stored, so that it is
 /// the same wherever it is decided.
-const TRIM_EVERY: u64 = 16;
+const TRIM_EVERY: u64 = 32;
 
 fn fits(tier: &Tier, used: u64, cost: u64) -> bool {
     used.saturating_add(cost) <= tier.limit

@@ -20,23 +20,11 @@ pub struct Id {
 impl Id {
     /// As the server spells it: `1767225600000-7`.
     pub fn text(self) -> IdText {
-        let mut bytes = [0; IdText::LONGEST];
-        let mut free = bytes.iter_mut().rev();
-        for (number, before) in [(self.tally, Some(b'-')), (self.time, None)] {
-            let mut rest = number;
-            for place in free.by_ref() {
-                *place = b'0' | (rest % 10) as u8;
-                rest /= 10;
-                if rest == 0 {
-                    break;
-                }
-            }
-            if let Some((place, byte)) = before.and_then(|byte| Some((free.next()?, byte))) {
-                *place = byte;
-            }
-        }
-        let start = free.len();
-        IdText { bytes, start }
+        let mut text = IdText { bytes: [0; IdText::LONGEST], start: IdText::LONGEST };
+        text.number_before(self.tally);
+        text.dash_before();
+        text.number_before(self.time);
+        text
     }
 }
 
@@ -47,12 +35,45 @@ pub struct IdText {
 }
 
 impl IdText {
-    /// Two numbers of 20 digits and what is between them.
-    const LONGEST: usize = 41;
+    /// Two numbers of 20 digits and what is between them, and room for leading zeros up to a multiple of eight.
+    const LONGEST: usize = 45;
+
+    fn dash_before(&mut self) {
+        self.start = self.start.saturating_sub(1);
+        if let Some(place) = self.bytes.get_mut(self.start) {
+            *place = b'-';
+        }
+    }
+
+    fn number_before(&mut self, mut number: u64) {
+        const EIGHT_DIGITS: u64 = 100_000_000;
+        let mut free = self.bytes.get_mut(..self.start).unwrap_or_default();
+        while let Some((before, place)) = free.split_last_chunk_mut() {
+            let digits = eight_digits(number % EIGHT_DIGITS);
+            *place = (digits | 0x3030_3030_3030_3030).to_le_bytes();
+            (number, free) = (number / EIGHT_DIGITS, before);
+            if number == 0 {
+                let leading_zeros = (digits.trailing_zeros() / 8).min(7);
+                self.start = free.len().saturating_add(leading_zeros as usize);
+                return;
+            }
+        }
+    }
 
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(self.start..).unwrap_or_default()
     }
+}
+
+/// The digits of a number below 10^8, a byte each, the first one lowest. All are worked out at once: a word is divided into
+/// halves that hold four digits each, these into quarters of two, and these into bytes of one.
+fn eight_digits(number: u64) -> u64 {
+    let halves = (number / 10_000) | ((number % 10_000) << 32);
+    // 10486 / 2^20 is near enough to 1/100 below 10^4, and 103 / 2^10 to 1/10 below 100.
+    let hundreds = (halves.wrapping_mul(10_486) >> 20) & 0x0000_007f_0000_007f;
+    let quarters = hundreds | (halves.wrapping_sub(hundreds.wrapping_mul(100)) << 16);
+    let tens = (quarters.wrapping_mul(103) >> 10) & 0x000f_000f_000f_000f;
+    tens | (quarters.wrapping_sub(tens.wrapping_mul(10)) << 8)
 }
 
 /// One stored hit.
@@ -134,8 +155,14 @@ mod tests {
 
     #[test]
     fn the_text_of_an_id() {
-        for (time, tally) in [(0, 0), (1_767_225_600_000, 7), (10, 100), (u64::MAX, u64::MAX)] {
+        let powers = (0..20).map(|digits| 10_u64.pow(digits));
+        let numbers: Vec<u64> = powers.flat_map(|power| [power - 1, power, power.saturating_mul(7)]).collect();
+        for (&time, &tally) in numbers.iter().zip(numbers.iter().rev()) {
             assert_eq!(Id { time, tally }.text().bytes(), format!("{time}-{tally}").as_bytes());
+        }
+        for number in (0..100_000_000).step_by(4_999) {
+            let text = Id { time: number, tally: number }.text();
+            assert_eq!(text.bytes(), format!("{number}-{number}").as_bytes());
         }
     }
 }

@@ -9,7 +9,6 @@
 //! Counts decay: each is halved once a minute since its key was first counted, so that the past fades out.
 
 use std::cmp::Reverse;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// Counters that a key may use.
 const WAYS: usize = 8;
@@ -58,27 +57,22 @@ pub struct Offenders {
     sets: Vec<[Slot; WAYS]>,
 }
 
-/// The table of the module. Commands run on one thread, so that nobody ever waits for it.
-pub fn table() -> MutexGuard<'static, Offenders> {
-    static TABLE: LazyLock<Mutex<Offenders>> = LazyLock::new(|| Mutex::new(Offenders::new(0)));
-    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Offenders {
-    /// Room for `entries` keys, rounded up to whole sets; with 0 nothing is counted.
-    pub fn new(entries: usize) -> Self {
-        let sets = vec![Default::default(); entries.div_ceil(WAYS)];
-        Self { entries, sets }
+    /// A table in which nothing is counted.
+    pub const fn new() -> Self {
+        Self { entries: 0, sets: Vec::new() }
     }
 
     pub fn entries(&self) -> usize {
         self.entries
     }
 
-    /// Gives the table another size. What is counted is kept, the worst first, where there is room.
+    /// Makes room for `entries` keys, rounded up to whole sets; with 0 nothing is counted. What is counted is kept, the
+    /// worst first, where there is room.
     pub fn resize(&mut self, entries: usize) {
-        let old = std::mem::replace(self, Self::new(entries));
-        let mut slots: Vec<Slot> = old.sets.into_iter().flatten().collect();
+        self.entries = entries;
+        let old = std::mem::replace(&mut self.sets, vec![Default::default(); entries.div_ceil(WAYS)]);
+        let mut slots: Vec<Slot> = old.into_iter().flatten().collect();
         slots.sort_by_key(|slot| Reverse(slot.offender.refused));
         for slot in slots {
             let set = self.set_of(slot.hash);
@@ -89,7 +83,7 @@ impl Offenders {
     }
 
     pub fn clear(&mut self) {
-        *self = Self::new(self.entries);
+        self.sets.fill_with(Default::default);
     }
 
     /// Counts a refusal of `key` in `database` at `now`, in milliseconds since the epoch. `hash` is that of [`crate::hash`].
@@ -138,6 +132,12 @@ impl Offenders {
 mod tests {
     use super::*;
 
+    fn of_size(entries: usize) -> Offenders {
+        let mut offenders = Offenders::new();
+        offenders.resize(entries);
+        offenders
+    }
+
     fn record(offenders: &mut Offenders, database: i32, key: &[u8], now: u64) {
         offenders.record(crate::hash::of(database, key), database, key, now);
     }
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_few_keys_are_counted_exactly() {
-        let mut offenders = Offenders::new(1_000);
+        let mut offenders = of_size(1_000);
         for (key, times) in [("a", 3), ("b", 5), ("c", 1)] {
             (0..times).for_each(|at| record(&mut offenders, 0, key.as_bytes(), 1_000 + at));
         }
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn counts_are_halved_every_minute() {
-        let mut offenders = Offenders::new(8);
+        let mut offenders = of_size(8);
         (0..100).for_each(|_| record(&mut offenders, 0, b"key", 0));
         for (now, refused) in [(59_999, 100), (60_000, 50), (119_999, 50), (120_000, 25), (360_000, 1)] {
             assert_eq!(offenders.top(0, 1, now)[0].refused, refused, "{now}");
@@ -175,17 +175,17 @@ mod tests {
 
     #[test]
     fn a_table_of_no_size_counts_nothing() {
-        let mut offenders = Offenders::new(0);
+        let mut offenders = of_size(0);
         record(&mut offenders, 0, b"key", 0);
         assert_eq!(offenders.top(0, 10, 0), []);
-        let mut offenders = Offenders::new(1);
+        let mut offenders = of_size(1);
         record(&mut offenders, 0, &[b'x'; MAX_KEY + 1], 0);
         assert_eq!(offenders.top(0, 10, 0), []);
     }
 
     #[test]
     fn another_size_keeps_the_worst() {
-        let mut offenders = Offenders::new(64);
+        let mut offenders = of_size(64);
         for (key, times) in [("a", 3), ("b", 5), ("c", 1)] {
             (0..times).for_each(|_| record(&mut offenders, 0, key.as_bytes(), 0));
         }
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_heavy_are_told_from_the_many() {
-        let mut offenders = Offenders::new(DEFAULT_ENTRIES as usize);
+        let mut offenders = of_size(DEFAULT_ENTRIES as usize);
         let mut rng = fastrand::Rng::with_seed(7);
         // The weight of key n is 1/n, n up to 100,000.
         let mut cumulative = Vec::new();

@@ -11,11 +11,10 @@ use std::ptr::{null, null_mut};
 use redis_module::{Context, RedisString, RedisValue, Status, raw};
 
 use crate::args;
-use crate::cursors;
+use crate::cursors::Table;
 use crate::error::{self, Error};
-use crate::offenders;
 use crate::stats::STATS;
-use crate::stream::{self, Arg, Server, heard, missing_api};
+use crate::stream::{self, Arg, CURSORS, OFFENDERS, Server, heard, missing_api};
 
 const OK: c_int = raw::REDISMODULE_OK as c_int;
 
@@ -354,7 +353,7 @@ impl<'c> Loader<'c> {
                 "ratelimit: with this version of Valkey, MOVE and COPY would leave clients in another database if a module \
                  heard of them, so that ratelimit.cursors stays 0, and hits are slower; 9.1.2 is not affected",
             );
-            cursors::table().put_out_of_use();
+            CURSORS.with(Table::put_out_of_use);
             return Ok(());
         }
         const KEYS: c_int = raw::REDISMODULE_NOTIFY_GENERIC
@@ -421,8 +420,8 @@ impl<'c> Loader<'c> {
 /// # Safety
 /// Called by the server alone.
 unsafe extern "C" fn get_top_entries(_: *const c_char, _: *mut c_void) -> c_longlong {
-    let entries = catch_unwind(|| offenders::table().entries());
-    c_longlong::try_from(entries.unwrap_or(0)).unwrap_or(c_longlong::MAX)
+    let entries = catch_unwind(|| OFFENDERS.with(|offenders| offenders.entries()));
+    c_longlong::try_from(entries.ok().flatten().unwrap_or(0)).unwrap_or(c_longlong::MAX)
 }
 
 /// # Safety
@@ -434,17 +433,17 @@ unsafe extern "C" fn set_top_entries(
     _: *mut *mut raw::RedisModuleString,
 ) -> c_int {
     let entries = usize::try_from(entries).unwrap_or(0);
-    match catch_unwind(|| offenders::table().resize(entries)) {
-        Ok(()) => OK,
-        Err(_) => raw::REDISMODULE_ERR as c_int,
+    match catch_unwind(|| OFFENDERS.with(|offenders| offenders.resize(entries))) {
+        Ok(Some(())) => OK,
+        _ => raw::REDISMODULE_ERR as c_int,
     }
 }
 
 /// # Safety
 /// Called by the server alone.
 unsafe extern "C" fn get_cursors(_: *const c_char, _: *mut c_void) -> c_longlong {
-    let cursors = catch_unwind(|| cursors::table().cursors());
-    c_longlong::try_from(cursors.unwrap_or(0)).unwrap_or(c_longlong::MAX)
+    let cursors = catch_unwind(|| CURSORS.with(|table| table.cursors()));
+    c_longlong::try_from(cursors.ok().flatten().unwrap_or(0)).unwrap_or(c_longlong::MAX)
 }
 
 /// # Safety
@@ -456,9 +455,9 @@ unsafe extern "C" fn set_cursors(
     _: *mut *mut raw::RedisModuleString,
 ) -> c_int {
     let cursors = usize::try_from(cursors).unwrap_or(0);
-    match catch_unwind(|| cursors::table().resize(cursors)) {
-        Ok(()) => OK,
-        Err(_) => raw::REDISMODULE_ERR as c_int,
+    match catch_unwind(|| CURSORS.with(|table| table.resize(cursors))) {
+        Ok(Some(())) => OK,
+        _ => raw::REDISMODULE_ERR as c_int,
     }
 }
 
@@ -478,13 +477,13 @@ unsafe extern "C" fn key_has_changed(
 /// # Safety
 /// Called by the server alone.
 unsafe extern "C" fn keys_have_changed(_: *mut raw::RedisModuleCtx, _: raw::RedisModuleEvent, _: u64, _: *mut c_void) {
-    let _ = catch_unwind(|| cursors::table().forget_all());
+    let _ = catch_unwind(|| CURSORS.with(Table::forget_all));
 }
 
 /// Gives back what outlives commands, before the module is unloaded.
 pub fn unload() {
-    cursors::table().resize(0);
-    offenders::table().resize(0);
+    CURSORS.with(|table| table.resize(0));
+    OFFENDERS.with(|offenders| offenders.resize(0));
     stream::unload();
 }
 

@@ -4,10 +4,10 @@
 //! module does not hear of, does for the server's own. Replies OK.
 
 use crate::error::Error;
-use crate::offenders;
+use crate::offenders::Offenders;
 use crate::register::{Command, Keys, Reply, Spec};
 use crate::stats::STATS;
-use crate::stream::{Arg, Server};
+use crate::stream::{Arg, OFFENDERS, Server};
 
 pub struct ResetStat;
 
@@ -25,7 +25,7 @@ impl Command for ResetStat {
 
     fn run(_: Server, _: &[Arg]) -> Result<Reply, Error> {
         STATS.reset();
-        offenders::table().clear();
+        OFFENDERS.with(Offenders::clear);
         Ok(Reply::Ok)
     }
 }

@@ -1,7 +1,7 @@
 //! Counters since the module was loaded or `RATELIMIT.RESETSTAT`, shown by `INFO ratelimit`.
 //!
-//! Commands run on one thread; the counters are atomic because statics must be, and because INFO may be written by a
-//! crash handler, which must not wait for a lock.
+//! Commands run one at a time, so that counting needs no atomic addition; the counters are atomic because INFO may be written
+//! by a crash handler, on any thread.
 
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -15,7 +15,7 @@ impl Counter {
     }
 
     pub fn add(&self, count: u64) {
-        self.0.fetch_add(count, Relaxed);
+        self.0.store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
     }
 }
 
@@ -74,8 +74,9 @@ impl Stats {
 
     /// Notes the time of a command, in milliseconds since the epoch.
     pub fn saw_clock(&self, now: u64) {
-        if self.last_clock.swap(now, Relaxed) > now {
+        if self.last_clock.load(Relaxed) > now {
             self.clock_steps.add(1);
         }
+        self.last_clock.store(now, Relaxed);
     }
 }

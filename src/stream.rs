@@ -11,19 +11,21 @@
 //!   replica or an AOF without this module ends with the same data;
 //! * keys are opened with implicit signals turned off (see `register`), so that a refused hit disturbs no WATCH.
 
+use std::cell::UnsafeCell;
+use std::collections::VecDeque;
 use std::ffi::{CStr, c_int, c_long, c_longlong};
 use std::marker::PhantomData;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering::Relaxed};
 
 use redis_module::raw;
 
 use crate::args::units;
-use crate::cursors::{self, Followed};
+use crate::cursors::{Followed, Table};
 use crate::error::{self, Error};
 use crate::limiter::{Append, Write};
 use crate::log::{Entry, Hit, Id, Log, Store, Written};
+use crate::offenders::Offenders;
 use crate::retention::Retention;
 use crate::stats::STATS;
 
@@ -65,6 +67,43 @@ unsafe fn bytes_of<'a>(string: *const raw::RedisModuleString) -> &'a [u8] {
     }
 }
 
+/// What commands share. The server runs one of them at a time, whichever thread it is on, so that no lock is needed; work
+/// inside other work, which there is none of, is not done.
+pub struct Exclusive<T> {
+    value: UnsafeCell<T>,
+    in_use: AtomicBool,
+}
+
+// SAFETY: the server's own lock is held by whatever runs a command or hears an event, and everything that this module does
+// is one of the two; so threads take turns. Within one thread `in_use` keeps a second reference from being made.
+unsafe impl<T: Send> Sync for Exclusive<T> {}
+
+impl<T> Exclusive<T> {
+    const fn new(value: T) -> Self {
+        Self { value: UnsafeCell::new(value), in_use: AtomicBool::new(false) }
+    }
+
+    /// None, without any work, inside the work of another call.
+    pub fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> Option<R> {
+        struct Release<'a>(&'a AtomicBool);
+        impl Drop for Release<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Relaxed);
+            }
+        }
+        if self.in_use.load(Relaxed) {
+            return None;
+        }
+        self.in_use.store(true, Relaxed);
+        let _release = Release(&self.in_use);
+        // SAFETY: as above, this is the only reference until it is released.
+        Some(work(unsafe { &mut *self.value.get() }))
+    }
+}
+
+pub static CURSORS: Exclusive<Table> = Exclusive::new(Table::new());
+pub static OFFENDERS: Exclusive<Offenders> = Exclusive::new(Offenders::new());
+
 /// A string of the server that we own.
 struct OwnedString(*mut raw::RedisModuleString);
 
@@ -95,7 +134,7 @@ impl Drop for OwnedString {
     }
 }
 
-/// The field and the value of the entry that was appended last. Most are like it, and need no new strings.
+/// The field and the value of an entry. Most entries are like one of those before, and need no new strings.
 struct Pair {
     retention: Retention,
     cost: u64,
@@ -103,7 +142,9 @@ struct Pair {
     value: OwnedString,
 }
 
-static LAST_PAIR: Mutex<Option<Pair>> = Mutex::new(None);
+/// The pairs of the policies that were hit last.
+static PAIRS: Exclusive<VecDeque<Pair>> = Exclusive::new(VecDeque::new());
+const MAX_PAIRS: usize = 4;
 
 impl Pair {
     fn new(retention: Retention, cost: u64) -> Result<Self, Error> {
@@ -111,23 +152,27 @@ impl Pair {
         Ok(Self { retention, cost, field, value })
     }
 
-    /// Takes the last pair if it is the right one. Whoever takes it puts one back.
-    fn take(retention: Retention, cost: u64) -> Result<Self, Error> {
-        let last = LAST_PAIR.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match last.filter(|last| last.retention == retention && last.cost == cost) {
-            Some(pair) => Ok(pair),
-            None => Self::new(retention, cost),
-        }
-    }
-
-    fn put_back(self) {
-        *LAST_PAIR.lock().unwrap_or_else(PoisonError::into_inner) = Some(self);
+    /// The strings of a pair. They live until the next call.
+    fn strings(retention: Retention, cost: u64) -> Result<[*mut raw::RedisModuleString; 2], Error> {
+        let strings = PAIRS.with(|pairs| {
+            let known = pairs.iter().find(|pair| pair.retention == retention && pair.cost == cost);
+            let pair = match known {
+                Some(pair) => pair,
+                None => {
+                    pairs.truncate(MAX_PAIRS.saturating_sub(1));
+                    pairs.push_front(Self::new(retention, cost)?);
+                    pairs.front().ok_or(error::INTERNAL)?
+                }
+            };
+            Ok([pair.field.0, pair.value.0])
+        });
+        strings.ok_or(error::INTERNAL)?
     }
 }
 
 /// Gives back what outlives commands, before the module is unloaded.
 pub fn unload() {
-    *LAST_PAIR.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    PAIRS.with(VecDeque::clear);
 }
 
 /// The server, during one command.
@@ -177,7 +222,10 @@ impl<'a> Server<'a> {
     pub fn follow(self, name: Arg<'a>, mode: Mode) -> Result<Followed<Key<'a>>, Error> {
         let key = self.open(name, mode)?;
         let cursor = match key.exists()? {
-            true => cursors::table().take(self.database()?, name.bytes(), key.length()),
+            true => {
+                let (database, length) = (self.database()?, key.length());
+                CURSORS.with(|table| table.take(database, name.bytes(), length)).flatten()
+            }
             false => None,
         };
         Ok(Followed::new(key, cursor))
@@ -276,9 +324,8 @@ impl Key<'_> {
     /// Appends and drops; the oldest entry that is left, if any were dropped. `None` if the ID was not taken.
     fn append(&mut self, append: &Append, thorough: bool) -> Result<Option<Option<Id>>, Error> {
         let Entry { hit, retention } = append.entry;
-        let pair = Pair::take(retention, hit.cost)?;
+        let mut strings = Pair::strings(retention, hit.cost)?;
         let mut id = raw_id(hit.id);
-        let mut strings = [pair.field.0, pair.value.0];
         // SAFETY: the key is open for writing and has no iterator; one field takes two strings, which the server copies.
         let added = unsafe {
             let add = api(raw::RedisModule_StreamAdd)?;
@@ -289,6 +336,7 @@ impl Key<'_> {
         }
         let oldest = if self.trim(append, thorough)? { self.oldest()? } else { None };
 
+        let [field, value] = strings;
         let id = hit.id.text();
         let id = id.bytes();
         // SAFETY: each `s` stands for a string, each `c` for a C string and each `b` for a pointer and its length, all of
@@ -303,8 +351,8 @@ impl Key<'_> {
                     self.name.raw,
                     id.as_ptr(),
                     id.len(),
-                    pair.field.0,
-                    pair.value.0,
+                    field,
+                    value,
                 ),
                 // Replicas drop exactly the entries that were dropped here, whatever their nodes look like.
                 Some(oldest) => replicate(
@@ -318,12 +366,11 @@ impl Key<'_> {
                     oldest.bytes().len(),
                     id.as_ptr(),
                     id.len(),
-                    pair.field.0,
-                    pair.value.0,
+                    field,
+                    value,
                 ),
             }
         };
-        pair.put_back();
         self.notify(raw::REDISMODULE_NOTIFY_STREAM, c"xadd")?;
         if oldest.is_some() {
             self.notify(raw::REDISMODULE_NOTIFY_STREAM, c"xtrim")?;
@@ -508,7 +555,7 @@ pub unsafe fn heard(ctx: *mut raw::RedisModuleCtx, key: *mut raw::RedisModuleStr
     // SAFETY: the context and the string are those of the event, and live until it is over.
     unsafe {
         let database = raw::RedisModule_GetSelectedDb.map_or(0, |database| database(ctx));
-        cursors::table().forget(database, bytes_of(key));
+        CURSORS.with(|table| table.forget(database, bytes_of(key)));
     }
 }
 

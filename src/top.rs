@@ -7,9 +7,8 @@
 
 use crate::args;
 use crate::error::Error;
-use crate::offenders;
 use crate::register::{Argument, Command, Keys, Kind, Reply, Spec};
-use crate::stream::{Arg, Server};
+use crate::stream::{Arg, OFFENDERS, Server};
 
 pub struct Top;
 
@@ -29,8 +28,9 @@ impl Command for Top {
     fn run(server: Server, args: &[Arg]) -> Result<Reply, Error> {
         let count = args::parse_count(args.iter().skip(1).map(|arg| arg.bytes()))?;
         let integer = |value: u64| Reply::Integer(i64::try_from(value).unwrap_or(i64::MAX));
-        let top = offenders::table().top(server.database()?, count, server.clock());
-        let rows = top.into_iter().map(|offender| {
+        let (database, now) = (server.database()?, server.clock());
+        let top = OFFENDERS.with(|offenders| offenders.top(database, count, now));
+        let rows = top.into_iter().flatten().map(|offender| {
             Reply::Array(vec![Reply::Text(offender.key), integer(offender.refused), integer(offender.last)])
         });
         Ok(Reply::Array(rows.collect()))

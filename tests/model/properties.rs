@@ -133,7 +133,9 @@ struct Subject {
 
 impl Subject {
     fn new(log: MemoryLog, cursors: usize) -> Self {
-        Self { log, table: Table::new(cursors) }
+        let mut table = Table::new();
+        table.resize(cursors);
+        Self { log, table }
     }
 
     fn take(&mut self, clock: u64) -> Option<Box<Cursor>> {
@@ -549,7 +551,8 @@ proptest! {
         (cursors, keep_expired) in (prop_oneof![Just(4_usize), Just(8), Just(64)], 0..5_usize),
         acts in prop::collection::vec((0..7_usize, gap(), prop_oneof![20 => Just(0_u64), 1 => 0..600_u64], act()), 1..600),
     ) {
-        let mut table = Table::new(cursors);
+        let mut table = Table::new();
+        table.resize(cursors);
         let mut plain = vec![MemoryLog { keep_expired, ..MemoryLog::default() }; 7];
         let mut followed = plain.clone();
         let mut now = START;

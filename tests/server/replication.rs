@@ -267,24 +267,24 @@ fn ms(after_start: u64) -> String {
 #[test]
 fn the_effects_of_a_log_from_first_to_last() {
     let Some(mut stage) = Stage::new() else { return };
-    let hit = "RATELIMIT.HIT k 14 8s";
+    let hit = "RATELIMIT.HIT k 30 8s";
     let first = ["MULTI", &format!("XADD k {}-1 8000ms 1", ms(0)), &format!("PEXPIREAT k {}", ms(9_000)), "EXEC"];
     stage.admitted(hit, &first);
     stage.at(1).admitted(hit, &[&format!("XADD k {}-2 8000ms 1", ms(1))]);
-    stage.at(2).admitted("RATELIMIT.HIT k 14 8s COST 11", &[&format!("XADD k {}-13 8000ms 11", ms(2))]);
-    stage.refused("RATELIMIT.HIT k 14 8s COST 4", &[]);
-    stage.refused("RATELIMIT.HIT k 14 8s COST 15", &[]);
-    stage.refused("RATELIMIT.HIT k 14 8s COST 15 STRICT", &[]);
-    stage.sends("RATELIMIT.PEEK k 14 8s", &[]);
+    stage.at(2).admitted("RATELIMIT.HIT k 30 8s COST 27", &[&format!("XADD k {}-29 8000ms 27", ms(2))]);
+    stage.refused("RATELIMIT.HIT k 30 8s COST 4", &[]);
+    stage.refused("RATELIMIT.HIT k 30 8s COST 31", &[]);
+    stage.refused("RATELIMIT.HIT k 30 8s COST 31 STRICT", &[]);
+    stage.sends("RATELIMIT.PEEK k 30 8s", &[]);
     // The expiry may be an eighth of the window late, and is renewed only then.
-    stage.at(1_000).admitted(hit, &[&format!("XADD k {}-14 8000ms 1", ms(1_000))]);
+    stage.at(1_000).admitted(hit, &[&format!("XADD k {}-30 8000ms 1", ms(1_000))]);
     stage.at(7_999).refused(hit, &[]);
     stage.at(8_000).admitted(
         hit,
-        &["MULTI", &format!("XADD k {}-15 8000ms 1", ms(8_000)), &format!("PEXPIREAT k {}", ms(17_000)), "EXEC"],
+        &["MULTI", &format!("XADD k {}-31 8000ms 1", ms(8_000)), &format!("PEXPIREAT k {}", ms(17_000)), "EXEC"],
     );
-    // Only now has the whole of the first node expired, and the tally passes a multiple of 16.
-    stage.at(8_001).admitted(hit, &[&format!("XADD k MINID = {}-13 {}-16 8000ms 1", ms(2), ms(8_001))]);
+    // Only now has the whole of the first node expired, and the tally passes a multiple of 32.
+    stage.at(8_001).admitted(hit, &[&format!("XADD k MINID = {}-29 {}-32 8000ms 1", ms(2), ms(8_001))]);
     stage.sends("RATELIMIT.RESET k", &["UNLINK k"]);
     stage.sends("RATELIMIT.RESET k", &[]);
     stage.refused("RATELIMIT.HIT k 0 8s", &[]);
