@@ -1,43 +1,167 @@
-//! The sessions of the documents are run, so that they cannot go stale.
+//! The snippets of the documents are run, so that they cannot go stale: each on a server of its own, whose clock stands
+//! still. In a document, port 6379 is that server. A block of `text` is what the block before it prints.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::support::{Clock, START, Setup};
+use crate::support::{Ask, Clock, START, Server, Setup};
 
 const PROMPT: &str = "127.0.0.1:6379> ";
 
-/// The ```console blocks of a document. `# 4000 ms later` moves the clock.
-fn sessions(text: &str) -> impl Iterator<Item = &str> {
-    text.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next())
+/// A fenced block of a document.
+struct Snippet {
+    place: String,
+    language: String,
+    text: String,
+    output: Option<String>,
 }
 
-fn run(session: &str, clock: &Clock) {
-    clock.set(START);
-    let server = Setup::new().clock(clock).start();
-    let mut now = START;
-    let mut shown = String::new();
-    for line in session.lines() {
-        if let Some(time) = line.strip_prefix("# ").and_then(|text| text.strip_suffix(" ms later")) {
-            now += time.parse::<u64>().unwrap();
-            clock.set(now);
-            shown += &format!("{line}\n");
-        } else if let Some(command) = line.strip_prefix(PROMPT) {
-            let output = server.redis_cli().arg("--no-raw").args(command.split(' ')).output().unwrap();
-            let output = String::from_utf8(output.stdout).unwrap();
-            // After an error redis-cli writes an empty line, which a terminal does not show.
-            shown += &format!("{PROMPT}{command}\n{}\n", output.trim_end());
+impl Snippet {
+    /// What needs more than a server, and is run by `make test-examples`.
+    fn needs_more(&self) -> bool {
+        ["js", "python"].contains(&self.language.as_str()) || self.text.contains("CL.THROTTLE")
+    }
+
+    fn run(&self, clock: &Clock) {
+        clock.set(START);
+        match self.language.as_str() {
+            "console" => self.session(clock),
+            "conf" => self.configuration(clock),
+            "sh" => self.program(clock, &["sh", "-euc"]),
+            "python" => self.program(clock, &["python3", "-c"]),
+            "js" => self.program(clock, &["node", "--input-type=module", "-e"]),
+            other => panic!("{}: nothing runs {other:?}", self.place),
         }
     }
-    assert_eq!(shown, session);
+
+    /// A session with redis-cli, in which `# 4000 ms later` moves the clock.
+    fn session(&self, clock: &Clock) {
+        let server = self.server(clock);
+        let mut now = START;
+        let mut shown = String::new();
+        for line in self.text.lines() {
+            if let Some(time) = line.strip_prefix("# ").and_then(|text| text.strip_suffix(" ms later")) {
+                now += time.parse::<u64>().unwrap();
+                clock.set(now);
+                shown += &format!("{line}\n");
+            } else if let Some(command) = line.strip_prefix(PROMPT) {
+                let output = server.redis_cli().arg("--no-raw").args(command.split(' ')).output().unwrap();
+                let output = String::from_utf8(output.stdout).unwrap();
+                // After an error redis-cli writes an empty line, which a terminal does not show.
+                shown += &format!("{PROMPT}{command}\n{}\n", output.trim_end());
+            }
+        }
+        assert_eq!(shown, self.text, "{}", self.place);
+    }
+
+    /// A server starts with it.
+    fn configuration(&self, clock: &Clock) {
+        let mut setup = Setup::new().clock(clock);
+        let lines = self.text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+        for line in lines.filter(|line| !line.is_empty() && !line.starts_with("loadmodule")) {
+            setup = setup.args(format!("--{line}").split(' '));
+        }
+        assert_eq!(setup.start().connect().answer("RATELIMIT.HIT key 1 1m")[0], 1, "{}", self.place);
+    }
+
+    /// A program ends well, and prints what is shown.
+    fn program(&self, clock: &Clock, interpreter: &[&str]) {
+        let server = self.server(clock);
+        let text = self.text.replace("6379", &server.port.to_string());
+        let text = text.replace("redis-cli ", &format!("redis-cli -p {} ", server.port));
+        let output = bounded(interpreter).arg(text).output().unwrap();
+        assert!(output.status.success(), "{}: {output:?}", self.place);
+        if let Some(expected) = &self.output {
+            assert_eq!(String::from_utf8_lossy(&output.stdout), *expected, "{}: {output:?}", self.place);
+        }
+    }
+
+    fn server(&self, clock: &Clock) -> Server {
+        let mut setup = Setup::new().clock(clock).tcp();
+        if self.text.contains("CL.THROTTLE") {
+            setup = setup.args(["--loadmodule"]).args([redis_cell().display()]);
+        }
+        setup.start()
+    }
+}
+
+/// A program that is ended if it does not end. It finds what scripts/examples.sh has fetched.
+pub fn bounded(program: &[&str]) -> Command {
+    let fetched = root().join("target/examples");
+    let mut command = Command::new("timeout");
+    command.arg("30").args(program).env("PYTHONPATH", fetched.join("python")).env("PYTHONDONTWRITEBYTECODE", "1");
+    // Node looks for packages from the folder that it is started in.
+    command.current_dir(if program[0] == "node" { fetched } else { root().to_owned() });
+    command
+}
+
+/// CL.THROTTLE as a module, which `make test-examples` builds.
+pub fn redis_cell() -> PathBuf {
+    let path = root().join("target/peers/release/libredis_cell.so");
+    assert!(path.exists(), "{} is missing, run: make test-examples", path.display());
+    path
+}
+
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn snippets_of(name: &Path) -> Vec<Snippet> {
+    let text = fs::read_to_string(name).unwrap();
+    let mut snippets: Vec<Snippet> = Vec::new();
+    let mut before = String::new();
+    for (at, piece) in text.split("```").enumerate() {
+        if at % 2 == 0 {
+            before = piece.to_owned();
+            continue;
+        }
+        let (language, text) = piece.split_once('\n').unwrap();
+        let place = name.strip_prefix(root()).unwrap_or(name).display();
+        match snippets.last_mut() {
+            Some(last) if language == "text" && before.trim().is_empty() => last.output = Some(text.to_owned()),
+            _ => snippets.push(Snippet {
+                place: format!("{place}, snippet {}", at / 2 + 1),
+                language: language.to_owned(),
+                text: text.to_owned(),
+                output: None,
+            }),
+        }
+    }
+    snippets
+}
+
+fn all() -> Vec<Snippet> {
+    let documents = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let documents = documents.filter(|path| path.extension().is_some_and(|kind| kind == "md"));
+    [root().join("README.md")].into_iter().chain(documents).flat_map(|name| snippets_of(&name)).collect()
 }
 
 #[test]
-fn sessions_are_as_shown() {
+fn snippets_do_what_they_show() {
     let Some(clock) = Clock::at(START) else { return };
-    for name in ["README.md", "docs/commands.md"] {
-        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
-        assert!(sessions(&text).count() > 0, "{name}");
-        sessions(&text).for_each(|session| run(session, &clock));
+    let snippets = all();
+    assert!(snippets.iter().any(|snippet| snippet.place.starts_with("README.md")));
+    snippets.iter().filter(|snippet| !snippet.needs_more()).for_each(|snippet| snippet.run(&clock));
+}
+
+#[test]
+#[ignore = "needs clients in Python and Node: make test-examples"]
+fn snippets_in_other_languages_do_what_they_show() {
+    let clock = Clock::at(START).unwrap();
+    all().iter().filter(|snippet| snippet.needs_more()).for_each(|snippet| snippet.run(&clock));
+}
+
+/// Links between the documents, and to files beside them.
+#[test]
+fn links_lead_somewhere() {
+    let documents = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    for name in documents.chain([root().join("README.md"), root().join("CHANGELOG.md")]) {
+        let Ok(text) = fs::read_to_string(&name) else { continue };
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = link.split('#').next().unwrap_or_default();
+            let is_here = !path.contains("://") && !path.is_empty();
+            assert!(!is_here || name.with_file_name(path).exists(), "{}: {link}", name.display());
+        }
     }
 }

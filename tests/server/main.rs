@@ -8,11 +8,13 @@ mod support;
 mod oracle;
 
 mod bad_input;
+mod bursts;
 mod clocks;
 mod cluster;
 mod cursors;
 mod documents;
 mod everywhere;
+mod examples;
 mod expiry;
 mod histories;
 mod interference;

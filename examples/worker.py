@@ -1,0 +1,33 @@
+"""A queue worker that waits for its turn: however many of them run, the API behind them sees 5 calls in any half second.
+
+Start some, and give them work: redis-cli LPUSH jobs one two three
+"""
+
+import os
+import time
+
+import redis
+
+server = redis.Redis.from_url(os.environ.get("REDIS_URL", "redis://127.0.0.1:6379"), decode_responses=True)
+
+
+def wait_for_turn(key, limit, window):
+    while True:
+        allowed, _, _, retry_after, *_ = server.execute_command("RATELIMIT.HIT", key, limit, window)
+        if allowed:
+            return
+        # Not a moment too early. Of several workers that wake at once, one has its turn and the others learn how long to wait.
+        time.sleep(retry_after / 1000)
+
+
+def call_the_api(job):
+    server.rpush("finished", job)  # whatever it is that must not be called too often
+
+
+while True:
+    # A job is kept in a second list until it is finished, so that none is lost if a worker dies.
+    job = server.blmove("jobs", "taken", timeout=1, src="RIGHT", dest="LEFT")
+    if job is not None:
+        wait_for_turn("api", 5, "500ms")
+        call_the_api(job)
+        server.lrem("taken", 1, job)

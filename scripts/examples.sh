@@ -1,0 +1,27 @@
+#!/bin/sh
+# Fetches what the examples and the snippets of the documents need, into target/examples: clients in Python and Node, and
+# where there is apt-get, nginx and the Prometheus exporter, which are unpacked there and not installed.
+set -eu
+here=$PWD/target/examples
+mkdir -p "$here/packages"
+
+python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+    --target "$here/python" --upgrade -r tests/clients/requirements.txt limits==5.8.0
+cp examples/express/package.json "$here"
+npm install --silent --no-fund --no-audit --prefix "$here" >/dev/null
+
+[ ! -e "$here/debian" ] || exit 0
+wanted="nginx libnginx-mod-http-ndk libnginx-mod-http-lua prometheus-redis-exporter"
+download() (
+    cd "$here/packages"
+    # What they depend on and this machine does not have.
+    # shellcheck disable=SC2086 # lists of words
+    missing=$(apt-get install --simulate --no-install-recommends $wanted | sed -n 's/^Inst \([^ ]*\).*/\1/p') &&
+        apt-get download $wanted $missing lua-nginx-redis
+)
+if command -v apt-get >/dev/null && { download || { apt-get update && download; }; } >"$here/apt.log" 2>&1; then
+    for package in "$here"/packages/*.deb; do dpkg-deb -x "$package" "$here/debian.new"; done
+    mv "$here/debian.new" "$here/debian"
+else
+    echo "examples: nginx and the exporter could not be fetched with apt-get, so that their tests are skipped"
+fi
