@@ -1,6 +1,6 @@
 # `make` lists what there is. Every target installs what is missing first.
 .POSIX:
-.PHONY: help run build test test-all lint bench clean
+.PHONY: help run build test test-all test-examples dist test-dist lint bench clean
 
 PORT = 6379
 # One place for what is built, because redis.conf names it.
@@ -11,6 +11,9 @@ help:
 	@echo 'make build    target/release/libratelimit.so, to be loaded into a server of your own'
 	@echo 'make test     all tests, on real servers that are started and stopped by them'
 	@echo 'make test-all the same on every server that is supported, and with clients in Python and Node'
+	@echo 'make test-examples  the examples, and the snippets of the documents in Python and JavaScript'
+	@echo 'make dist      a tar.gz and a Debian package, into target/dist'
+	@echo 'make test-dist the package installed, used and removed on this machine, which needs root'
 	@echo 'make lint     formatting, clippy and shell scripts; warnings are errors'
 	@echo 'make bench    how long the decision takes, without a server'
 	@echo 'make clean    remove what was built'
@@ -41,12 +44,27 @@ test-all:
 	@scripts/servers.sh fetch
 	@scripts/servers.sh all
 
+# CL.THROTTLE is for the comparisons in the documents.
+test-examples:
+	@scripts/setup.sh test-examples
+	$(CARGO) build --release --locked
+	cargo build --release --locked --target-dir target/peers -p redis-cell --manifest-path benches/peers/Cargo.toml
+	@scripts/examples.sh
+	$(CARGO) test --locked --test server -- --ignored bursts documents examples
+
+dist: build
+	@scripts/dist.sh
+
+test-dist: dist
+	@scripts/setup.sh test-dist
+	@scripts/test-dist.sh
+
 lint:
 	@scripts/setup.sh build
 	cargo fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --features planted-panic -- -D warnings
-	for script in scripts/*.sh .ci/run; do sh -n $$script || exit 1; done
+	for script in scripts/*.sh examples/*.sh packaging/prerm .ci/run; do sh -n $$script || exit 1; done
 
 bench:
 	@scripts/setup.sh build

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing: scripts/setup.sh build|run|test|test-all
+# Installs what is missing: scripts/setup.sh build|run|test|test-all|test-examples|test-dist
 #
 # With apt-get where it may (as root, or by a sudo that asks nothing); elsewhere it says what to install. What is there
 # already is left as it is.
@@ -77,10 +77,12 @@ test*)
     have_faketime || need faketime "sets the clock of servers under test"
     ;;
 esac
-if [ "$purpose" = test-all ]; then
+case $purpose in
+test-all | test-examples)
     python3 -m pip --version >/dev/null 2>&1 || need "python3 python3-pip" "fetches other servers, and is a client"
     command -v npm >/dev/null || need "nodejs npm" "is a client"
-fi
+    ;;
+esac
 
 if [ -n "$missing" ]; then
     # shellcheck disable=SC2086 # a list of words

@@ -1,0 +1,58 @@
+#!/bin/sh
+# Packs what `make build` has built into target/dist: a tar.gz for any Linux of this architecture, and a Debian package.
+# What is packed twice has the same bytes twice.
+#
+# The module must be executable, or Redis does not load it.
+set -eu
+umask 022
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+architecture=$(uname -m)
+name=redis-ratelimit-$version-linux-$architecture
+module=target/release/libratelimit.so
+here=$PWD/target/dist
+# The time of every file: that of the last commit, where there is one.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 1767225600)}
+export SOURCE_DATE_EPOCH
+
+rm -rf "$here"
+mkdir -p "$here"
+stage=$(mktemp -d)
+trap 'rm -rf "$stage"' EXIT
+
+mkdir -p "$stage/$name"
+cp -R README.md CHANGELOG.md LICENSE docs examples packaging/ratelimit.conf "$stage/$name"
+install -s -m 755 $module "$stage/$name/libratelimit.so"
+tar -C "$stage" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner -cf - "$name" |
+    gzip -9n >"$here/$name.tar.gz"
+
+if command -v dpkg-deb >/dev/null; then
+    # The newest interface of libc that the module uses.
+    libc=$(objdump -T $module | sed -n 's/.*(GLIBC_\([0-9.]*\)).*/\1/p' | sort -V | tail -n 1)
+    deb=$stage/deb
+    install -D -s -m 755 $module "$deb/usr/lib/redis/modules/libratelimit.so"
+    install -D -m 644 packaging/ratelimit.conf "$deb/etc/redis/ratelimit.conf"
+    install -D -m 644 LICENSE "$deb/usr/share/doc/redis-ratelimit/copyright"
+    install -m 644 README.md CHANGELOG.md docs/*.md "$deb/usr/share/doc/redis-ratelimit"
+    install -D -m 755 packaging/prerm "$deb/DEBIAN/prerm"
+    echo /etc/redis/ratelimit.conf >"$deb/DEBIAN/conffiles"
+    cat >"$deb/DEBIAN/control" <<CONTROL
+Package: redis-ratelimit
+Version: $version
+Architecture: $(dpkg --print-architecture)
+Maintainer: the maintainers of redis-ratelimit
+Section: database
+Priority: optional
+Depends: libc6 (>= $libc), libgcc-s1, redis-server (>= 5:7.0~) | valkey-server
+Installed-Size: $(du -sk --apparent-size "$deb" | cut -f 1)
+Description: exact rate limiter as one command of Redis and Valkey
+ RATELIMIT.HIT key limit window decides inside the server whether one more hit
+ may happen now, by an exact sliding-window log on a plain stream.
+ .
+ The module is not loaded until the server's configuration includes
+ /etc/redis/ratelimit.conf.
+CONTROL
+    dpkg-deb --root-owner-group -Zxz --build "$deb" "$here" >/dev/null
+else
+    echo "dist: without dpkg-deb there is no Debian package"
+fi
+ls -1 "$here"

@@ -1,0 +1,78 @@
+#!/bin/sh
+# Installs the Debian package on this machine, starts Debian's server with it, removes it, and checks that nothing is left;
+# then the tar.gz. `make test-dist` builds both first.
+set -eu
+fail() {
+    echo "test-dist: $*" >&2
+    exit 1
+}
+same() { [ "$1" = "$2" ] || fail "$3: $1 is not $2"; }
+
+if [ "$(id -u)" = 0 ]; then as_root=; else as_root="sudo -n"; fi
+$as_root true 2>/dev/null || fail "a package can only be installed as root, or with a sudo that asks nothing"
+dpkg-query -W redis-server >/dev/null 2>&1 || fail "Debian's package redis-server is missing"
+! dpkg-query -W redis-ratelimit >/dev/null 2>&1 || fail "redis-ratelimit is installed already, and is left alone"
+
+dir=$(mktemp -d)
+chmod 755 "$dir"
+asks_for_it=/etc/redis/test-dist.conf
+server=
+stop() {
+    [ -z "$server" ] || { redis-cli -s "$dir/data/socket" SHUTDOWN NOSAVE >/dev/null 2>&1 || true; wait "$server" || true; }
+    server=
+}
+clean() {
+    stop
+    $as_root rm -f $asks_for_it
+    ! dpkg-query -W redis-ratelimit >/dev/null 2>&1 || $as_root dpkg --purge redis-ratelimit
+    $as_root rm -rf "$dir"
+}
+trap clean EXIT
+
+# As Debian's service would run it, but on a socket in a folder of its own.
+start() { # options
+    $as_root install -d -o redis -g redis -m 755 "$dir/data"
+    $as_root setpriv --reuid redis --regid redis --clear-groups redis-server "$dir/redis.conf" --daemonize no --supervised no \
+        --port 0 --unixsocket "$dir/data/socket" --unixsocketperm 777 --dir "$dir/data" --logfile "" "$@" >"$dir/log" 2>&1 &
+    server=$!
+    tries=0
+    until redis-cli -s "$dir/data/socket" PING >/dev/null 2>&1; do
+        kill -0 "$server" 2>/dev/null && [ $((tries += 1)) -lt 100 ] || { cat "$dir/log" >&2 && fail "the server does not start"; }
+        sleep 0.1
+    done
+}
+ask() { redis-cli -s "$dir/data/socket" "$@" | tr '\n' ' '; }
+hit() { same "$(ask RATELIMIT.HIT user:42 2 10s)" "1 2 1 0 10000 10000 " "HIT"; }
+state() {
+    dpkg-query -W
+    $as_root find /etc/redis /usr/lib/redis /usr/share/doc/redis-ratelimit /var/lib/dpkg/info -name '*' -printf '%p %m %u %s\n' \
+        2>/dev/null | sort
+}
+
+state >"$dir/before"
+$as_root dpkg --install target/dist/redis-ratelimit_*.deb >/dev/null
+$as_root cp /etc/redis/redis.conf "$dir/redis.conf"
+$as_root chmod 644 "$dir/redis.conf"
+start
+same "$(ask MODULE LIST)" " " "installing alone must load nothing"
+stop
+echo 'include /etc/redis/ratelimit.conf' | $as_root tee -a "$dir/redis.conf" >/dev/null
+start
+hit
+same "$(ask CONFIG GET stream-node-max-bytes)" "stream-node-max-bytes 512 " "the sample configuration"
+stop
+
+$as_root cp "$dir/redis.conf" $asks_for_it
+$as_root dpkg --remove redis-ratelimit 2>&1 | grep -q 'still includes ratelimit.conf' || fail "removing it does not warn"
+[ ! -e /usr/lib/redis/modules ] || fail "the module is still there"
+[ -e /etc/redis/ratelimit.conf ] || fail "removing it took the configuration along"
+$as_root rm $asks_for_it
+$as_root dpkg --purge redis-ratelimit >/dev/null
+state >"$dir/after"
+diff "$dir/before" "$dir/after" || fail "purging it leaves something behind"
+
+tar -C "$dir" -xzf target/dist/redis-ratelimit-*.tar.gz
+$as_root cp /etc/redis/redis.conf "$dir/redis.conf"
+start --loadmodule "$dir"/redis-ratelimit-*/libratelimit.so
+hit
+echo "test-dist: installed, used, removed; nothing is left"
