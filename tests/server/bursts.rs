@@ -38,7 +38,11 @@ fn limiters() -> [Limiter; 4] {
     let script = |source: &str, key: &str| redis::cmd("EVAL").arg(source).arg(1).arg(key).to_owned();
     [
         Limiter { name: "Fixed window", call: script(FIXED, "fixed"), admits: |reply| get::<i64>(reply) == 1 },
-        Limiter { name: "Weighted counters", call: script(WEIGHTED, "weighted"), admits: |reply| get::<i64>(reply) == 1 },
+        Limiter {
+            name: "Weighted counters",
+            call: script(WEIGHTED, "weighted"),
+            admits: |reply| get::<i64>(reply) == 1,
+        },
         Limiter {
             name: "GCRA",
             call: words("CL.THROTTLE gcra 9 10 10"),

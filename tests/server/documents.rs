@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Ask, Clock, START, Server, Setup};
+use redis::Value;
+
+use crate::support::{Ask, Clock, START, Server, Setup, get};
 
 const PROMPT: &str = "127.0.0.1:6379> ";
 
@@ -31,6 +33,7 @@ impl Snippet {
             "sh" => self.program(clock, &["sh", "-euc"]),
             "python" => self.program(clock, &["python3", "-c"]),
             "js" => self.program(clock, &["node", "--input-type=module", "-e"]),
+            "text" => {}
             other => panic!("{}: nothing runs {other:?}", self.place),
         }
     }
@@ -90,7 +93,7 @@ impl Snippet {
 pub fn bounded(program: &[&str]) -> Command {
     let fetched = root().join("target/examples");
     let mut command = Command::new("timeout");
-    command.arg("30").args(program).env("PYTHONPATH", fetched.join("python")).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.arg("120").args(program).env("PYTHONPATH", fetched.join("python")).env("PYTHONDONTWRITEBYTECODE", "1");
     // Node looks for packages from the folder that it is started in.
     command.current_dir(if program[0] == "node" { fetched } else { root().to_owned() });
     command
@@ -131,18 +134,20 @@ fn snippets_of(name: &Path) -> Vec<Snippet> {
     snippets
 }
 
+fn documents() -> Vec<PathBuf> {
+    let pages = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let pages = pages.filter(|path| path.extension().is_some_and(|kind| kind == "md"));
+    pages.chain([root().join("README.md")]).collect()
+}
+
 fn all() -> Vec<Snippet> {
-    let documents = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let documents = documents.filter(|path| path.extension().is_some_and(|kind| kind == "md"));
-    [root().join("README.md")].into_iter().chain(documents).flat_map(|name| snippets_of(&name)).collect()
+    documents().iter().flat_map(|name| snippets_of(name)).collect()
 }
 
 #[test]
 fn snippets_do_what_they_show() {
     let Some(clock) = Clock::at(START) else { return };
-    let snippets = all();
-    assert!(snippets.iter().any(|snippet| snippet.place.starts_with("README.md")));
-    snippets.iter().filter(|snippet| !snippet.needs_more()).for_each(|snippet| snippet.run(&clock));
+    all().iter().filter(|snippet| !snippet.needs_more()).for_each(|snippet| snippet.run(&clock));
 }
 
 #[test]
@@ -152,16 +157,59 @@ fn snippets_in_other_languages_do_what_they_show() {
     all().iter().filter(|snippet| snippet.needs_more()).for_each(|snippet| snippet.run(&clock));
 }
 
-/// Links between the documents, and to files beside them.
+/// The reference says what the server says of itself, and names every error, field and setting.
+#[test]
+fn the_reference_is_complete() {
+    let page = fs::read_to_string(root().join("docs/commands.md")).unwrap();
+    let server = Server::start();
+    let mut client = server.connect();
+    let names: Vec<String> = get(client.run("COMMAND LIST FILTERBY MODULE ratelimit"));
+    assert!(!names.is_empty());
+    for name in names {
+        let docs: Vec<(String, Vec<(String, Value)>)> = get(client.run(&format!("COMMAND DOCS {name}")));
+        let said = |field: &str| {
+            let value = docs[0].1.iter().find(|(name, _)| name == field).unwrap().1.clone();
+            get::<String>(value)
+        };
+        let name = name.to_uppercase();
+        let section = page.split(&format!("\n## {name}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+        assert!(page.contains(&format!("({}) | {} | {} |", anchor(&name), said("summary"), said("since"))), "{name}");
+        assert!(section.contains(&format!("| Complexity | {} |\n", said("complexity"))), "{name}");
+        assert!(section.contains(&format!("\n{}: added.\n", said("since"))), "{name}");
+    }
+    let errors = fs::read_to_string(root().join("src/error.rs")).unwrap();
+    let errors = errors.split("c\"").skip(1).filter_map(|rest| rest.split('"').next());
+    let info = client.text("INFO ratelimit");
+    let fields = info.lines().filter_map(|line| line.split_once(':')).map(|(field, _)| field);
+    let settings: Vec<String> = get(client.run("CONFIG GET ratelimit.*"));
+    let settings = settings.iter().step_by(2).map(String::as_str);
+    for word in errors.chain(fields).chain(settings) {
+        assert!(page.contains(&format!("`{word}`")), "{word}");
+    }
+}
+
+/// As GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    format!("#{}", kept.collect::<String>().to_lowercase().replace(' ', "-"))
+}
+
 #[test]
 fn links_lead_somewhere() {
-    let documents = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    for name in documents.chain([root().join("README.md"), root().join("CHANGELOG.md")]) {
-        let Ok(text) = fs::read_to_string(&name) else { continue };
+    for name in documents() {
+        let text = fs::read_to_string(&name).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let path = link.split('#').next().unwrap_or_default();
-            let is_here = !path.contains("://") && !path.is_empty();
-            assert!(!is_here || name.with_file_name(path).exists(), "{}: {link}", name.display());
+            let (path, section) = link.split_once('#').unwrap_or((link, ""));
+            if path.contains("://") {
+                continue;
+            }
+            let target = if path.is_empty() { name.clone() } else { name.with_file_name(path) };
+            assert!(target.exists(), "{}: {link}", name.display());
+            let text = fs::read_to_string(target).unwrap_or_default();
+            let mut headings =
+                text.lines().filter_map(|line| line.split_once("# ")).map(|(_, heading)| anchor(heading));
+            let is_there = section.is_empty() || headings.any(|heading| heading == format!("#{section}"));
+            assert!(is_there, "{}: {link}", name.display());
         }
     }
 }
