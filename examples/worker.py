@@ -16,7 +16,8 @@ def wait_for_turn(key, limit, window):
         allowed, _, _, retry_after, *_ = server.execute_command("RATELIMIT.HIT", key, limit, window)
         if allowed:
             return
-        # Not a moment too early. Of several workers that wake at once, one has its turn and the others learn how long to wait.
+        # Not a moment too early. Of several workers that wake at once, some have their turn, and the others learn how
+        # long they must wait.
         time.sleep(retry_after / 1000)
 
 

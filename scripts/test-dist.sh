@@ -32,12 +32,17 @@ trap clean EXIT
 # As Debian's service would run it, but on a socket in a folder of its own.
 start() { # options
     $as_root install -d -o redis -g redis -m 755 "$dir/data"
-    $as_root setpriv --reuid redis --regid redis --clear-groups redis-server "$dir/redis.conf" --daemonize no --supervised no \
-        --port 0 --unixsocket "$dir/data/socket" --unixsocketperm 777 --dir "$dir/data" --logfile "" "$@" >"$dir/log" 2>&1 &
+    $as_root setpriv --reuid redis --regid redis --clear-groups redis-server "$dir/redis.conf" \
+        --daemonize no --supervised no --port 0 --unixsocket "$dir/data/socket" --unixsocketperm 777 \
+        --dir "$dir/data" --logfile "" "$@" >"$dir/log" 2>&1 &
     server=$!
     tries=0
     until redis-cli -s "$dir/data/socket" PING >/dev/null 2>&1; do
-        kill -0 "$server" 2>/dev/null && [ $((tries += 1)) -lt 100 ] || { cat "$dir/log" >&2 && fail "the server does not start"; }
+        tries=$((tries + 1))
+        kill -0 "$server" 2>/dev/null && [ $tries -lt 100 ] || {
+            cat "$dir/log" >&2
+            fail "the server does not start"
+        }
         sleep 0.1
     done
 }
@@ -45,8 +50,8 @@ ask() { redis-cli -s "$dir/data/socket" "$@" | tr '\n' ' '; }
 hit() { same "$(ask RATELIMIT.HIT user:42 2 10s)" "1 2 1 0 10000 10000 " "HIT"; }
 state() {
     dpkg-query -W
-    $as_root find /etc/redis /usr/lib/redis /usr/share/doc/redis-ratelimit /var/lib/dpkg/info -name '*' -printf '%p %m %u %s\n' \
-        2>/dev/null | sort
+    $as_root find /etc/redis /usr/lib/redis /usr/share/doc/redis-ratelimit /var/lib/dpkg/info \
+        -printf '%p %m %u %s\n' 2>/dev/null | sort
 }
 
 state >"$dir/before"
@@ -63,8 +68,9 @@ same "$(ask CONFIG GET stream-node-max-bytes)" "stream-node-max-bytes 512 " "the
 stop
 
 $as_root cp "$dir/redis.conf" $asks_for_it
-$as_root dpkg --remove redis-ratelimit 2>&1 | grep -q 'still includes ratelimit.conf' || fail "removing it does not warn"
-[ ! -e /usr/lib/redis/modules ] || fail "the module is still there"
+$as_root dpkg --remove redis-ratelimit >"$dir/said" 2>&1
+grep -q 'still includes ratelimit.conf' "$dir/said" || fail "removing it does not warn"
+[ ! -e /usr/lib/redis/modules/libratelimit.so ] || fail "the module is still there"
 [ -e /etc/redis/ratelimit.conf ] || fail "removing it took the configuration along"
 $as_root rm $asks_for_it
 $as_root dpkg --purge redis-ratelimit >/dev/null
