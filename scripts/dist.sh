@@ -20,11 +20,15 @@ stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 
 mkdir -p "$stage/$name"
-cp -R README.md CHANGELOG.md LICENSE docs examples packaging/ratelimit.conf "$stage/$name"
+cp -R README.md CHANGELOG.md docs examples "$stage/$name"
+# What trying the examples leaves behind.
+find "$stage" \( -name node_modules -o -name .venv -o -name __pycache__ \) -prune -exec rm -rf {} +
+chmod -R u=rwX,go=rX "$stage"
+cp -R "$stage/$name" "$stage/doc"
+install -m 644 LICENSE packaging/ratelimit.conf "$stage/$name"
 install -s -m 755 $module "$stage/$name/libratelimit.so"
-chmod -R u=rwX,go=rX "$stage/$name"
-tar -C "$stage" --exclude=node_modules --exclude=.venv --exclude=__pycache__ --sort=name \
-    --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner -cf - "$name" | gzip -9n >"$here/$name.tar.gz"
+tar -C "$stage" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner -cf - "$name" |
+    gzip -9n >"$here/$name.tar.gz"
 
 if command -v dpkg-deb >/dev/null; then
     # The newest interface of libc that the module uses.
@@ -32,10 +36,9 @@ if command -v dpkg-deb >/dev/null; then
     deb=$stage/deb
     install -D -s -m 755 $module "$deb/usr/lib/redis/modules/libratelimit.so"
     install -D -m 644 packaging/ratelimit.conf "$deb/etc/redis/ratelimit.conf"
-    install -D -m 644 LICENSE "$deb/usr/share/doc/redis-ratelimit/copyright"
-    install -m 644 README.md CHANGELOG.md "$deb/usr/share/doc/redis-ratelimit"
-    cp -R docs "$deb/usr/share/doc/redis-ratelimit"
-    chmod -R u=rwX,go=rX "$deb/usr/share/doc"
+    mkdir -p "$deb/usr/share/doc"
+    mv "$stage/doc" "$deb/usr/share/doc/redis-ratelimit"
+    install -m 644 LICENSE "$deb/usr/share/doc/redis-ratelimit/copyright"
     install -D -m 755 packaging/prerm "$deb/DEBIAN/prerm"
     echo /etc/redis/ratelimit.conf >"$deb/DEBIAN/conffiles"
     cat >"$deb/DEBIAN/control" <<CONTROL

@@ -215,7 +215,7 @@ fn login() {
     clock.set(START + 600_000);
     let (status, answer) = attempt("correct+horse");
     assert!(status == 429 && answer.contains("Retry-After: 300\r\n"), "{answer}");
-    // Four attempts have left the window and one was made in it, but each refused one was another.
+    // By 900 s the five attempts of the beginning have left the window, but these five have not.
     for _ in 0..4 {
         attempt("correct+horse");
     }

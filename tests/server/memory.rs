@@ -1,4 +1,5 @@
-//! The figures of docs/operations.md on memory: what a key costs, at the server's default node size and at that of `redis.conf`.
+//! The figures of docs/operations.md on memory: what a key costs, at the server's default node size and at that of
+//! `redis.conf`.
 //!
 //! `cargo test memory -- --nocapture` prints them.
 
