@@ -1,6 +1,6 @@
 # `make` lists what there is. Every target installs what is missing first.
 .POSIX:
-.PHONY: help run build test test-all test-examples dist test-dist lint bench clean
+.PHONY: help run build test test-all test-examples dist test-dist lint bench instructions clean
 
 PORT = 6379
 # One place for what is built, because redis.conf names it.
@@ -15,7 +15,8 @@ help:
 	@echo 'make dist      a tar.gz and a Debian package, into target/dist'
 	@echo 'make test-dist the package installed, used and removed on this machine, which needs root'
 	@echo 'make lint     formatting, clippy and shell scripts; warnings are errors'
-	@echo 'make bench    how long the decision takes, without a server'
+	@echo 'make bench    what a decision costs, beside what one would pick instead (UPDATE=1 writes docs/benchmarks.md)'
+	@echo 'make instructions  the same in instructions, which may not become more (UPDATE=1, ONLY=refused)'
 	@echo 'make clean    remove what was built'
 
 run:
@@ -44,11 +45,10 @@ test-all:
 	@scripts/servers.sh fetch
 	@scripts/servers.sh all
 
-# CL.THROTTLE is for the comparisons in the documents.
 test-examples:
 	@scripts/setup.sh test-examples
 	$(CARGO) build --release --locked
-	cargo build --release --locked --target-dir target/peers -p redis-cell --manifest-path benches/peers/Cargo.toml
+	@scripts/peers.sh
 	@scripts/examples.sh
 	$(CARGO) test --locked --test server -- --ignored bursts documents examples
 
@@ -67,8 +67,18 @@ lint:
 	for script in scripts/*.sh examples/*.sh packaging/prerm .ci/run; do sh -n $$script || exit 1; done
 
 bench:
-	@scripts/setup.sh build
+	@scripts/setup.sh bench
+	@scripts/peers.sh all
+	$(CARGO) build --release --locked
 	$(CARGO) bench --locked --bench limiter
+	$(CARGO) bench --locked --bench server
+	$(CARGO) bench --locked --bench report
+
+instructions:
+	@scripts/setup.sh instructions
+	@scripts/peers.sh
+	$(CARGO) build --release --locked
+	$(CARGO) bench --locked --bench instructions
 
 clean:
 	$(CARGO) clean

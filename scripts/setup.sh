@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing: scripts/setup.sh build|run|test|test-all|test-examples|test-dist
+# Installs what is missing: scripts/setup.sh build|run|test|test-all|test-examples|test-dist|bench|instructions
 #
 # With apt-get where it may (as root, or by a sudo that asks nothing); elsewhere it says what to install. What is there
 # already is left as it is.
@@ -78,6 +78,13 @@ test*)
     ;;
 esac
 case $purpose in
+bench)
+    # For one of the peers, which is left out where it cannot be had.
+    command -v protoc >/dev/null || apt_install protobuf-compiler || true
+    ;;
+instructions)
+    command -v valgrind >/dev/null || need valgrind "counts instructions"
+    ;;
 test-all | test-examples)
     python3 -m pip --version >/dev/null 2>&1 || need "python3 python3-pip" "fetches other servers, and is a client"
     command -v npm >/dev/null || need "nodejs npm" "is a client"

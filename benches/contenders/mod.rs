@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use redis::{Cmd, Connection, Pipeline};
+use redis::{Connection, Pipeline};
 
 use crate::support::{Ask, Setup, words};
 
@@ -13,41 +13,64 @@ pub const KEYS: usize = 100;
 /// Commands that are sent at once.
 pub const BATCH: usize = 100;
 
-/// Hits that a key with a long log holds before the run.
+/// Hits that long logs hold before the run.
 const MANY: u64 = 1_000_000;
 
 /// Nodes as in `redis.conf`.
 pub const CONF: [&str; 2] = ["--stream-node-max-bytes", "512"];
 
-/// redis-cell as a module, which `cargo` builds from benches/peers.
+/// redis-cell as a module, which `make bench` builds from benches/peers.
 pub fn redis_cell() -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/release/libredis_cell.so");
     assert!(path.exists(), "{} is missing, run: make bench", path.display());
     path
 }
 
-/// A server with both modules.
-pub fn setup() -> Setup {
-    Setup::new().args(CONF).args(["--hz", "1", "--loadmodule"]).args([redis_cell().display()])
+/// What a server must have loaded. Each kind runs beside the others and not in one server, because a module that hears of
+/// what happens to streams, as this one does, makes XADD dearer for everybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Module {
+    None,
+    Ratelimit,
+    RedisCell,
+}
+
+impl Module {
+    pub fn setup(self) -> Setup {
+        let setup = Setup::new().args(CONF).args(["--hz", "1"]);
+        match self {
+            Self::None => setup.without_module(),
+            Self::Ratelimit => setup,
+            Self::RedisCell => setup.module(redis_cell()),
+        }
+    }
 }
 
 pub struct Contender {
     pub name: &'static str,
-    /// Options of the server, over those of [`setup`].
+    pub module: Module,
+    /// Options of the server, over those of [`Module::setup`].
     pub args: &'static [&'static str],
     /// Run once, before anything is measured.
     pub prepare: fn(&mut Connection),
     /// How many keys take turns.
     pub keys: usize,
-    template: String,
+    /// The commands of one decision. `KEY` stands for the key, `KEYb` and so on for keys beside it, `START` for the time at
+    /// which a window of ten seconds begins.
+    pub templates: Vec<String>,
     /// Whether the log must first fill up with as many hits as stay in it.
     pub fills_up: bool,
 }
 
 impl Contender {
-    /// `KEY` in the template stands for the key, `KEY1` and so on for keys beside it.
     fn new(name: &'static str, template: &str) -> Self {
-        Self { name, args: &[], prepare: |_| {}, keys: KEYS, template: template.to_owned(), fills_up: false }
+        let module = match template {
+            _ if template.starts_with("RATELIMIT.") => Module::Ratelimit,
+            _ if template.starts_with("CL.") => Module::RedisCell,
+            _ => Module::None,
+        };
+        let templates = vec![template.to_owned()];
+        Self { name, module, args: &[], prepare: |_| {}, keys: KEYS, templates, fills_up: false }
     }
 
     fn filling_up(self) -> Self {
@@ -60,14 +83,19 @@ impl Contender {
         Self::new(name, &format!("EVALSHA {sha} 1 KEY {args}"))
     }
 
-    pub fn command(&self, at: usize) -> Cmd {
-        words(&self.template.replace("KEY", &format!("key:{:012}", at % self.keys)))
+    pub fn setup(&self) -> Setup {
+        self.module.setup().args(self.args)
     }
 
+    /// The commands of `size` decisions, on one key after the other.
     pub fn batch(&self, from: usize, size: usize) -> Pipeline {
+        let ten_seconds_ago = (milliseconds() - 10_000).to_string();
         let mut pipe = redis::pipe();
         for at in from..from + size {
-            pipe.add_command(self.command(at));
+            let key = format!("key:{:012}", at % self.keys);
+            for template in &self.templates {
+                pipe.add_command(words(&template.replace("KEY", &key).replace("START", &ten_seconds_ago)));
+            }
         }
         pipe
     }
@@ -98,48 +126,63 @@ pub fn load_scripts(client: &mut Connection) {
     }
 }
 
-/// A log of a million hits, evenly over the hour in which they count.
-fn fill_with_many(client: &mut Connection) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-    for batch in 0..MANY / 1_000 {
-        let mut pipe = redis::pipe();
-        for at in batch * 1_000..(batch + 1) * 1_000 {
-            let id = format!("{}-{}", now - 3_595_000 + at * 3_595_000 / MANY, at + 1);
-            pipe.cmd("XADD").arg("key:000000000000").arg(id).arg("3600000ms").arg(1).ignore();
-        }
-        pipe.exec(client).unwrap();
-    }
-    client.run("PEXPIRE key:000000000000 4000000");
+fn milliseconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
-/// Where hits are admitted, a key holds what comes in five seconds, a few hundred hits: as many leave as come.
+/// A million hits in so many logs, evenly over half of the hour in which they count.
+fn fill(client: &mut Connection, keys: u64) {
+    let (now, hits) = (milliseconds(), MANY / keys);
+    for key in 0..keys {
+        let key = format!("key:{key:012}");
+        for batch in 0..hits / 1_000 {
+            let mut pipe = redis::pipe();
+            for at in batch * 1_000..(batch + 1) * 1_000 {
+                let id = format!("{}-{}", now - 1_800_000 + at * 1_795_000 / hits, at + 1);
+                pipe.cmd("XADD").arg(&key).arg(id).arg("3600000ms").arg(1).ignore();
+            }
+            pipe.exec(client).unwrap();
+        }
+        client.run(&format!("PEXPIRE {key} 4000000"));
+    }
+}
+
+/// Where hits are admitted, a key holds what comes in ten seconds: as many hits leave as come.
 pub fn all() -> Vec<Contender> {
+    let hit = |name, args: &str| Contender::new(name, &format!("RATELIMIT.HIT KEY {args}"));
+    let three_trips = ["XADD KEY * hit 1", "XTRIM KEY MINID ~ START", "XLEN KEY"].map(str::to_owned).to_vec();
     vec![
         Contender::new("PING", "PING"),
         Contender::new("INCR", "INCR KEY"),
-        Contender::new("HIT admitted", "RATELIMIT.HIT KEY 1000000 5s").filling_up(),
+        hit("HIT admitted", "1000000 10s").filling_up(),
         Contender {
             args: &["--stream-node-max-bytes", "4096"],
-            ..Contender::new("HIT admitted, default node size", "RATELIMIT.HIT KEY 1000000 5s").filling_up()
+            ..hit("HIT admitted, default node size", "1000000 10s").filling_up()
         },
         Contender {
             args: &["--ratelimit.cursors", "0"],
-            ..Contender::new("HIT admitted, no cursors", "RATELIMIT.HIT KEY 1000000 5s").filling_up()
+            ..hit("HIT admitted, no cursors", "1000000 10s").filling_up()
         },
-        Contender::new("HIT admitted, three tiers", "RATELIMIT.HIT KEY 1000000 1s 1000000 3s 1000000 5s").filling_up(),
-        Contender::new("HIT admitted, COST 1000", "RATELIMIT.HIT KEY 1000000000 5s COST 1000").filling_up(),
+        hit("HIT admitted, three tiers", "1000000 1s 1000000 5s 1000000 10s").filling_up(),
+        hit("HIT admitted, COST 1", "1000000000 10s COST 1").filling_up(),
+        hit("HIT admitted, COST 1000", "1000000000 10s COST 1000").filling_up(),
         Contender {
             keys: 1,
-            prepare: fill_with_many,
-            ..Contender::new("HIT admitted, 1,000,000 hits in the log", "RATELIMIT.HIT KEY 9000000 1h")
+            prepare: |client| fill(client, 1),
+            ..hit("HIT admitted, 1,000,000 hits in the log", "9000000 1h")
         },
-        Contender::new("HIT refused", "RATELIMIT.HIT KEY 10 1h"),
-        Contender::new("MHIT of three keys", "RATELIMIT.MHIT 3 KEY KEYb KEYc 1000000 5s 1000000 5s 1000000 5s")
+        hit("HIT refused", "10 1h"),
+        Contender {
+            prepare: |client| fill(client, KEYS as u64),
+            ..hit("HIT refused, 10,000 hits in the log", "10000 1h")
+        },
+        Contender::new("MHIT of three keys", "RATELIMIT.MHIT 3 KEY KEYb KEYc 1000000 10s 1000000 10s 1000000 10s")
             .filling_up(),
-        Contender::new("CL.THROTTLE admitted", "CL.THROTTLE KEY 1000000 1000000 5 1"),
+        Contender::new("CL.THROTTLE admitted", "CL.THROTTLE KEY 1000000 1000000 10 1"),
         Contender::new("CL.THROTTLE refused", "CL.THROTTLE KEY 10 10 3600 1"),
-        Contender::lua("Lua: fixed window", FIXED_WINDOW, "1000000 5000"),
-        Contender::lua("Lua: the plain recipe", RECIPE, "1000000 5000").filling_up(),
-        Contender::lua("Lua: sorted set", SORTED_SET, "1000000 5000").filling_up(),
+        Contender::lua("Lua: fixed window", FIXED_WINDOW, "1000000 10000"),
+        Contender::lua("Lua: the plain recipe", RECIPE, "1000000 10000").filling_up(),
+        Contender::lua("Lua: sorted set", SORTED_SET, "1000000 10000").filling_up(),
+        Contender { templates: three_trips, ..Contender::new("the plain recipe, three trips", "XADD") },
     ]
 }

@@ -1,0 +1,459 @@
+//! What a decision costs a server, beside what a user would pick instead: `make bench` prints it, and with `UPDATE=1` writes
+//! docs/benchmarks.md and its chart.
+//!
+//! Every contender has a server of its own. They take turns, a short slice each, round after round, so that whatever else the
+//! machine does befalls all of them; what is told is the median of the rounds, and ratios are of one round.
+
+#![allow(dead_code)]
+
+mod contenders;
+#[path = "../tests/server/support.rs"]
+mod support;
+
+use std::fmt::Write;
+use std::fs;
+use std::io::{Read, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use contenders::{Contender, Module, all, load_scripts};
+use redis::Connection;
+use support::{Ask, Server, wait_for, words};
+
+/// Decisions of a slice, and of one batch.
+const SLICE: usize = 20_000;
+const BATCH: usize = 50;
+
+const ROUNDS: usize = 15;
+
+/// Requests of redis-benchmark in a slice of its own.
+const REQUESTS: usize = 30_000;
+
+/// Connections that each wait for one answer at a time.
+const CONNECTIONS: usize = 50;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Seconds that a process has run on its first thread, which is the one that carries out commands.
+fn cpu(pid: u32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
+    text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
+}
+
+struct Runner {
+    contender: Contender,
+    server: Server,
+    client: Connection,
+    done: usize,
+    /// Microseconds of the server's CPU for a decision, a value a round.
+    cpu: Vec<f64>,
+    /// What redis-benchmark says, an element a round.
+    loads: Vec<Load>,
+    /// Microseconds that one client waits for one decision.
+    alone: Vec<f64>,
+}
+
+/// Many clients that wait for each answer.
+#[derive(Clone, Copy, Default)]
+struct Load {
+    per_second: f64,
+    /// Milliseconds.
+    p50: f64,
+    p99: f64,
+    p999: f64,
+}
+
+impl Runner {
+    fn new(contender: Contender) -> Self {
+        let server = contender.setup().start();
+        let mut client = server.connect();
+        load_scripts(&mut client);
+        (contender.prepare)(&mut client);
+        Self { contender, server, client, done: 0, cpu: Vec::new(), loads: Vec::new(), alone: Vec::new() }
+    }
+
+    /// Sends so many decisions in pipelined batches, which are packed beforehand.
+    fn pipelined(&mut self, decisions: usize) {
+        let replies = BATCH * self.contender.templates.len();
+        let batches: Vec<Vec<u8>> = (self.done..self.done + decisions)
+            .step_by(BATCH)
+            .map(|from| self.contender.batch(from, BATCH).get_packed_pipeline())
+            .collect();
+        self.done += decisions;
+        let before = cpu(self.server.pid());
+        for batch in batches {
+            self.client.send_packed_command(&batch).unwrap();
+            for _ in 0..replies {
+                self.client.recv_response().unwrap();
+            }
+        }
+        self.cpu.push((cpu(self.server.pid()) - before) / decisions as f64 * 1e6);
+    }
+
+    /// One decision after the other, over one connection.
+    fn alone(&mut self, decisions: usize) {
+        let start = Instant::now();
+        for at in 0..decisions {
+            // Each command waits for the reply to the one before.
+            for cmd in self.contender.batch(at, 1).cmd_iter() {
+                self.client.ask(cmd).unwrap();
+            }
+        }
+        self.alone.push(start.elapsed().as_secs_f64() / decisions as f64 * 1e6);
+    }
+
+    fn load(&mut self) {
+        let socket = self.server.socket();
+        let target = ["-s", socket.to_str().unwrap()];
+        self.loads.push(redis_benchmark(&target, &self.contender.templates[0]));
+    }
+
+    fn load_of(&self, part: fn(&Load) -> f64) -> f64 {
+        median(self.loads.iter().map(part).collect())
+    }
+}
+
+/// The server of redis-tools' own load generator. Its keys are `key:000000000042` and the like.
+fn redis_benchmark(target: &[&str], template: &str) -> Load {
+    let line = template.replace("KEY", "key:__rand_int__");
+    let mut command = Command::new("redis-benchmark");
+    command.args(target).args(["-c", &CONNECTIONS.to_string(), "-n", &REQUESTS.to_string(), "-r", "100"]);
+    let output = command.args(line.split(' ')).stderr(Stdio::null()).output().expect("redis-benchmark is missing");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let per_second = text.lines().find_map(|line| line.trim().strip_prefix("throughput summary: ")?.split(' ').next());
+    // Of the cumulative distribution, the first line that reaches so many per cent.
+    let at = |percent: f64| {
+        text.lines()
+            .filter_map(|line| {
+                let (share, rest) = line.trim().split_once("% <= ")?;
+                let milliseconds = rest.split(' ').next()?.parse::<f64>().ok()?;
+                (share.parse::<f64>().ok()? >= percent).then_some(milliseconds)
+            })
+            .next()
+            .unwrap_or_else(|| panic!("redis-benchmark: {text}"))
+    };
+    Load { per_second: per_second.unwrap().parse().unwrap(), p50: at(50.0), p99: at(99.0), p999: at(99.9) }
+}
+
+/// throttlecrab-server, a limiter with a server of its own, where `make bench` could build it.
+struct Throttlecrab {
+    child: Child,
+    port: u16,
+}
+
+impl Throttlecrab {
+    fn start() -> Option<Self> {
+        let program = root().join("target/peers/bin/throttlecrab-server");
+        if !program.exists() {
+            println!("throttlecrab-server is left out: it could not be built, which needs protobuf-compiler");
+            return None;
+        }
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new(program);
+        command.args([
+            "--redis",
+            "--redis-host",
+            "127.0.0.1",
+            "--redis-port",
+            &port.to_string(),
+            "--log-level",
+            "error",
+        ]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_for("throttlecrab-server listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Some(Self { child, port })
+    }
+}
+
+impl Drop for Throttlecrab {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Bytes by which a server's memory grows with each of so many calls.
+fn growth(module: Module, calls: usize, line: impl Fn(usize) -> redis::Cmd) -> f64 {
+    let server = module.setup().start();
+    let mut client = server.connect();
+    load_scripts(&mut client);
+    let used = |client: &mut Connection| client.info("memory", "used_memory").parse::<f64>().unwrap();
+    client.ask(&line(0)).unwrap();
+    let before = used(&mut client);
+    for from in (1..=calls).step_by(1_000) {
+        let mut pipe = redis::pipe();
+        for at in from..from + 1_000 {
+            pipe.add_command(line(at)).ignore();
+        }
+        pipe.exec(&mut client).unwrap();
+    }
+    (used(&mut client) - before) / calls as f64
+}
+
+/// What others notice when a key with a million hits, all of them expired, is hit again: the time of that hit in
+/// microseconds, and the longest wait of a client that asks all the time meanwhile, in milliseconds, beside its p99.9.
+struct Stall {
+    hit: f64,
+    longest: f64,
+    p999: f64,
+}
+
+fn stall() -> Stall {
+    const HITS: u64 = 1_000_000;
+    let server = Module::Ratelimit.setup().start();
+    let mut client = server.connect();
+    for batch in 0..HITS / 1_000 {
+        let mut pipe = redis::pipe();
+        for at in batch * 1_000..(batch + 1) * 1_000 {
+            // In the year 2001.
+            pipe.cmd("XADD")
+                .arg("key")
+                .arg(format!("{}-{}", 1_000_000_000_000 + at, at + 1))
+                .arg("60000ms")
+                .arg(1)
+                .ignore();
+        }
+        pipe.exec(&mut client).unwrap();
+    }
+    let stop = AtomicBool::new(false);
+    let mut waits = Vec::new();
+    let hit = std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let mut stream = UnixStream::connect(server.socket()).unwrap();
+            let mut waits = Vec::new();
+            let mut reply = [0; 7];
+            while !stop.load(Relaxed) {
+                let start = Instant::now();
+                stream.write_all(b"PING\r\n").unwrap();
+                stream.read_exact(&mut reply).unwrap();
+                waits.push(start.elapsed().as_secs_f64() * 1e3);
+            }
+            waits
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        client.run("CONFIG RESETSTAT");
+        assert_eq!(client.answer("RATELIMIT.HIT key 2000000 60s")[0], 1);
+        let stats = client.info("commandstats", "cmdstat_ratelimit.hit");
+        // What is freed in the background takes longer than the command.
+        std::thread::sleep(Duration::from_millis(300));
+        stop.store(true, Relaxed);
+        waits = other.join().unwrap();
+        let usec = stats.split(',').find_map(|part| part.strip_prefix("usec=")).unwrap();
+        usec.parse().unwrap()
+    });
+    assert_eq!(client.integer("XLEN key"), 1);
+    waits.sort_by(f64::total_cmp);
+    Stall { hit, longest: waits[waits.len() - 1], p999: waits[waits.len() * 999 / 1_000] }
+}
+
+fn instructions() -> Vec<(String, u64)> {
+    let text = fs::read_to_string(root().join("benches/instructions.txt")).unwrap_or_default();
+    let pairs = text.lines().filter_map(|line| line.rsplit_once(": "));
+    pairs.map(|(name, count)| (name.to_owned(), count.parse().unwrap())).collect()
+}
+
+/// Horizontal bars, the same on a light and on a dark page.
+fn chart(title: &str, unit: &str, bars: &[(String, f64)]) -> String {
+    let most = bars.iter().map(|bar| bar.1).fold(0.0, f64::max);
+    let height = 60 + bars.len() * 26;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 720 {height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+         <title>{title}</title>\n\
+         <style>text {{ fill: #333 }} .own {{ fill: #2a7ab0 }} .peer {{ fill: #999 }}\n\
+         @media (prefers-color-scheme: dark) {{ text {{ fill: #ddd }} .own {{ fill: #5ab0e8 }} .peer {{ fill: #888 }} }}</style>\n\
+         <text x=\"10\" y=\"24\" font-size=\"15\">{title}</text>\n"
+    );
+    for (at, (name, value)) in bars.iter().enumerate() {
+        let (y, width) = (44 + at * 26, value / most * 380.0);
+        let class = if name.contains("HIT") { "own" } else { "peer" };
+        let _ = writeln!(
+            svg,
+            "<text x=\"250\" y=\"{}\" text-anchor=\"end\">{name}</text>\
+             <rect class=\"{class}\" x=\"258\" y=\"{y}\" width=\"{width:.1}\" height=\"18\"/>\
+             <text x=\"{:.1}\" y=\"{}\">{value:.2} {unit}</text>",
+            y + 14,
+            264.0 + width,
+            y + 14
+        );
+    }
+    svg + "</svg>\n"
+}
+
+fn first_line(path: &str, prefix: &str) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(prefix)).unwrap_or_default();
+    line.trim_start_matches([' ', '\t', ':']).to_owned()
+}
+
+fn main() {
+    let mut runners: Vec<Runner> = all().into_iter().map(Runner::new).collect();
+    for runner in &mut runners {
+        runner.pipelined(SLICE);
+        runner.cpu.clear();
+    }
+    let crab = Throttlecrab::start();
+    let mut crab_loads = Vec::new();
+    for round in 0..ROUNDS {
+        println!("round {} of {ROUNDS}", round + 1);
+        for runner in &mut runners {
+            runner.pipelined(SLICE);
+        }
+        if round % 3 == 0 {
+            for runner in &mut runners {
+                runner.load();
+                runner.alone(2_000);
+            }
+            if let Some(crab) = &crab {
+                let port = crab.port.to_string();
+                crab_loads.push(redis_benchmark(&["-h", "127.0.0.1", "-p", &port], "THROTTLE KEY 1000000 1000000 10"));
+            }
+        }
+    }
+    drop(crab);
+
+    let mut text = String::new();
+    let version = runners[0].client.info("server", "redis_version");
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let _ = write!(
+        text,
+        "# Benchmarks\n\n\
+         Written by a run of `UPDATE=1 make bench` on Redis {version}, {}, {cores} cores. Machines differ: what can be\n\
+         compared is the columns that say how many times one thing is another.\n\n\
+         ![CPU time of the server for one decision](benchmarks.svg)\n\n\
+         ## One decision\n\n\
+         * **instructions** of the whole server, counted by callgrind (`make instructions`): they repeat, whatever else the\n  \
+           machine does.\n\
+         * **CPU** of the server in microseconds, in pipelines of {BATCH} over one connection, and how many times that of `INCR`\n  \
+           it is.\n\
+         * **requests a second**, **p50**, **p99** and **p99.9** in milliseconds: {CONNECTIONS} connections that wait for each\n  \
+           answer (redis-benchmark, over a unix socket).\n\
+         * **alone** is what one client waits for one decision, in microseconds.\n\n\
+         Medians of {ROUNDS} rounds in which all take turns, on 100 keys, each contender with a server of its own. Where hits are\n\
+         admitted, the window is ten seconds and the log holds what came in it.\n\n\
+         | | instructions | CPU | / INCR | requests a second | p50 | p99 | p99.9 | alone |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+        first_line("/proc/cpuinfo", "model name")
+    );
+    let instructions = instructions();
+    let incr: Vec<f64> = runners[1].cpu.clone();
+    let ratio = |one: &[f64], other: &[f64]| median(one.iter().zip(other).map(|(one, other)| one / other).collect());
+    for runner in &runners {
+        let name = runner.contender.name;
+        let counted =
+            instructions.iter().find(|(known, _)| known == name).map_or("-".to_owned(), |(_, count)| count.to_string());
+        let cpu = median(runner.cpu.clone());
+        let _ = write!(text, "| {name} | {counted} | {cpu:.2} | {:.2} |", ratio(&runner.cpu, &incr));
+        // redis-benchmark sends one command at a time.
+        if runner.contender.templates.len() > 1 {
+            text += " - | - | - | - |";
+        } else {
+            let [rate, p50, p99, p999] = [
+                runner.load_of(|l| l.per_second),
+                runner.load_of(|l| l.p50),
+                runner.load_of(|l| l.p99),
+                runner.load_of(|l| l.p999),
+            ];
+            let _ = write!(text, " {rate:.0} | {p50:.2} | {p99:.2} | {p999:.2} |");
+        }
+        let _ = writeln!(text, " {:.0} |", median(runner.alone.clone()));
+    }
+    if !crab_loads.is_empty() {
+        let of = |part: fn(&Load) -> f64| median(crab_loads.iter().map(part).collect());
+        let [rate, p50, p99, p999] = [of(|l| l.per_second), of(|l| l.p50), of(|l| l.p99), of(|l| l.p999)];
+        let _ = writeln!(
+            text,
+            "| throttlecrab-server 0.4.40, over TCP | - | - | - | {rate:.0} | {p50:.2} | {p99:.2} | {p999:.2} | - |"
+        );
+    }
+
+    let runner = |name: &str| runners.iter().find(|runner| runner.contender.name == name).unwrap();
+    let times = |one: &str, other: &str| ratio(&runner(one).cpu, &runner(other).cpu);
+    let rate = |one: &str, other: &str| {
+        let pairs = runner(one).loads.iter().zip(&runner(other).loads);
+        median(pairs.map(|(one, other)| one.per_second / other.per_second).collect())
+    };
+    text += "\n## Ratios\n\n| | times |\n| --- | ---: |\n";
+    let admitted = "HIT admitted";
+    for (what, value) in [
+        ("CPU of CL.THROTTLE admitting, over HIT admitting", times("CL.THROTTLE admitted", admitted)),
+        ("CPU of CL.THROTTLE refusing, over HIT refusing", times("CL.THROTTLE refused", "HIT refused")),
+        ("CPU of the plain recipe in Lua, over HIT admitting", times("Lua: the plain recipe", admitted)),
+        ("CPU of the sorted set in Lua, over HIT admitting", times("Lua: sorted set", admitted)),
+        ("CPU of a fixed window in Lua, over HIT admitting", times("Lua: fixed window", admitted)),
+        ("CPU of INCR, over HIT refusing", times("INCR", "HIT refused")),
+        ("requests a second of HIT admitting, over INCR", rate(admitted, "INCR")),
+        ("requests a second of HIT refusing, over INCR", rate("HIT refused", "INCR")),
+        (
+            "CPU with a million hits in the log, over some hundreds",
+            times("HIT admitted, 1,000,000 hits in the log", admitted),
+        ),
+        ("CPU of COST 1000, over COST 1", times("HIT admitted, COST 1000", "HIT admitted, COST 1")),
+        ("CPU of three tiers, over one", times("HIT admitted, three tiers", admitted)),
+    ] {
+        let _ = writeln!(text, "| {what} | {value:.2} |");
+    }
+    let own = ["HIT refused", admitted, "HIT admitted, three tiers"];
+    let peers = [
+        "INCR",
+        "CL.THROTTLE refused",
+        "CL.THROTTLE admitted",
+        "Lua: fixed window",
+        "Lua: the plain recipe",
+        "Lua: sorted set",
+    ];
+    let mut bars: Vec<(String, f64)> =
+        own.iter().chain(&peers).map(|name| ((*name).to_owned(), median(runner(name).cpu.clone()))).collect();
+    bars.sort_by(|one, other| one.1.total_cmp(&other.1));
+    let chart = chart("CPU time of the server for one decision, in microseconds", "µs", &bars);
+    drop(runners);
+
+    const CALLS: usize = 100_000;
+    let contenders = all();
+    let each = |name: &str| {
+        let contender = contenders.iter().find(|contender| contender.name == name).unwrap();
+        let template = contender.templates[0].replace("10s", "1h").replace(" 10000", " 3600000");
+        growth(contender.module, CALLS, |at| words(&template.replace("KEY", &format!("key:{at:012}"))))
+    };
+    let further = |template: &'static str| growth(Module::Ratelimit, CALLS, move |_| words(template));
+    text += "\n## Memory\n\nBytes by which `used_memory` grows, with `stream-node-max-bytes 512`: with each of 100,000 new keys, and with each of\n\
+             100,000 hits on one key. A key's entry in the two dictionaries of the server and its name are part of it.\n\n\
+             | | bytes |\n| --- | ---: |\n";
+    for (what, bytes) in [
+        ("a key with one hit", each(admitted)),
+        ("a key of CL.THROTTLE", each("CL.THROTTLE admitted")),
+        ("a key with one hit of the plain recipe in Lua, which never expires", each("Lua: the plain recipe")),
+        ("a key with one hit of the sorted set in Lua", each("Lua: sorted set")),
+        ("each further hit", further("RATELIMIT.HIT key 1000000 1h")),
+        ("each further hit of COST 1000", further("RATELIMIT.HIT key 1000000000 1h COST 1000")),
+    ] {
+        let _ = writeln!(text, "| {what} | {bytes:.1} |");
+    }
+
+    let stalls: Vec<Stall> = (0..3).map(|_| stall()).collect();
+    let of = |part: fn(&Stall) -> f64| median(stalls.iter().map(part).collect());
+    let _ = write!(
+        text,
+        "\n## The longest command\n\nA key with 1,000,000 hits, all of them expired, is hit again: the command takes {:.0} microseconds, because the log is\n\
+         unlinked and freed in the background. A client that sends PING all the while waits {:.2} ms at p99.9 and {:.2} ms at\n\
+         the most (medians of three runs).\n",
+        of(|stall| stall.hit),
+        of(|stall| stall.p999),
+        of(|stall| stall.longest)
+    );
+
+    println!("\n{text}");
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(root().join("docs/benchmarks.md"), text).unwrap();
+        fs::write(root().join("docs/benchmarks.svg"), chart).unwrap();
+    }
+}

@@ -1,0 +1,44 @@
+//! One decision of a real server, by criterion: batches of commands over a socket, so that the server is what is measured.
+//! `make bench` compares contenders with one another in one run; this is for comparing a change of the code with what was
+//! before it: `cargo bench --bench server -- --save-baseline before`, and then with `--baseline before`.
+
+#![allow(dead_code)]
+
+mod contenders;
+#[path = "../tests/server/support.rs"]
+mod support;
+
+use std::time::{Duration, Instant};
+
+use contenders::{BATCH, all, load_scripts};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+
+fn benches(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("server");
+    group.throughput(Throughput::Elements(1)).measurement_time(Duration::from_secs(2)).sample_size(20);
+    for contender in all() {
+        let server = contender.setup().start();
+        let mut client = server.connect();
+        load_scripts(&mut client);
+        (contender.prepare)(&mut client);
+        let mut done = 0;
+        group.bench_function(contender.name, |bencher| {
+            bencher.iter_custom(|decisions| {
+                let mut took = Duration::ZERO;
+                for _ in 0..decisions.div_ceil(BATCH as u64) {
+                    let batch = contender.batch(done, BATCH);
+                    done += BATCH;
+                    let start = Instant::now();
+                    batch.exec(&mut client).unwrap();
+                    took += start.elapsed();
+                }
+                // Whole batches were sent, which may be more than was asked for.
+                took.mul_f64(decisions as f64 / (decisions.div_ceil(BATCH as u64) * BATCH as u64) as f64)
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(server_benches, benches);
+criterion_main!(server_benches);
