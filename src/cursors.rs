@@ -193,47 +193,47 @@ impl Cursor {
     /// The entries before `oldest` are gone.
     fn cut(&mut self, oldest: Id) {
         for run in &mut self.runs {
-            while run.peek().is_some_and(|(hit, _)| hit.id < oldest) {
+            while run.first.is_some_and(|hit| hit.id < oldest) {
                 run.pop();
             }
         }
     }
 }
 
-/// Consecutive hits of a log, in the form of differences.
+/// Consecutive hits of a log, all but the first in the form of differences.
 #[derive(Default)]
 struct Run {
     /// Between this time and the first hit of the run there is no other.
     from: u64,
-    /// What the first difference is added to.
-    before: Hit,
-    /// The last hit.
+    first: Option<Hit>,
+    /// The last hit that was pushed, whether or not it is still in the run.
     last: Hit,
-    /// For each hit the time since the one before it, doubled, as LEB128. If it is odd, the hit's cost follows, which is
-    /// that of the one before otherwise.
+    /// For each hit after the first the time since the one before it, doubled, as LEB128. If it is odd, the hit's cost
+    /// follows, which is that of the one before otherwise.
     bytes: Vec<u8>,
-    /// Where the first hit begins in `bytes`.
+    /// Where the second hit begins in `bytes`.
     start: usize,
     /// How many hits were read when it was filled last.
     ahead: usize,
 }
 
 impl Run {
-    /// The first hit, and where the next one begins.
-    fn peek(&self) -> Option<(Hit, usize)> {
-        let mut bytes = self.bytes.get(self.start..)?.iter();
-        let gap = read(&mut bytes)?;
-        let Hit { id: Id { time, tally }, cost } = self.before;
-        let cost = if gap & 1 == 0 { cost } else { read(&mut bytes)? };
-        let id = Id { time: time.wrapping_add(gap >> 1), tally: tally.wrapping_add(cost) };
-        Some((Hit { id, cost }, self.bytes.len().saturating_sub(bytes.len())))
+    /// Forgets the first hit.
+    fn pop(&mut self) {
+        let mut next = None;
+        if let (Some(before), Some(rest)) = (self.first, self.bytes.get(self.start..)) {
+            let mut rest = rest.iter();
+            next = Self::read_after(before, &mut rest);
+            self.start = self.bytes.len().saturating_sub(rest.len());
+        }
+        self.first = next;
     }
 
-    fn pop(&mut self) {
-        if let Some((hit, next)) = self.peek() {
-            self.before = hit;
-            self.start = next;
-        }
+    fn read_after<'b>(before: Hit, bytes: &mut impl Iterator<Item = &'b u8>) -> Option<Hit> {
+        let gap = read(bytes)?;
+        let cost = if gap & 1 == 0 { before.cost } else { read(bytes)? };
+        let Id { time, tally } = before.id;
+        Some(Hit { id: Id { time: time.wrapping_add(gap >> 1), tally: tally.wrapping_add(cost) }, cost })
     }
 
     /// Adds the next hit of the log. False where there is no room, or where it does not follow from the one before,
@@ -249,9 +249,13 @@ impl Run {
         let (true, true, Some(gap)) = (follows, room, gap) else {
             return false;
         };
-        write(&mut self.bytes, gap << 1 | u64::from(hit.cost != self.last.cost));
-        if hit.cost != self.last.cost {
-            write(&mut self.bytes, hit.cost);
+        if self.first.is_none() {
+            self.first = Some(hit);
+        } else {
+            write(&mut self.bytes, gap << 1 | u64::from(hit.cost != self.last.cost));
+            if hit.cost != self.last.cost {
+                write(&mut self.bytes, hit.cost);
+            }
         }
         self.last = hit;
         true
@@ -262,14 +266,11 @@ impl Run {
         if from < self.from {
             return None;
         }
-        loop {
-            let (hit, _) = self.peek()?;
-            if hit.id.time >= from {
-                return Some(hit);
-            }
+        while self.first?.id.time < from {
             self.pop();
             self.from = from;
         }
+        self.first
     }
 
     /// Begins anew with the first hit that is to be pushed, and says how many there should be: few where it is not yet
@@ -283,10 +284,8 @@ impl Run {
     }
 
     fn push_first(&mut self, hit: Hit) {
-        let id = Id { time: hit.id.time, tally: hit.id.tally.wrapping_sub(hit.cost) };
-        self.before = Hit { id, cost: hit.cost };
-        self.last = self.before;
-        self.push(hit);
+        self.first = Some(hit);
+        self.last = hit;
     }
 }
 
