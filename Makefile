@@ -1,8 +1,9 @@
 # `make` lists what there is. Every target installs what is missing first.
 .POSIX:
-.PHONY: help run build test test-all test-examples dist test-dist lint bench instructions clean
+.PHONY: help run build test test-all test-examples example test-fastapi dist test-dist lint bench instructions clean
 
 PORT = 6379
+HTTP_PORT = 8000
 # One place for what is built, because redis.conf names it.
 CARGO = CARGO_TARGET_DIR=target cargo
 
@@ -10,8 +11,10 @@ help:
 	@echo 'make run      build, and start Redis with the module in the foreground (PORT=6379)'
 	@echo 'make build    target/release/libratelimit.so, to be loaded into a server of your own'
 	@echo 'make test     all tests, on real servers that are started and stopped by them'
-	@echo 'make test-all the same on every server that is supported, and with clients in Python and Node'
+	@echo 'make test-all the same on every server that is supported, with clients in Python and Node, and the FastAPI example'
 	@echo 'make test-examples  the examples, and the snippets of the documents in Python and JavaScript'
+	@echo 'make example   examples/fastapi: a REST API and its live monitor, on a Redis of its own (PORT=6379 HTTP_PORT=8000)'
+	@echo 'make test-fastapi   its tests, over HTTP and in Chromium'
 	@echo 'make dist      a tar.gz and a Debian package, into target/dist'
 	@echo 'make test-dist the package installed, used and removed on this machine, which needs root'
 	@echo 'make lint     formatting, clippy and shell scripts; warnings are errors'
@@ -44,6 +47,7 @@ test-all:
 	@scripts/clients.sh
 	@scripts/servers.sh fetch
 	@scripts/servers.sh all
+	@scripts/fastapi.sh test
 
 test-examples:
 	@scripts/setup.sh test-examples
@@ -51,6 +55,16 @@ test-examples:
 	@scripts/peers.sh
 	@scripts/examples.sh
 	$(CARGO) test --locked --test server -- --ignored bursts documents examples
+
+example:
+	@scripts/setup.sh example
+	$(CARGO) build --release --locked
+	@PORT=$(PORT) HTTP_PORT=$(HTTP_PORT) scripts/fastapi.sh run
+
+test-fastapi:
+	@scripts/setup.sh test-fastapi
+	$(CARGO) build --release --locked
+	@scripts/fastapi.sh test
 
 dist: build
 	@scripts/dist.sh

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing: scripts/setup.sh build|run|test|test-all|test-examples|test-dist|bench|instructions
+# Installs what is missing for a target of the Makefile: scripts/setup.sh TARGET
 #
 # With apt-get where it may (as root, or by a sudo that asks nothing); elsewhere it says what to install. What is there
 # already is left as it is.
@@ -58,6 +58,8 @@ apt_install() {
     esac
 }
 
+have_python() { python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
 purpose=${1:-build}
 log=$(mktemp)
 
@@ -90,6 +92,17 @@ test-all | test-examples)
     command -v npm >/dev/null || need "nodejs npm" "is a client"
     ;;
 esac
+case $purpose in
+example | test-fastapi | test-all)
+    have_python || need "python3 python3-venv" "3.11 or later; runs the FastAPI example"
+    ;;
+esac
+case $purpose in
+test-fastapi | test-all)
+    command -v curl >/dev/null || need curl "is a client"
+    command -v chromium >/dev/null || command -v google-chrome >/dev/null || need chromium "opens the monitor's page"
+    ;;
+esac
 
 if [ -n "$missing" ]; then
     # shellcheck disable=SC2086 # a list of words
@@ -103,3 +116,8 @@ if [ "$purpose" != build ]; then
     [ "$(newest "$version" 7.0.0)" = "$version" ] ||
         fail "$server is version $version; the module needs Redis 7.0 or Valkey 7.2 or later"
 fi
+case $purpose in
+example | test-fastapi | test-all)
+    have_python || fail "$(python3 --version) is too old; the FastAPI example needs 3.11"
+    ;;
+esac

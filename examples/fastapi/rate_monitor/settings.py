@@ -1,0 +1,20 @@
+"""What the environment may set. The README's table says the same; a test compares them."""
+
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, SecretStr
+from pydantic_settings import BaseSettings
+
+from .limiter import Fail
+
+
+class Settings(BaseSettings):
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    http_host: str = "127.0.0.1"
+    http_port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    trusted_proxies: str = ""
+    rate_limit_fail: Fail = "open"
+    rate_limit_timeout: PositiveFloat = 1.0
+    rate_limit_secret: SecretStr = SecretStr("")
+    login_password: SecretStr = SecretStr("open sesame")
+    monitor: bool = True

@@ -1,0 +1,109 @@
+"""What the README shows is run, and what it counts is counted."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import PATIENCE, App
+from pydantic import SecretStr
+
+import rate_monitor
+from rate_monitor.settings import Settings
+
+FOLDER = Path(__file__).parents[1]
+README = (FOLDER / "README.md").read_text()
+APPLICATION, RECIPE, OURS = re.findall(r"```python\n(.*?)```", README, re.S)
+PACKAGE = Path(rate_monitor.__file__).parent
+
+
+def lines(code: str) -> int:
+    return len([line for line in code.splitlines() if line.strip()])
+
+
+def row(name: str) -> list[str]:
+    """The cells of a table's row."""
+    cells = re.search(rf"^\| {re.escape(name)} \|(.*)\|$", README, re.M)[1].split("|")
+    return [cell.strip() for cell in cells]
+
+
+@pytest.fixture
+def run(start, tmp_path):
+    """Starts a program of the README."""
+
+    def run(code: str) -> App:
+        (tmp_path / "shown.py").write_text(code)
+        return start(tmp_path / "shown.py")
+
+    return run
+
+
+def test_the_application(run):
+    app, key = run(APPLICATION), {"X-API-Key": "k"}
+    assert app.get("/news").headers["RateLimit"].startswith('"news";r=9;')
+    search = app.get("/search", **key)
+    assert search.json() == {"left": 9}
+    assert search.headers["RateLimit-Policy"] == '"search-1m";q=10;w=60, "search-1h";q=500;w=3600'
+    stored = app.client.post("/files", content=bytes(2_000_000), headers=key)
+    assert re.match(r'"uploads";r=97;.*, "all-uploads";r=4997;', stored.headers["RateLimit"])
+    assert app.client.post("/files").status_code == 401
+
+
+def test_beside_the_recipe(run, server):
+    commands = {}
+    for name, code in [("recipe", RECIPE), ("ours", OURS)]:
+        app = run(code)
+        server.client.config_resetstat()
+        assert [app.get("/protected").status_code for _ in range(11)] == [200] * 10 + [429]
+        commands[name] = server.calls()
+    assert commands == {"recipe": {"xadd": 11, "xtrim": 11, "xlen": 11}, "ours": {"ratelimit.hit": 11}}
+    assert row("commands, and round trips, a request") == ["3", "1"]
+    assert row("lines of the application") == [str(lines(RECIPE)), str(lines(OURS))]
+    package = sum(lines((PACKAGE / name).read_text()) for name in ("limits.py", "limiter.py", "clients.py"))
+    assert row("lines of the package that it imports, for all of the above") == ["0", str(package)]
+
+
+def test_the_table_of_settings():
+    assert len(re.findall(r"^\| `[A-Z_]+` \|", README, re.M)) == len(Settings.model_fields)
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        text = default.get_secret_value() if isinstance(default, SecretStr) else str(default).replace("True", "true")
+        assert row(f"`{name.upper()}`")[0].strip("`") == text
+
+
+def test_the_acl(start, server):
+    rules = re.search(r"An ACL for it: `(.*?)`.*?`(.*?)`", README, re.S)
+    server.client.execute_command("ACL", "SETUSER", "app", "on", ">secret", *rules[1].split(), *rules[2].split())
+    app = start(REDIS_URL=server.url.replace("unix://", "unix://app@") + "?password=secret", RATE_LIMIT_FAIL="closed")
+    assert app.get("/protected").status_code == 200
+    body, key = {"prompt": "", "max_tokens": 1}, {"X-API-Key": "k"}
+    assert app.client.post("/completions", json=body, headers=key).status_code == 200
+    with app.client.stream("GET", "/monitor/events?client=protected:127.0.0.1") as events:
+        event = json.loads(next(events.iter_lines()).removeprefix("data: "))
+    assert (event["admitted"], len(event["window"]["hits"])) == (3, 1)
+
+
+def test_the_table_of_routes(app):
+    shown = set(re.findall(r"^\| `(GET|POST) (/\S*)` \|", README, re.M)) - {("GET", "/monitor")}
+    paths = app.get("/openapi.json").json()["paths"]
+    assert shown == {(method.upper(), path) for path, methods in paths.items() for method in methods}
+
+
+def test_the_session(app):
+    def steady(text):
+        """Without what changes from run to run: the time of day, and seconds of a minute that have passed."""
+        return re.sub(r"\b5\d\b", "60", re.sub(r"^date: .*", "date:", text, flags=re.M))
+
+    (session,) = re.findall(r"```console\n(.*?)```", README, re.S)
+    shown = ""
+    for command in re.findall(r"^\$ (.*)", session, re.M):
+        run = ["sh", "-c", command.replace("http://127.0.0.1:8000", app.url)]
+        output = subprocess.run(run, capture_output=True, text=True, timeout=PATIENCE).stdout.replace("\r", "")
+        shown += f"$ {command}\n{output.rstrip()}\n"
+    assert steady(shown) == steady(session)
+
+
+def test_links_lead_somewhere():
+    for link in re.findall(r"\]\(([^)#]+)", README):
+        assert "://" in link or (FOLDER / link).exists(), link

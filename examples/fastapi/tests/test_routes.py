@@ -1,0 +1,179 @@
+"""The routes of the recipe, with its numbers, as a client sees them."""
+
+import json
+import re
+from base64 import b64decode
+
+import httpx
+from conftest import at_once
+
+KEY = {"X-API-Key": "correct-horse"}
+MINUTE = "(?:60|5[0-9])"  # and a test may take a while
+
+
+def who(response: httpx.Response) -> str:
+    """The partition key: whose log the request was counted in."""
+    return b64decode(re.search(r"pk=:(.*?):", response.headers["RateLimit"])[1]).decode()
+
+
+def test_the_root_is_free(app):
+    for _ in range(20):
+        response = app.get("/")
+        assert response.status_code == 200
+        assert not {"RateLimit", "RateLimit-Policy", "Retry-After"} & {name.title() for name in response.headers}
+
+
+def test_protected_allows_10_in_60_seconds(app):
+    for left in reversed(range(10)):
+        response = app.get("/protected")
+        assert response.status_code == 200
+        assert response.headers["RateLimit-Policy"] == '"protected";q=10;w=60'
+        assert re.fullmatch(rf'"protected";r={left};t={MINUTE};pk=:MTI3LjAuMC4x:', response.headers["RateLimit"])
+        assert "Retry-After" not in response.headers
+    response = app.get("/protected")
+    assert response.status_code == 429
+    assert response.headers["RateLimit-Policy"] == '"protected";q=10;w=60'
+    assert response.headers["RateLimit"].startswith('"protected";r=0;t=')
+    assert re.fullmatch(MINUTE, response.headers["Retry-After"])
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.json() == {
+        "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
+        "title": "Request cannot be satisfied as assigned quota has been exceeded",
+        "status": 429,
+        "detail": f"Try again in {response.headers['Retry-After']} s.",
+        "violated-policies": ["protected"],
+    }
+
+
+def test_strict_allows_5_in_10_seconds_whatever_was_done_elsewhere(app):
+    app.get("/protected")
+    assert [app.get("/strict").status_code for _ in range(6)] == [200] * 5 + [429]
+    assert app.get("/strict").headers["RateLimit-Policy"] == '"strict";q=5;w=10'
+    assert app.get("/protected").status_code == 200
+
+
+def test_history_needs_a_key_and_allows_100_a_minute_for_each(app):
+    response = app.get("/stocks/ACME/history")
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"] == "APIKey"
+    assert "RateLimit" not in response.headers
+    first = app.get("/stocks/ACME/history", **KEY)
+    assert len(first.json()["prices"]) == 30
+    assert first.json() == app.get("/stocks/ACME/history", **KEY).json()
+    assert [app.get("/stocks/X/history", **KEY).status_code for _ in range(99)] == [200] * 98 + [429]
+    another = app.get("/stocks/ACME/history", **{"X-API-Key": "another"})
+    assert another.headers["RateLimit"].startswith('"history";r=99;')
+
+
+def test_a_key_never_reaches_redis(app, server):
+    app.get("/stocks/ACME/history", **KEY)
+    (key,) = server.client.keys("*")
+    assert re.fullmatch("rl:history:[0-9a-f]{32}", key)
+
+
+def test_the_secret_decides_the_name(app, start, server):
+    app.get("/stocks/ACME/history", **KEY)
+    start(RATE_LIMIT_SECRET="pepper").get("/stocks/ACME/history", **KEY)
+    assert len(server.client.keys("rl:history:*")) == 2
+
+
+def test_a_login_that_is_refused_counts(app, server):
+    def attempt(password, username="alice"):
+        return app.client.post("/login", json={"username": username, "password": password})
+
+    assert attempt("open sesame").json() == {"message": "Welcome, alice."}
+    assert [attempt("guess").status_code for _ in range(4)] == [401] * 4
+    refused = attempt("open sesame")
+    assert refused.status_code == 429
+    # Unlike elsewhere, the waiting begins anew with each attempt, because the newest five count.
+    assert [attempt("guess").status_code for _ in range(5)] == [429] * 5
+    (key,) = server.client.keys("*")
+    assert server.client.xlen(key) > 5
+    assert "alice" not in key
+    assert attempt("guess", "bob").status_code == 401, "another account is not locked"
+    assert app.client.post("/login", json={"username": "x" * 101, "password": ""}).status_code == 422
+
+
+def test_a_401_has_the_headers_too(app):
+    response = app.client.post("/login", json={"username": "alice", "password": "guess"})
+    assert response.status_code == 401
+    assert response.headers["RateLimit"].startswith('"login";r=4;')
+
+
+def test_completions_cost_tokens_of_the_client_and_of_the_service(app):
+    def complete(tokens, client="a"):
+        body = {"prompt": "one two", "max_tokens": tokens - 2}
+        return app.client.post("/completions", json=body, headers={"X-API-Key": client})
+
+    response = complete(600)
+    assert response.json() == {"completion": "owt eno", "tokens": 600}
+    assert response.headers["RateLimit-Policy"] == '"client-tokens";q=1000;w=60, "all-tokens";q=5000;w=60'
+    pattern = rf'"client-tokens";r=400;t={MINUTE};pk=:.*:, "all-tokens";r=4400;t={MINUTE};pk=:'
+    assert re.match(pattern, response.headers["RateLimit"])
+    refused = complete(500)
+    assert refused.status_code == 429
+    assert re.fullmatch(MINUTE, refused.headers["Retry-After"])
+    assert refused.json()["violated-policies"] == ["client-tokens"]
+    # What one limit refused is not charged to the other.
+    assert '"all-tokens";r=4000;' in complete(400).headers["RateLimit"]
+    for client in "bcde":
+        assert complete(1000, client).status_code == 200
+    refused = complete(3, "f")
+    assert refused.status_code == 429
+    assert refused.json()["violated-policies"] == ["all-tokens"]
+    assert '"client-tokens";r=1000;' in refused.headers["RateLimit"]
+
+
+def test_what_can_never_be_has_no_retry_after(app):
+    body = {"prompt": "", "max_tokens": 1001}
+    response = app.client.post("/completions", json=body, headers=KEY)
+    assert response.status_code == 429
+    assert "Retry-After" not in response.headers
+    assert response.json()["detail"] == "It asks for more than the limit ever allows."
+
+
+def test_a_limit_is_one_command(app, server):
+    app.get("/protected")
+    server.client.config_resetstat()
+    for _ in range(12):
+        app.get("/protected")
+    app.client.post("/completions", json={"prompt": ""}, headers=KEY)
+    assert server.calls() == {"ratelimit.hit": 12, "ratelimit.mhit": 1}
+
+
+def test_of_200_requests_at_once_exactly_100_pass(app):
+    codes = at_once(200, "/stocks/ACME/history", app, headers=KEY)
+    assert (codes.count(200), codes.count(429)) == (100, 100)
+
+
+def test_two_processes_share_a_limit(app, start):
+    codes = at_once(200, "/stocks/ACME/history", app, start(), headers=KEY)
+    assert (codes.count(200), codes.count(429)) == (100, 100)
+
+
+def test_forwarded_addresses_count_from_trusted_proxies_only(app, start):
+    spoofed = {"X-Forwarded-For": "203.0.113.7"}
+    assert who(app.get("/protected", **spoofed)) == "127.0.0.1"
+
+    behind = start(TRUSTED_PROXIES="127.0.0.1,10.0.0.0/8")
+
+    def client(forwarded):
+        return who(behind.get("/protected", **{"X-Forwarded-For": forwarded}))
+
+    assert client("203.0.113.7") == "203.0.113.7"
+    assert client("198.51.100.1, 203.0.113.7, 10.1.2.3") == "203.0.113.7", "what the client claims itself is ignored"
+    assert client("203.0.113.7:4711") == "203.0.113.7"
+    assert client("2001:db8:1:2:3:4:5:6") == client("2001:db8:1:2::1") == "2001:db8:1:2::/64"
+    assert client("2001:db8:1:3::1") != client("2001:db8:1:2::1")
+    assert client("::ffff:203.0.113.7") == "203.0.113.7"
+    assert client("unknown") == "unknown"
+    # Two lines are one list.
+    lines = [("X-Forwarded-For", "198.51.100.1"), ("X-Forwarded-For", "203.0.113.7")]
+    assert who(behind.client.get("/protected", headers=lines)) == "203.0.113.7"
+
+
+def test_openapi_tells_what_limits_need(app):
+    paths = app.get("/openapi.json").json()["paths"]
+    assert paths["/stocks/{symbol}/history"]["get"]["security"] == [{"APIKeyHeader": []}]
+    assert "Completion" in json.dumps(paths["/completions"]["post"]["requestBody"])
+    assert not [path for path in paths if "monitor" in path]
