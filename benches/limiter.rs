@@ -61,7 +61,9 @@ impl Log for Steady {
 }
 
 fn call(line: &str) -> Call {
-    args::parse(line.split(' ').map(str::as_bytes), Strict::Known).unwrap()
+    let mut call = Call::default();
+    call.read(line.split(' ').map(str::as_bytes), Strict::Known).unwrap();
+    call
 }
 
 fn decide(log: &mut Steady, call: &Call) -> Result<Decision, Error> {

@@ -44,6 +44,25 @@ impl Call {
         Ok(())
     }
 
+    /// Reads everything after the key of HIT and PEEK into an empty call. After the first pair, an argument that starts with
+    /// a digit begins another tier; anything else is an option, in any case, at most once. (In place, because a call is
+    /// large and would be copied on its way.)
+    pub fn read<'a>(&mut self, mut args: impl Iterator<Item = &'a [u8]>, strict: Strict) -> Result<(), Error> {
+        self.push(tier(args.next(), args.next())?)?;
+        let mut cost = None;
+        while let Some(arg) = args.next() {
+            if arg.first().is_some_and(u8::is_ascii_digit) {
+                self.push(tier(Some(arg), args.next())?)?;
+            } else if arg.eq_ignore_ascii_case(b"STRICT") && strict == Strict::Known && !self.strict {
+                self.strict = true;
+            } else {
+                read_cost(arg, &mut args, &mut cost)?;
+            }
+        }
+        self.cost = cost.unwrap_or(1);
+        Ok(())
+    }
+
     /// In the order in which they were named; at least one.
     pub fn tiers(&self) -> &[Tier] {
         self.tiers.get(..self.count).unwrap_or_default()
@@ -66,24 +85,6 @@ impl Call {
 pub enum Strict {
     Known,
     Unknown,
-}
-
-/// Reads everything after the key of HIT and PEEK. After the first pair, an argument that starts with a digit begins
-/// another tier; anything else is an option, in any case, at most once.
-pub fn parse<'a>(mut args: impl Iterator<Item = &'a [u8]>, strict: Strict) -> Result<Call, Error> {
-    let mut call = Call::new(tier(args.next(), args.next())?, 1);
-    let mut cost = None;
-    while let Some(arg) = args.next() {
-        if arg.first().is_some_and(u8::is_ascii_digit) {
-            call.push(tier(Some(arg), args.next())?)?;
-        } else if arg.eq_ignore_ascii_case(b"STRICT") && strict == Strict::Known && !call.strict {
-            call.strict = true;
-        } else {
-            read_cost(arg, &mut args, &mut cost)?;
-        }
-    }
-    call.cost = cost.unwrap_or(1);
-    Ok(call)
 }
 
 /// Reads the number of keys that is MHIT's first argument, and checks that as many arguments follow.
@@ -164,7 +165,8 @@ mod tests {
     use super::*;
 
     fn read(line: &str) -> Result<Call, Error> {
-        parse(line.split(' ').map(str::as_bytes), Strict::Known)
+        let mut call = Call::default();
+        call.read(line.split(' ').map(str::as_bytes), Strict::Known).map(|()| call)
     }
 
     #[test]
@@ -206,8 +208,8 @@ mod tests {
         ] {
             assert_eq!(read(line), Err(expected), "{line}");
         }
-        let peek = parse([b"1", b"1" as &[u8], b"STRICT"].into_iter(), Strict::Unknown);
-        assert_eq!(peek, Err(error::SYNTAX));
+        let peek = [b"1", b"1" as &[u8], b"STRICT"];
+        assert_eq!(Call::default().read(peek.into_iter(), Strict::Unknown), Err(error::SYNTAX));
     }
 
     #[test]

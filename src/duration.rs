@@ -13,9 +13,14 @@ pub fn parse(text: &[u8]) -> Option<u64> {
     if text.len() > MAX_TEXT {
         return None;
     }
-    let suffix_at = text.iter().position(u8::is_ascii_lowercase).unwrap_or(text.len());
-    let (number, suffix) = text.split_at_checked(suffix_at)?;
-    let unit: u64 = match suffix {
+    let (mut number, mut rest) = add_digits(0, text)?;
+    // The value is number / scale, exactly.
+    let mut scale: u128 = 1;
+    if let Some((b'.', fraction)) = rest.split_first() {
+        (number, rest) = add_digits(number, fraction)?;
+        scale = 10_u128.checked_pow(u32::try_from(fraction.len().checked_sub(rest.len())?).ok()?)?;
+    }
+    let unit: u128 = match rest {
         b"ms" => 1,
         b"" | b"s" => 1_000,
         b"m" => 60_000,
@@ -23,34 +28,25 @@ pub fn parse(text: &[u8]) -> Option<u64> {
         b"d" => 86_400_000,
         _ => return None,
     };
-    let milliseconds = match number.iter().position(|&byte| byte == b'.') {
-        None => add_digits(0, number)?.checked_mul(unit.into())?,
-        // Exact arithmetic: value = digits / scale, so milliseconds = digits * unit / scale, without a remainder.
-        Some(point) => {
-            let (whole, rest) = number.split_at_checked(point)?;
-            let fraction = rest.split_first()?.1;
-            let digits = add_digits(add_digits(0, whole)?, fraction)?;
-            let scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-            let scaled = digits.checked_mul(unit.into())?;
-            if scaled.checked_rem(scale)? != 0 {
-                return None;
-            }
-            scaled.checked_div(scale)?
+    let mut milliseconds = number.checked_mul(unit)?;
+    if scale > 1 {
+        if milliseconds.checked_rem(scale)? != 0 {
+            return None;
         }
-    };
+        milliseconds = milliseconds.checked_div(scale)?;
+    }
     let milliseconds = u64::try_from(milliseconds).ok()?;
     (MIN_MS..=MAX_MS).contains(&milliseconds).then_some(milliseconds)
 }
 
-/// Goes on with a decimal number by at least one digit.
-fn add_digits(number: u128, digits: &[u8]) -> Option<u128> {
-    if digits.is_empty() {
-        return None;
+/// Goes on with a decimal number by at least one digit, and returns what comes after it.
+fn add_digits(mut number: u128, text: &[u8]) -> Option<(u128, &[u8])> {
+    let mut rest = text;
+    while let Some((digit @ b'0'..=b'9', after)) = rest.split_first() {
+        number = number.wrapping_mul(10).wrapping_add(digit.wrapping_sub(b'0').into());
+        rest = after;
     }
-    digits.iter().try_fold(number, |number, byte| {
-        let digit = byte.wrapping_sub(b'0');
-        (digit <= 9).then(|| number.wrapping_mul(10).wrapping_add(digit.into()))
-    })
+    (rest.len() < text.len()).then_some((number, rest))
 }
 
 #[cfg(test)]

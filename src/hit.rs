@@ -6,7 +6,7 @@
 
 use redis_module::raw;
 
-use crate::args::{self, Strict};
+use crate::args::{Call, Strict};
 use crate::cursors::Followed;
 use crate::error::{self, Error};
 use crate::hash;
@@ -43,7 +43,8 @@ impl Command for Hit {
         let [_, name, rest @ ..] = args else {
             return Err(error::SYNTAX);
         };
-        let call = args::parse(rest.iter().map(|arg| arg.bytes()), Strict::Known)?;
+        let mut call = Call::default();
+        call.read(rest.iter().map(|arg| arg.bytes()), Strict::Known)?;
         let mut log = server.follow(*name, Mode::Write)?;
 
         let mut review = Review::new(server.clock(), &call);

@@ -4,7 +4,7 @@
 
 use redis_module::raw;
 
-use crate::args::{self, Strict};
+use crate::args::{Call, Strict};
 use crate::error::{self, Error};
 use crate::hit;
 use crate::limiter::Review;
@@ -29,7 +29,8 @@ impl Command for Peek {
         let [_, name, rest @ ..] = args else {
             return Err(error::SYNTAX);
         };
-        let call = args::parse(rest.iter().map(|arg| arg.bytes()), Strict::Unknown)?;
+        let mut call = Call::default();
+        call.read(rest.iter().map(|arg| arg.bytes()), Strict::Unknown)?;
         let mut log = server.follow(*name, Mode::Read)?;
         #[cfg(feature = "planted-panic")]
         {

@@ -221,12 +221,10 @@ impl<'a> Server<'a> {
     /// Opens a key that holds a stream or does not exist, with its cursor if there is one.
     pub fn follow(self, name: Arg<'a>, mode: Mode) -> Result<Followed<Key<'a>>, Error> {
         let key = self.open(name, mode)?;
-        let cursor = match key.exists()? {
-            true => {
-                let (database, length) = (self.database()?, key.length());
-                CURSORS.with(|table| table.take(database, name.bytes(), length)).flatten()
-            }
-            false => None,
+        let (database, length) = (self.database()?, key.length());
+        let cursor = match length {
+            0 => None,
+            _ => CURSORS.with(|table| table.take(database, name.bytes(), length)).flatten(),
         };
         Ok(Followed::new(key, cursor))
     }

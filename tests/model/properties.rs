@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::oracle::{self, Hit, Question, Tier};
-use crate::args::{self, Call, MAX_UNITS, Strict};
+use crate::args::{Call, MAX_UNITS, Strict};
 use crate::cursors::{Cursor, Followed, Table};
 use crate::error::Error;
 use crate::limiter::{Answer, Decision, Review, Write};
@@ -172,7 +172,9 @@ fn call_of(tiers: &[Tier], cost: u64, strict: bool) -> Call {
     if strict {
         words.push("STRICT".to_owned());
     }
-    args::parse(words.iter().map(String::as_bytes), Strict::Known).unwrap()
+    let mut call = Call::default();
+    call.read(words.iter().map(String::as_bytes), Strict::Known).unwrap();
+    call
 }
 
 const START: u64 = 1_767_225_600_000;
