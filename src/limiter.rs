@@ -159,8 +159,9 @@ impl<'c> Review<'c> {
             let expire_at = retention::after_refused(retention, || store.expires(), self.now, window)?;
             return Some(Write { append: None, expire_at: Some(expire_at) });
         };
-        let is_dead =
-            self.newest.is_some_and(|newest| newest.hit.id.time < first_live(self.now, newest.retention.keep));
+        let is_dead = self
+            .newest
+            .is_some_and(|newest| newest.hit.id.time < first_live(self.now, newest.retention.keep.max(window)));
         let restart = stored.restart || is_dead && store.length() > LONG;
         let expires = if restart { None } else { store.expires() };
         let (retention, expire_at) = retention::after_stored(retention, expires, self.now, window);

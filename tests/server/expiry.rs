@@ -223,6 +223,20 @@ fn a_policy_that_is_given_up_costs_no_memory() {
     assert!((600..640).contains(&longest), "{longest} entries were kept for the minute");
 }
 
+/// What a longer window still finds counts on, also in a long log of which nothing is alive by the window before.
+#[test]
+fn a_longer_policy_keeps_what_it_has_counted() {
+    let Some(mut log) = Shared::new() else { return };
+    let mut pipe = redis::pipe();
+    for _ in 0..1_100 {
+        pipe.add_command(words("RATELIMIT.HIT k 5000 8s")).ignore();
+    }
+    pipe.exec(&mut log.client).unwrap();
+    log.clock.set(START + 8_500);
+    assert_eq!(log.client.answer("RATELIMIT.HIT k 5000 1h")[2], 3_899);
+    assert_eq!(log.client.answer("RATELIMIT.HIT k 5000 1h")[2], 3_898);
+}
+
 /// For as long as the long policy is asked, admitted or not, both are exact, however the short one floods.
 #[test]
 fn a_long_policy_in_use_holds_exactly() {
