@@ -244,8 +244,11 @@ impl<'c> Loader<'c> {
             else {
                 return Err("ratelimit needs Redis 7.0 or Valkey 7.2 or later");
             };
-            // A key that is only read must not count as changed when it is closed.
-            set_options(ctx.ctx, raw::REDISMODULE_OPTION_NO_IMPLICIT_SIGNAL_MODIFIED as c_int);
+            // A key that is only read must not count as changed when it is closed. And a replica may go on answering while it
+            // loads another data set: the table of cursors hears of the exchange.
+            let options =
+                raw::REDISMODULE_OPTION_NO_IMPLICIT_SIGNAL_MODIFIED | raw::REDISMODULE_OPTIONS_HANDLE_REPL_ASYNC_LOAD;
+            set_options(ctx.ctx, options as c_int);
             // Absent before Redis 7.4 and Valkey 8.
             raw::RedisModule_AddACLCategory.is_some_and(|add| add(ctx.ctx, c"ratelimit".as_ptr()) == OK)
         };

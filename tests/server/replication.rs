@@ -444,6 +444,50 @@ fn a_replica_answers_and_does_not_write() {
     }
 }
 
+/// A module that is not known to bear it would turn off `repl-diskless-load swapdb` for the whole server.
+#[test]
+fn a_replica_answers_while_it_loads_another_data_set() {
+    let primary = Setup::new().tcp().args(["--repl-diskless-sync-delay", "0"]).start();
+    let port = primary.port.to_string();
+    let swap = ["--repl-diskless-load", "swapdb", "--replicaof", "127.0.0.1", &port];
+    // A snapshot takes its time, and others are served every kilobyte.
+    let slowly = ["--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024"];
+    let replica = Setup::new().args(swap).args(slowly).start();
+    let (mut client, mut reader) = (primary.connect(), replica.connect());
+    wait_for("in sync", || reader.info("replication", "master_link_status") == "up");
+    (0..5).for_each(|_| assert_eq!(client.answer("RATELIMIT.HIT k 9 1h")[0], 1));
+    caught_up(&primary, &replica);
+    (0..3).for_each(|_| assert_eq!(reader.answer("RATELIMIT.PEEK k 9 1h")[2], 3));
+    // In one step the link is cut and the replica misses so much that only another snapshot helps, in which the log has
+    // the same length.
+    client.run("CONFIG SET repl-backlog-size 16384");
+    let filler = format!("SET filler {}", "x".repeat(20_000));
+    let (hits, fillers) = (["RATELIMIT.HIT k 99 1h COST 7"; 5], [filler.as_str(); 10]);
+    let mut pipe = redis::pipe();
+    pipe.atomic();
+    let change = ["CLIENT KILL TYPE replica", "DEBUG POPULATE 2000", "RATELIMIT.RESET k"];
+    for line in change.into_iter().chain(hits).chain(fillers) {
+        pipe.add_command(words(line)).ignore();
+    }
+    pipe.exec(&mut client).unwrap();
+    let is_loading = |reader: &mut Connection| reader.info("persistence", "async_loading") == "1";
+    let mut answered = 0;
+    wait_for("in sync again", || {
+        if is_loading(&mut reader) {
+            let answer = reader.answer("RATELIMIT.PEEK k 9 1h");
+            if is_loading(&mut reader) {
+                assert_eq!(answer[2], 3, "the old data");
+                answered += 1;
+            }
+        }
+        reader.info("replication", "master_link_status") == "up" && reader.integer("DBSIZE") > 2_000
+    });
+    assert!(answered > 0, "it answers while it loads");
+    assert!(!replica.log().contains("not aware of async replication"), "{}", replica.log());
+    caught_up(&primary, &replica);
+    assert_eq!(reader.answer("RATELIMIT.PEEK k 99 1h"), client.answer("RATELIMIT.PEEK k 99 1h"));
+}
+
 #[test]
 fn a_refused_hit_disturbs_no_watch() {
     let server = Server::start();
