@@ -84,9 +84,8 @@ fn load_all(ctx: &Context, args: &[RedisString]) -> Result<(), &'static str> {
     loader.info()
 }
 
-fn unload(_: &Context) -> Status {
-    register::unload();
-    Status::Ok
+fn unload(ctx: &Context) -> Status {
+    register::outcome(ctx, register::unload(ctx))
 }
 
 // The server's allocator works inside a server only, so that unit tests are built without it.

@@ -483,11 +483,39 @@ unsafe extern "C" fn keys_have_changed(_: *mut raw::RedisModuleCtx, _: raw::Redi
     let _ = catch_unwind(|| CURSORS.with(Table::forget_all));
 }
 
-/// Gives back what outlives commands, before the module is unloaded.
-pub fn unload() {
+const HELD: &str = "ratelimit stays: a client is in a transaction or ran one of its commands last, and the server would read \
+    what it frees. Close such clients first (CLIENT LIST: multi, cmd), or restart the server";
+
+/// Gives back what outlives commands, before the module is unloaded. An error, with nothing done, where that is not safe.
+pub fn unload(ctx: &Context) -> Result<(), &'static str> {
+    if !catch_unwind(AssertUnwindSafe(|| is_free(ctx))).unwrap_or(false) {
+        return Err(HELD);
+    }
     CURSORS.with(|table| table.resize(0));
     OFFENDERS.with(|offenders| offenders.resize(0));
     stream::unload();
+    Ok(())
+}
+
+/// Whether no client holds on to a command of this module: queued in a transaction, waiting, or as the one that it ran last.
+/// No server looks: all free the command with its module, and EXEC and CLIENT LIST read it afterwards.
+fn is_free(ctx: &Context) -> bool {
+    let Some(clients) = ctx.call("CLIENT", &["LIST"]).ok().and_then(bytes_of_reply) else {
+        return false;
+    };
+    clients.split(|&byte| byte == b' ' || byte == b'\n').all(|field| match field.strip_prefix(b"multi=") {
+        Some(queued) => queued.starts_with(b"-") || queued == b"0",
+        None => !field.starts_with(b"cmd=ratelimit."),
+    })
+}
+
+fn bytes_of_reply(reply: RedisValue) -> Option<Vec<u8>> {
+    match reply {
+        RedisValue::SimpleString(text) | RedisValue::BulkString(text) => Some(text.into_bytes()),
+        RedisValue::StringBuffer(bytes) => Some(bytes),
+        RedisValue::BulkRedisString(string) => Some(string.as_slice().to_vec()),
+        _ => None,
+    }
 }
 
 /// Writes `INFO ratelimit`, also in a crash report: it takes no lock and allocates nothing.
@@ -515,17 +543,10 @@ unsafe extern "C" fn write_info(ctx: *mut raw::RedisModuleInfoCtx, _: c_int) {
 
 /// Who runs on the server's default should know what it costs.
 fn advise_on_node_size(ctx: &Context) {
-    let Ok(RedisValue::Array(pair)) = ctx.call("CONFIG", &["GET", "stream-node-max-bytes"]) else {
+    let Ok(RedisValue::Array(mut pair)) = ctx.call("CONFIG", &["GET", "stream-node-max-bytes"]) else {
         return;
     };
-    let is_default = match pair.last() {
-        Some(RedisValue::SimpleString(value)) => value == "4096",
-        Some(RedisValue::BulkString(value)) => value == "4096",
-        Some(RedisValue::StringBuffer(value)) => value == b"4096",
-        Some(RedisValue::BulkRedisString(value)) => value.as_slice() == b"4096",
-        _ => false,
-    };
-    if is_default {
+    if pair.pop().and_then(bytes_of_reply).is_some_and(|value| value == b"4096") {
         ctx.log_notice(
             "ratelimit: a key of one hit takes more than 4 kB at the default of stream-node-max-bytes, and less than \
              1 kB with 512",
@@ -614,7 +635,7 @@ fn raw_arguments(
     start
 }
 
-/// Ends loading: a reason, if there is one, goes to the server's log.
+/// Ends loading or unloading: a reason, if there is one, goes to the server's log.
 pub fn outcome(ctx: &Context, result: Result<(), &'static str>) -> Status {
     match result {
         Ok(()) => Status::Ok,

@@ -14,7 +14,7 @@ use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr
 use redis::{Client, Cmd, Connection, ConnectionLike, Value};
 
 use crate::histories::{number, random, time_of};
-use crate::support::{Ask, PATIENCE, Server, Setup, assert_same, get, six, wait_for, words};
+use crate::support::{Ask, PATIENCE, Running, Server, Setup, assert_same, get, six, wait_for, words};
 
 /// The first and the last slot of each primary, as `redis-cli --cluster create` deals them out.
 const SLOTS: [(u16, u16); 3] = [(0, 5460), (5461, 10922), (10923, 16383)];
@@ -242,15 +242,6 @@ impl Caller {
     fn try_another(&mut self) {
         let at = self.ports.iter().position(|&port| port == self.at);
         self.at = self.ports[at.map_or(0, |at| (at + 1) % self.ports.len())];
-    }
-}
-
-/// Threads that run until this goes out of scope, which they would otherwise do for ever after a failure.
-struct Running<'a>(&'a AtomicBool);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Relaxed);
     }
 }
 

@@ -24,3 +24,4 @@ mod mhit;
 mod panics;
 mod recipe;
 mod replication;
+mod unload;

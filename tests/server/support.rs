@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -278,6 +279,15 @@ impl Drop for Server {
             let _ = writeln!(std::io::stderr(), "--- log of the server on {}\n{}", self.port, self.log());
         }
         self.stop();
+    }
+}
+
+/// Threads that run until this goes out of scope, which they would otherwise do for ever after a failure.
+pub struct Running<'a>(pub &'a AtomicBool);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Relaxed);
     }
 }
 
