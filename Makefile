@@ -1,6 +1,6 @@
 # `make` lists what there is. Every target installs what is missing first.
 .POSIX:
-.PHONY: help run build test test-all test-examples example test-fastapi dist test-dist lint bench instructions clean
+.PHONY: help run build test test-all test-examples example test-fastapi dist test-dist test-histories test-long lint bench instructions clean
 
 PORT = 6379
 HTTP_PORT = 8000
@@ -17,6 +17,8 @@ help:
 	@echo 'make test-fastapi   its tests, over HTTP and in Chromium'
 	@echo 'make dist      a tar.gz and a Debian package, into target/dist'
 	@echo 'make test-dist the package installed, used and removed on this machine, which needs root'
+	@echo 'make test-histories  random histories for half an hour; SEED=n repeats one'
+	@echo 'make test-long       the tests that can run short or long, long: crashes, clocks, memory, attackers'
 	@echo 'make lint     formatting, clippy and shell scripts; warnings are errors'
 	@echo 'make bench    what a decision costs, beside what one would pick instead (UPDATE=1 writes docs/benchmarks.md)'
 	@echo 'make instructions  the same in instructions, which may not become more (UPDATE=1, ONLY=refused)'
@@ -72,6 +74,16 @@ dist: build
 test-dist: dist
 	@scripts/setup.sh test-dist
 	@scripts/test-dist.sh
+
+test-histories:
+	@scripts/setup.sh test
+	$(CARGO) build --release --locked
+	RATELIMIT_LONG=1 $(CARGO) test --locked --test server chaos -- --nocapture
+
+test-long:
+	@scripts/setup.sh test
+	$(CARGO) build --release --locked
+	RATELIMIT_LONG=1 $(CARGO) test --locked --test server -- --nocapture --test-threads 1 clocks crashes memory attackers
 
 lint:
 	@scripts/setup.sh build

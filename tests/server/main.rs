@@ -9,6 +9,7 @@ mod oracle;
 
 mod bad_input;
 mod bursts;
+mod chaos;
 mod clocks;
 mod cluster;
 mod cursors;

@@ -12,15 +12,15 @@ use crate::support::{Ask, Clock, START, Server, Setup, assert_same, six, wait_fo
 const APPEND_ONLY: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "no"];
 
 /// Small nodes, so that little traffic drops some.
-const NODES_OF_FOUR: [&str; 2] = ["--stream-node-max-entries", "4"];
+pub const NODES_OF_FOUR: [&str; 2] = ["--stream-node-max-entries", "4"];
 
 /// On a clock that stands still or jumps, a server that waits before it forks, or gives up after a minute, would never
 /// sync. Without a keep-alive the offset moves by writes only.
-const REPLICATION: [&str; 6] =
+pub const REPLICATION: [&str; 6] =
     ["--repl-diskless-sync", "no", "--repl-timeout", "2000000000", "--repl-ping-replica-period", "86400"];
 
 /// Starts a server where another one was, and waits until it has read what that one left.
-fn start_again(setup: Setup, dir: TempDir) -> Server {
+pub fn start_again(setup: Setup, dir: TempDir) -> Server {
     let server = setup.start_in(dir);
     let mut client = server.connect();
     wait_for("the data are loaded", || client.info("persistence", "loading") == "0");
@@ -122,7 +122,7 @@ fn offset(client: &mut Connection) -> String {
 }
 
 /// A replica of `primary` that has read all there is. It shares the primary's clock.
-fn replica_of(primary: &Server, setup: Setup) -> Server {
+pub fn replica_of(primary: &Server, setup: Setup) -> Server {
     let port = primary.port.to_string();
     let replica = setup.args(REPLICATION).args(["--replicaof", "127.0.0.1", &port]).start();
     let mut client = replica.connect();
@@ -131,7 +131,7 @@ fn replica_of(primary: &Server, setup: Setup) -> Server {
     replica
 }
 
-fn caught_up(primary: &Server, replica: &Server) {
+pub fn caught_up(primary: &Server, replica: &Server) {
     let (mut primary, mut replica) = (primary.connect(), replica.connect());
     wait_for("the replica has read everything", || offset(&mut primary) == offset(&mut replica));
 }

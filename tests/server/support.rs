@@ -20,6 +20,11 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Milliseconds of a day on which nothing happened: where set clocks start.
 pub const START: u64 = 1_767_225_600_000;
 
+/// Whether tests that can run short or long run long, as `make test-long` lets them.
+pub fn is_long() -> bool {
+    std::env::var_os("RATELIMIT_LONG").is_some()
+}
+
 /// The module under test. `make test` builds it; `RATELIMIT_MODULE` names another build.
 pub fn module() -> PathBuf {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release/libratelimit.so");

@@ -1,0 +1,753 @@
+//! Random histories of everything at once: several clients with every command of the module and their own commands on its
+//! keys, plain, in transactions, scripts and functions; clocks, expiry, rewrites, reloads and changes of settings.
+//!
+//! What is stored before and after each call is known, so that an oracle can check every value of every reply and every
+//! write, whatever the others did. At the end the replica, the append-only file and a snapshot must hold the same data.
+//! A history is fixed by its seed. One that fails is made as short as possible, and shown.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, Connection, Value};
+
+use crate::histories::time_of;
+use crate::oracle::{self, Hit, Question, Tier};
+use crate::replication::{NODES_OF_FOUR, REPLICATION, caught_up, replica_of, start_again};
+use crate::support::{Ask, Clock, START, Server, Setup, get, is_long, six, text_of, wait_for, words};
+
+const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+/// All calls on these keys name the longest window, so that nothing that counts is ever forgotten.
+const SINGLE_MINDED: usize = 3;
+const WINDOWS: [u64; 4] = [20, 300, 1_000, 2_500];
+const LONGEST: u64 = WINDOWS[3];
+
+const NOT_A_LOG: &str = "ERR the stream at this key was not written by this module, it is left as it was";
+const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
+
+/// Runs the commands of its arguments, each preceded by its length.
+const SCRIPT: &str = "local r, i = {}, 1 while i <= #ARGV do local n = tonumber(ARGV[i]) \
+    r[#r + 1] = redis.pcall(unpack(ARGV, i + 1, i + n)) i = i + n + 1 end return r";
+
+#[derive(Clone, Debug)]
+struct Call {
+    name: &'static str,
+    keys: Vec<usize>,
+    tiers: Vec<Tier>,
+    cost: u64,
+    strict: bool,
+}
+
+impl Call {
+    fn line(&self) -> String {
+        let keys: Vec<&str> = self.keys.iter().map(|&key| KEYS[key]).collect();
+        let mut line = format!("RATELIMIT.{}", self.name);
+        if self.name == "MHIT" {
+            write!(line, " {}", keys.len()).unwrap();
+        }
+        write!(line, " {}", keys.join(" ")).unwrap();
+        self.tiers.iter().for_each(|(limit, window)| write!(line, " {limit} {window}ms").unwrap());
+        write!(line, " COST {}{}", self.cost, if self.strict { " STRICT" } else { "" }).unwrap();
+        line
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Line {
+    Call(Call),
+    /// Somebody's command on these keys. In it, `{oldest}`, `{newest}`, `{some}` are IDs of the first one, `{next}` is the one
+    /// that would come next.
+    Other(String, Vec<usize>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    Plain,
+    /// The next step happens before EXEC.
+    Transaction,
+    Script,
+    Function,
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Lines(How, Vec<Line>),
+    /// Something that must change no data.
+    Maintain(String),
+    /// The replica is asked the same as the primary.
+    AskReplica(Call),
+}
+
+#[derive(Clone, Debug)]
+struct Step {
+    client: usize,
+    /// Milliseconds that pass before it.
+    go: i64,
+    act: Act,
+}
+
+fn random_call(rng: &mut fastrand::Rng) -> Call {
+    let limit = |rng: &mut fastrand::Rng| match rng.u8(..10) {
+        0 => rng.u64(..3),
+        1 => (1 << 53) - 1,
+        _ => rng.u64(3..40),
+    };
+    let cost = match rng.u8(..12) {
+        0 => rng.u64(1..100),
+        1 => (1 << 53) - rng.u64(1..3),
+        2..5 => rng.u64(1..5),
+        _ => 1,
+    };
+    if rng.u8(..6) == 0 {
+        let mut keys: Vec<usize> = (0..KEYS.len()).collect();
+        rng.shuffle(&mut keys);
+        keys.truncate(rng.usize(1..=3));
+        let window = |key: usize, rng: &mut fastrand::Rng| match key {
+            ..SINGLE_MINDED => LONGEST,
+            _ => *rng.choice(&WINDOWS).unwrap(),
+        };
+        let tiers = keys.iter().map(|&key| (limit(rng), window(key, rng))).collect();
+        return Call { name: "MHIT", keys, tiers, cost, strict: false };
+    }
+    let key = rng.usize(..KEYS.len());
+    let mut tiers: Vec<Tier> = (0..rng.usize(1..4)).map(|_| (limit(rng), *rng.choice(&WINDOWS).unwrap())).collect();
+    if key < SINGLE_MINDED {
+        tiers[0].1 = LONGEST;
+        rng.shuffle(&mut tiers);
+    }
+    let name = if rng.u8(..8) == 0 { "PEEK" } else { "HIT" };
+    Call { name, keys: vec![key], tiers, cost, strict: name == "HIT" && rng.u8(..12) == 0 }
+}
+
+fn random_other(rng: &mut fastrand::Rng) -> Line {
+    let (at, to) = (rng.usize(..KEYS.len()), rng.usize(..KEYS.len()));
+    let (key, other) = (KEYS[at], KEYS[to]);
+    let window = *rng.choice(&WINDOWS).unwrap();
+    let line = match rng.u8(..36) {
+        0 | 1 => format!("XADD {key} {{next}} {window}ms 1"),
+        2 => format!("XADD {key} {{next}} foreign entry"),
+        3 => format!("XADD {key} {{next}} {window}ms 1 one more"),
+        4 | 5 => format!("XDEL {key} {{newest}}"),
+        6 | 7 => format!("XDEL {key} {{oldest}}"),
+        8 => format!("XDEL {key} {{some}}"),
+        9 => format!("XTRIM {key} MAXLEN {}", rng.u8(..5)),
+        10 => format!("XTRIM {key} MINID {{some}}"),
+        11 => format!("XSETID {key} {{next}}"),
+        12 => format!("DEL {key}"),
+        13 => format!("UNLINK {key} {other}"),
+        14 => format!("RATELIMIT.RESET {key} {other}"),
+        15 => format!("RENAME {key} {other}"),
+        16 => format!("COPY {key} {other} REPLACE"),
+        17 => format!("MOVE {key} 1"),
+        18 => "SWAPDB 0 1".to_owned(),
+        19 if rng.u8(..4) == 0 => "FLUSHALL".to_owned(),
+        20 | 21 => format!("PEXPIRE {key} {}", rng.u64(1..6_000)),
+        22 => format!("PERSIST {key}"),
+        23 => format!("EXPIRE {key} -1"),
+        24 => format!("SET {key} string"),
+        25 => format!("RPUSH {key} list"),
+        26 => format!("XGROUP CREATE {key} group 0 MKSTREAM"),
+        27 => format!("XREADGROUP GROUP group reader COUNT 2 STREAMS {key} >"),
+        28 => format!("XACK {key} group {{oldest}}"),
+        29 | 30 => format!("DUMP {key}"),
+        31 | 32 => format!("RESTORE {key} {} dump REPLACE", if rng.bool() { 0 } else { rng.u64(1..6_000) }),
+        33 => format!("XREADGROUP GROUP group reader NOACK STREAMS {key} >"),
+        34 => format!("SORT {key} BY nosort STORE {other}"),
+        _ => format!("DEL {key} {other}"),
+    };
+    let all = ["SWAPDB", "FLUSHALL"].iter().any(|name| line.starts_with(name));
+    Line::Other(line, if all { (0..KEYS.len()).collect() } else { vec![at, to] })
+}
+
+fn random_step(rng: &mut fastrand::Rng, at: usize, backwards: bool) -> Step {
+    let go = match rng.u16(..400) {
+        0 => rng.i64(0..6_000),
+        1 if backwards => -rng.i64(0..4_000),
+        2..200 => rng.i64(0..15),
+        _ => 0,
+    };
+    let act = match rng.u16(..200) {
+        0..3 => {
+            let call = Call { name: "PEEK", strict: false, ..random_call(rng) };
+            Act::AskReplica(Call { keys: call.keys[..1].to_vec(), ..call })
+        }
+        3..12 => Act::Maintain(match rng.u8(..20) {
+            0..5 => format!("CONFIG SET ratelimit.cursors {}", rng.choice([0, 4, 8_192]).unwrap()),
+            5..8 => format!("CONFIG SET stream-node-max-entries {}", rng.choice([1, 3, 10, 100]).unwrap()),
+            8 => format!("CONFIG SET stream-node-max-bytes {}", rng.choice([64, 512, 4_096]).unwrap()),
+            9 => format!("CONFIG SET ratelimit.top-entries {}", rng.choice([0, 8, 1_000]).unwrap()),
+            10 => format!("CONFIG SET notify-keyspace-events {}", rng.choice(["KEA", "Kd"]).unwrap()),
+            11 => "BGREWRITEAOF".to_owned(),
+            12..15 => "DEBUG RELOAD".to_owned(),
+            15 => "RATELIMIT.TOP".to_owned(),
+            16 => "RATELIMIT.RESETSTAT".to_owned(),
+            17 => "CLIENT KILL TYPE replica".to_owned(),
+            18 => "INFO everything".to_owned(),
+            _ => "SCRIPT FLUSH".to_owned(),
+        }),
+        _ => {
+            let how = match rng.u8(..20) {
+                0 | 1 => How::Transaction,
+                2 | 3 => How::Script,
+                4 => How::Function,
+                _ => How::Plain,
+            };
+            let lines = if how == How::Plain { rng.usize(1..3) } else { rng.usize(1..6) };
+            let line = |_| if rng.u8(..9) == 0 { random_other(rng) } else { Line::Call(random_call(rng)) };
+            Act::Lines(how, (0..lines).map(line).collect())
+        }
+    };
+    Step { client: at % 3, go, act }
+}
+
+/// What is at a key.
+#[derive(Clone, Debug, PartialEq)]
+struct Known {
+    kind: Kind,
+    /// -1 for never, -2 if it does not exist.
+    expires: i64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Kind {
+    Absent,
+    Stream { rows: Vec<Row>, last: Id },
+    Other,
+}
+
+type Id = (u64, u64);
+type Row = (Id, Vec<String>);
+
+fn id_of(text: &str) -> Id {
+    (time_of(text), text.split('-').nth(1).unwrap().parse().unwrap())
+}
+
+/// The commands that tell what is at a key, and what they tell.
+const READS: usize = 3;
+
+fn reads(key: usize) -> [Cmd; READS] {
+    ["XRANGE {} - +", "PEXPIRETIME {}", "XINFO STREAM {}"].map(|line| words(&line.replace("{}", KEYS[key])))
+}
+
+impl Known {
+    fn of(replies: &[Result<Value, String>]) -> Self {
+        let [rows, expires, info] = replies else { panic!("three replies") };
+        let expires = get(expires.clone().unwrap());
+        let kind = match (rows, info) {
+            (Ok(rows), Ok(info)) => {
+                let rows: Vec<(String, Vec<String>)> = get(rows.clone());
+                let info: Vec<(String, Value)> = get(info.clone());
+                let last = info.into_iter().find(|(name, _)| name == "last-generated-id").unwrap().1;
+                let rows = rows.into_iter().map(|(id, fields)| (id_of(&id), fields)).collect();
+                Kind::Stream { rows, last: id_of(&get::<String>(last)) }
+            }
+            (Ok(_), Err(_)) => Kind::Absent,
+            (Err(_), _) => Kind::Other,
+        };
+        Self { kind, expires }
+    }
+
+    /// The same at another time.
+    fn at(self, now: u64) -> Self {
+        if self.expires >= 0 && (self.expires as u64) < now { Self { kind: Kind::Absent, expires: -2 } } else { self }
+    }
+
+    fn rows(&self) -> &[Row] {
+        if let Kind::Stream { rows, .. } = &self.kind { rows } else { &[] }
+    }
+
+    fn last(&self) -> Id {
+        if let Kind::Stream { last, .. } = self.kind { last } else { (0, 0) }
+    }
+}
+
+/// How long an entry asks to be kept, and its cost; None if it is foreign.
+fn entry(fields: &[String]) -> Option<(u64, u64)> {
+    let [name, cost] = fields else { return None };
+    let keep = name.split('>').next()?.strip_suffix("ms")?.parse().ok()?;
+    Some((keep, cost.parse().ok().filter(|cost| *cost > 0)?))
+}
+
+/// A log as the oracle takes it.
+#[derive(Debug, Default)]
+struct Log {
+    hits: Vec<Hit>,
+    newest: Option<Id>,
+    /// It was stamped by a clock that is no longer in use: nothing counts, and it is removed.
+    stale: bool,
+    /// Entries are missing between others, so that retry times may come late.
+    gaps: bool,
+    /// Foreign entries below the top, or tallies that no module wrote: any answer in range will do.
+    wild: bool,
+}
+
+fn log_of(known: &Known, now: u64) -> Result<Log, &'static str> {
+    if known.kind == Kind::Other {
+        return Err(WRONG_TYPE);
+    }
+    let rows = known.rows();
+    let Some((newest, fields)) = rows.last() else { return Ok(Log::default()) };
+    let (keep, _) = entry(fields).ok_or(NOT_A_LOG)?;
+    if newest.0 > now + keep {
+        return Ok(Log { stale: true, ..Log::default() });
+    }
+    let mut log = Log { newest: Some(*newest), ..Log::default() };
+    let mut next: Option<(Id, u64)> = None;
+    for (id, fields) in rows.iter().rev() {
+        let Some((_, cost)) = entry(fields) else {
+            log.wild = true;
+            break;
+        };
+        // Whatever was deleted between two entries counts until the earlier one leaves.
+        let missing = next.map_or(0, |(next, next_cost)| next.1.wrapping_sub(id.1).wrapping_sub(next_cost));
+        log.gaps |= missing > 0;
+        log.wild |= missing > 1 << 56;
+        log.hits.push((id.0, cost.saturating_add(missing)));
+        next = Some((*id, cost));
+    }
+    log.hits.reverse();
+    Ok(log)
+}
+
+/// The ID that the next hit gets.
+fn next_id(log: &Log, now: u64, cost: u64) -> Id {
+    match log.newest {
+        None => (now, cost),
+        Some(newest) => {
+            let id = (now.max(newest.0), newest.1.wrapping_add(cost));
+            if id <= newest { (id.0 + 1, id.1) } else { id }
+        }
+    }
+}
+
+struct World {
+    primary: Server,
+    replica: Server,
+    clients: Vec<Connection>,
+    side: Connection,
+    clock: Clock,
+    now: u64,
+    /// None for keys that somebody else has touched.
+    known: Vec<Option<Known>>,
+    /// Admitted hits of the single-minded keys since anybody else touched them.
+    admitted: Vec<Vec<Hit>>,
+    /// Hits admitted, hits refused, units admitted.
+    counted: [u64; 3],
+    dump: Option<Vec<u8>>,
+    setup: Setup,
+}
+
+const FILES: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "no"];
+
+impl World {
+    fn new(clock: Clock, backwards: bool) -> Self {
+        let setup = Setup::new().clock(&clock).args(NODES_OF_FOUR).args(REPLICATION);
+        let primary = setup.clone().args(FILES).tcp().start();
+        let replica = replica_of(&primary, setup.clone());
+        let mut side = primary.connect();
+        side.run(if backwards { "DEBUG SET-ACTIVE-EXPIRE 0" } else { "PING" });
+        let library = format!("#!lua name=chaos\nredis.register_function('run', function(keys, ARGV) {SCRIPT} end)");
+        side.ask(redis::cmd("FUNCTION").arg("LOAD").arg(library)).unwrap();
+        let clients = (0..3).map(|_| primary.connect()).collect();
+        let (known, admitted) = (vec![None; KEYS.len()], vec![Vec::new(); KEYS.len()]);
+        Self { primary, replica, clients, side, clock, now: START, known, admitted, counted: [0; 3], dump: None, setup }
+    }
+
+    fn forget(&mut self, keys: &[usize]) {
+        for &key in keys {
+            self.known[key] = None;
+            self.admitted[key].clear();
+        }
+    }
+
+    /// Everything that has expired is gone.
+    fn settle(&mut self) {
+        for database in [1, 0] {
+            self.side.run(&format!("SELECT {database}"));
+            self.side.run(&format!("EXISTS {}", KEYS.join(" ")));
+        }
+    }
+
+    /// Takes the first step, and the next one if it happens within that; what is left.
+    fn step<'s>(&mut self, steps: &'s [Step], within: bool) -> Result<&'s [Step], String> {
+        let (step, mut rest) = steps.split_first().unwrap();
+        self.now = self.now.saturating_add_signed(step.go);
+        self.clock.set(self.now);
+        match &step.act {
+            Act::Maintain(line) => {
+                self.settle();
+                let reply = self.side.ask(&words(line));
+                // A rewrite may be under way already.
+                let fine = reply.is_ok() || line.starts_with("BG") || line.starts_with("CLIENT KILL");
+                if line.ends_with("RESETSTAT") {
+                    self.counted = [0; 3];
+                }
+                fine.then_some(rest).ok_or_else(|| format!("{line}: {reply:?}"))
+            }
+            Act::AskReplica(call) => {
+                self.settle();
+                caught_up(&self.primary, &self.replica);
+                let line = words(&call.line());
+                let (one, other) = (self.side.ask(&line), self.replica.connect().ask(&line));
+                (one == other)
+                    .then_some(rest)
+                    .ok_or_else(|| format!("{line:?}: the replica says {other:?}, not {one:?}"))
+            }
+            Act::Lines(how, lines) => {
+                let batch = self.batch(lines, *how);
+                let client = step.client;
+                let replies = match how {
+                    How::Plain => batch.iter().map(|(cmd, _)| self.clients[client].ask(cmd)).collect(),
+                    How::Transaction => {
+                        self.clients[client].run("MULTI");
+                        for (cmd, _) in &batch {
+                            self.clients[client].ask(cmd)?;
+                        }
+                        if !within && rest.first().is_some_and(|next| next.client != client) {
+                            rest = self.step(rest, true)?;
+                        }
+                        values(self.clients[client].ask(&words("EXEC"))?)
+                    }
+                    How::Script | How::Function => {
+                        let mut cmd = match how {
+                            How::Script => redis::cmd("EVAL").arg(SCRIPT).to_owned(),
+                            _ => redis::cmd("FCALL").arg("run").to_owned(),
+                        };
+                        cmd.arg(KEYS.len()).arg(&KEYS);
+                        for (one, _) in &batch {
+                            let args: Vec<Vec<u8>> = one.args_iter().map(arg_bytes).collect();
+                            cmd.arg(args.len()).arg(args);
+                        }
+                        values(self.clients[client].ask(&cmd)?)
+                    }
+                };
+                self.check(&batch, &replies)?;
+                Ok(rest)
+            }
+        }
+    }
+
+    /// The commands of some lines, with those that tell what is stored around the calls.
+    fn batch(&mut self, lines: &[Line], how: How) -> Vec<(Cmd, Part)> {
+        let mut batch = Vec::new();
+        for line in lines {
+            match line {
+                Line::Call(call) => {
+                    // Often nothing is read before, so that the call itself finds what has expired.
+                    let blind = self.now % 4 != 0 && how != How::Transaction && lines.len() == 1;
+                    let unread = call.keys.iter().filter(|&&key| !blind || self.known[key].is_none());
+                    batch.extend(unread.flat_map(|&key| reads(key).map(|cmd| (cmd, Part::Read(key)))));
+                    batch.push((words(&call.line()), Part::Call(call.clone())));
+                    batch.extend(call.keys.iter().flat_map(|&key| reads(key).map(|cmd| (cmd, Part::Read(key)))));
+                }
+                Line::Other(line, keys) => batch.push((self.resolve(line, keys[0]), Part::Other(keys.clone()))),
+            }
+        }
+        batch
+    }
+
+    fn resolve(&mut self, line: &str, key: usize) -> Cmd {
+        let rows = match self.side.ask(&words(&format!("XRANGE {} - +", KEYS[key]))) {
+            Ok(rows) => get::<Vec<(String, Vec<String>)>>(rows),
+            Err(_) => Vec::new(),
+        };
+        let ids: Vec<&str> = rows.iter().map(|row| row.0.as_str()).collect();
+        let id = |at: Option<&&str>| at.map_or("1-1".to_owned(), |id| (*id).to_owned());
+        let newest = ids.last().map_or((self.now, 0), |id| id_of(id));
+        let line = line.replace("{oldest}", &id(ids.first())).replace("{newest}", &id(ids.last()));
+        let line = line.replace("{some}", &id(ids.get(ids.len() / 2)));
+        let line = line.replace("{next}", &format!("{}-{}", newest.0.max(self.now), newest.1.wrapping_add(1)));
+        if line.starts_with("DUMP") {
+            if let Ok(Value::BulkString(dump)) = self.side.ask(&words(&line)) {
+                self.dump = Some(dump);
+            }
+        }
+        let mut cmd = Cmd::new();
+        for word in line.split(' ') {
+            match (word, &self.dump) {
+                ("dump", Some(dump)) => cmd.arg(dump),
+                _ => cmd.arg(word),
+            };
+        }
+        cmd
+    }
+
+    fn check(&mut self, batch: &[(Cmd, Part)], replies: &[Result<Value, String>]) -> Result<(), String> {
+        if batch.len() != replies.len() {
+            return Err(format!("{} replies to {} commands", replies.len(), batch.len()));
+        }
+        let mut at = 0;
+        while at < batch.len() {
+            match &batch[at].1 {
+                Part::Read(key) => {
+                    self.known[*key] = Some(Known::of(&replies[at..at + READS]));
+                    at += READS;
+                }
+                Part::Other(keys) => {
+                    self.forget(keys);
+                    at += 1;
+                }
+                Part::Call(call) => {
+                    let before: Vec<Known> =
+                        call.keys.iter().map(|&key| self.known[key].clone().unwrap().at(self.now)).collect();
+                    let read = |n: usize| Known::of(&replies[at + 1 + n * READS..][..READS]);
+                    let after: Vec<Known> = (0..call.keys.len()).map(read).collect();
+                    self.judge(call, &before, &replies[at], &after).map_err(|error| {
+                        format!(
+                            "{error}\n{} at {}\nreply {:?}\nbefore {before:?}\nafter {after:?}",
+                            call.line(),
+                            self.now,
+                            replies[at]
+                        )
+                    })?;
+                    at += 1 + call.keys.len() * READS;
+                    call.keys.iter().zip(after).for_each(|(&key, after)| self.known[key] = Some(after));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a call was answered and carried out as it must be.
+    fn judge(
+        &mut self,
+        call: &Call,
+        before: &[Known],
+        reply: &Result<Value, String>,
+        after: &[Known],
+    ) -> Result<(), String> {
+        let now = self.now;
+        let unchanged = || before.iter().zip(after).all(|(before, after)| before == after);
+        let logs: Result<Vec<Log>, &str> = before.iter().map(|known| log_of(known, now)).collect();
+        let mut logs = match (logs, reply) {
+            (Err(expected), Err(error)) if error == expected && unchanged() => return Ok(()),
+            (Err(expected), _) => return Err(format!("not {expected}")),
+            (Ok(logs), _) => logs,
+        };
+        let wild = logs.iter().any(|log| log.wild);
+        let answers: Vec<[i64; 6]> = match reply {
+            Err(error) if wild && error == NOT_A_LOG && unchanged() => return Ok(()),
+            Err(error) => return Err(error.clone()),
+            Ok(Value::Array(items)) if call.name == "MHIT" => items.iter().map(six).collect(),
+            Ok(value) => vec![six(value)],
+        };
+
+        let allowed = answers[0][0] == 1;
+        let possible = call.tiers.iter().all(|(limit, _)| call.cost <= *limit);
+        let stored = call.name != "PEEK" && (allowed || call.strict && possible);
+        let ids: Vec<Id> = logs.iter().map(|log| next_id(log, now, call.cost)).collect();
+        let mut expected = match call.name {
+            "MHIT" => {
+                let mut hits: Vec<Vec<Hit>> = logs.iter().map(|log| log.hits.clone()).collect();
+                oracle::ask_all(&mut hits, now, &call.tiers, call.cost)
+            }
+            _ => {
+                let question = Question { tiers: &call.tiers, cost: call.cost, strict: call.strict };
+                vec![oracle::ask(&mut logs[0].hits.clone(), now, question)]
+            }
+        };
+        for (n, &key) in call.keys.iter().enumerate() {
+            let (before, after, log, answer) = (&before[n], &after[n], &mut logs[n], answers[n]);
+            // The server refuses an ID that is not above the last one, and the log is started again.
+            let pushed = !log.stale && matches!(before.kind, Kind::Stream { last, .. } if ids[n] <= last);
+            if pushed && stored && !log.wild {
+                *log = Log { stale: true, ..Log::default() };
+                let tiers = if call.name == "MHIT" { &call.tiers[n..=n] } else { &call.tiers[..] };
+                let question = Question { tiers, cost: call.cost, strict: call.strict };
+                expected[n] = oracle::ask(&mut Vec::new(), now, question);
+            }
+            let compared = if log.gaps { 3 } else { 6 };
+            if !wild && answer[..compared] != expected[n][..compared] {
+                return Err(format!("not {:?} for {}", expected[n], KEYS[key]));
+            }
+            let far = (2 * LONGEST + 1) as i64;
+            let [verdict, _, remaining, retry, reset, next] = answer;
+            if verdict != i64::from(allowed) || remaining < 0 || retry < -1 || next > reset {
+                return Err("out of range".to_owned());
+            }
+            if [retry, reset, next].iter().any(|time| *time > far) {
+                return Err("a wait longer than two windows".to_owned());
+            }
+            match stored {
+                true => self.stored(call, n, ids[n], before, after, log, allowed)?,
+                false if call.name == "PEEK" && before != after => return Err("PEEK wrote".to_owned()),
+                false => {
+                    // While a longer policy may be on its way out, a refused hit may prolong the key's life.
+                    let waiting = before.rows().last().is_some_and(|(_, fields)| fields[0].contains('>'));
+                    if before.kind != after.kind || before.expires != after.expires && !waiting {
+                        return Err("a refused hit wrote".to_owned());
+                    }
+                }
+            }
+            if call.name != "PEEK" {
+                self.counted[0] += u64::from(allowed);
+                self.counted[1] += u64::from(!allowed && retry != 0);
+                self.counted[2] += if allowed { call.cost } else { 0 };
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a hit was stored as it must be, and nothing else was lost.
+    #[allow(clippy::too_many_arguments)]
+    fn stored(
+        &mut self,
+        call: &Call,
+        n: usize,
+        id: Id,
+        before: &Known,
+        after: &Known,
+        log: &Log,
+        allowed: bool,
+    ) -> Result<(), String> {
+        let Some(((newest, fields), rest)) = after.rows().split_last() else {
+            return Err("nothing is stored".to_owned());
+        };
+        let Some((keep, cost)) = entry(fields) else { return Err("a foreign entry".to_owned()) };
+        let own = if call.name == "MHIT" { &call.tiers[n..=n] } else { &call.tiers[..] };
+        let begins = log.stale || rest.is_empty() && newest.1 == call.cost;
+        let id = if begins { (self.now, call.cost) } else { id };
+        if !log.wild && *newest != id || cost != call.cost || after.last() != *newest {
+            return Err(format!("not stored as {id:?}"));
+        }
+        if keep < own.iter().map(|tier| tier.1).max().unwrap() || after.expires < (newest.0 + keep) as i64 {
+            return Err("it is not kept for long enough".to_owned());
+        }
+        let key = call.keys[n];
+        if begins {
+            self.admitted[key].clear();
+        } else {
+            let (dropped, kept) = before.rows().split_at(before.rows().len().saturating_sub(rest.len()));
+            let surplus = !allowed && rest.len() as u64 + 1 >= own.iter().map(|tier| tier.0).max().unwrap();
+            let heavy = call.cost > 1 << 32;
+            if kept != rest || dropped.iter().any(|row| row.0.0 + keep > newest.0 && !surplus && !heavy) {
+                return Err("entries that count were dropped".to_owned());
+            }
+        }
+        if log.stale && !rest.is_empty() {
+            return Err("it was not started again".to_owned());
+        }
+
+        if allowed && key < SINGLE_MINDED {
+            let hits = &mut self.admitted[key];
+            hits.push((newest.0, call.cost));
+            for (limit, window) in own {
+                let used: u64 = hits.iter().filter(|hit| hit.0 + window > newest.0).map(|hit| hit.1).sum();
+                if used > *limit {
+                    return Err(format!("{used} units in {window} ms"));
+                }
+            }
+            hits.retain(|hit| hit.0 + LONGEST > newest.0);
+        }
+        Ok(())
+    }
+
+    /// Everybody holds the same data.
+    fn compare(mut self) -> Result<(), String> {
+        self.settle();
+        for (name, counted) in ["hits_admitted", "hits_refused", "units_admitted"].iter().zip(self.counted) {
+            let shown = self.side.info("ratelimit", &format!("ratelimit_{name}"));
+            if shown != counted.to_string() {
+                return Err(format!("INFO says {name} {shown}, not {counted}"));
+            }
+        }
+        let expected = self.side.fingerprint();
+        let same = |name: &str, print: Vec<String>| match print == expected {
+            true => Ok(()),
+            false => Err(format!("{name} holds {print:#?}\nnot {expected:#?}")),
+        };
+        wait_for("no rewrite is under way", || self.side.info("persistence", "aof_rewrite_in_progress") == "0");
+        caught_up(&self.primary, &self.replica);
+        same("the replica", self.replica.connect().fingerprint())?;
+        let files = self.setup.args(FILES);
+        let server = start_again(files.clone(), self.primary.kill());
+        let mut client = server.connect();
+        same("the append-only file", client.fingerprint())?;
+        client.run("DEBUG RELOAD");
+        same("a snapshot", client.fingerprint())?;
+        let server = start_again(files.without_module(), server.kill());
+        same("a server without the module", server.connect().fingerprint())
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Part {
+    Call(Call),
+    Other(Vec<usize>),
+    Read(usize),
+}
+
+fn values(reply: Value) -> Vec<Result<Value, String>> {
+    let Value::Array(items) = reply else { panic!("{reply:?} is no array") };
+    let result = |item| match item {
+        Value::ServerError(error) => Err(text_of(&error)),
+        value => Ok(value),
+    };
+    items.into_iter().map(result).collect()
+}
+
+fn arg_bytes(arg: redis::Arg<&[u8]>) -> Vec<u8> {
+    match arg {
+        redis::Arg::Simple(bytes) => bytes.to_vec(),
+        _ => panic!("a simple argument"),
+    }
+}
+
+fn fails(steps: &[Step], backwards: bool) -> Option<String> {
+    let clock = Clock::at(START)?;
+    let mut world = World::new(clock, backwards);
+    let mut rest = steps;
+    while !rest.is_empty() {
+        match world.step(rest, false) {
+            Ok(left) => rest = left,
+            Err(error) => {
+                let crash = if world.primary.is_alive() { String::new() } else { world.primary.log() };
+                return Some(format!("step {}: {error}\n{crash}", steps.len() - rest.len()));
+            }
+        }
+    }
+    world.compare().err()
+}
+
+/// The fewest steps that still fail, or nearly: larger and smaller parts are left out for as long as that helps.
+fn shrink(mut steps: Vec<Step>, mut error: String, backwards: bool) -> (Vec<Step>, String) {
+    let since = Instant::now();
+    let mut size = steps.len() / 2;
+    while size > 0 {
+        let mut at = 0;
+        while at < steps.len() && since.elapsed() < Duration::from_secs(180) {
+            let mut fewer = steps.clone();
+            fewer.drain(at..(at + size).min(steps.len()));
+            match fails(&fewer, backwards) {
+                Some(now) => (steps, error) = (fewer, now),
+                None => at += size,
+            }
+        }
+        size /= 2;
+    }
+    (steps, error)
+}
+
+/// `SEED` repeats one history.
+#[test]
+fn everything_at_once() {
+    if Clock::at(START).is_none() {
+        return;
+    }
+    let given: Option<u64> = std::env::var("SEED").ok().and_then(|text| text.parse().ok());
+    let first = given.unwrap_or_else(|| fastrand::u64(..1 << 48));
+    let (histories, length) = if is_long() { (300, 1_200) } else { (3, 500) };
+    let histories = if given.is_some() { 1 } else { histories };
+    for seed in first..first + histories {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let backwards = rng.bool();
+        let steps: Vec<Step> = (0..length).map(|at| random_step(&mut rng, at, backwards)).collect();
+        if let Some(error) = fails(&steps, backwards) {
+            eprintln!("everything_at_once: SEED={seed}: {error}");
+            let (steps, error) = shrink(steps, error, backwards);
+            let shown: Vec<String> = steps.iter().map(|step| format!("{step:?}")).collect();
+            panic!("everything_at_once: SEED={seed}, these steps suffice:\n{}\n{error}", shown.join("\n"));
+        }
+    }
+    eprintln!("everything_at_once: {histories} histories of {length} steps, seeds from {first}");
+}
