@@ -5,7 +5,6 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::net::TcpListener;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +13,7 @@ use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr
 use redis::{Client, Cmd, Connection, ConnectionLike, Value};
 
 use crate::histories::{number, random, time_of};
-use crate::support::{Ask, PATIENCE, Running, Server, Setup, assert_same, get, six, wait_for, words};
+use crate::support::{Ask, PATIENCE, Running, Server, Setup, assert_same, get, six, wait_for, wait_for_more, words};
 
 /// The first and the last slot of each primary, as `redis-cli --cluster create` deals them out.
 const SLOTS: [(u16, u16); 3] = [(0, 5460), (5461, 10922), (10923, 16383)];
@@ -50,11 +49,6 @@ impl Node {
         let mut client = self.connect();
         client.run("READONLY");
         client
-    }
-
-    fn signal(&self, name: &str) {
-        let line = format!("kill -{name} {}", self.server.pid());
-        assert!(Command::new("sh").args(["-c", &line]).status().unwrap().success(), "{line}");
     }
 }
 
@@ -243,12 +237,6 @@ impl Caller {
         let at = self.ports.iter().position(|&port| port == self.at);
         self.at = self.ports[at.map_or(0, |at| (at + 1) % self.ports.len())];
     }
-}
-
-/// Waits until a counter has grown by so much from now on.
-fn wait_for_more(what: &str, counter: &AtomicUsize, more: usize) {
-    let from = counter.load(Relaxed);
-    wait_for(what, || counter.load(Relaxed) >= from + more);
 }
 
 /// What is known of the hits on one key.
@@ -663,14 +651,14 @@ fn a_primary_dies(cluster: &Cluster, dying: usize, link: Link) {
 
         wait_for_more("traffic", &admitted[0], 2_000);
         if link == Link::Cut {
-            replica.signal("STOP");
+            replica.server.signal("STOP");
             client.run("CLIENT KILL TYPE replica");
             wait_for_more("hits that are not replicated", &admitted[0], 300);
         }
-        primary.signal("KILL");
+        primary.server.signal("KILL");
         wait_for("the primary is gone", || primary_is_gone(primary));
         let killed_at = milliseconds();
-        replica.signal("CONT");
+        replica.server.signal("CONT");
         wait_for("the replica is promoted", || replica.connect().info("replication", "role") == "master");
         wait_for("the cluster is up again", || is_up(replica));
         wait_for_more("traffic on the successor", &admitted[1], 1_000);

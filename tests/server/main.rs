@@ -12,6 +12,7 @@ mod bursts;
 mod chaos;
 mod clocks;
 mod cluster;
+mod crashes;
 mod cursors;
 mod documents;
 mod everywhere;

@@ -6,7 +6,7 @@ use redis::Value;
 
 use crate::histories::{number, random, time_of};
 use crate::oracle::{self, Hit, Tier};
-use crate::support::{Ask, START, Server, Setup, six, words};
+use crate::support::{Ask, START, Server, Setup, six};
 
 fn sixes(value: &Value) -> Vec<[i64; 6]> {
     let Value::Array(items) = value else { panic!("{value:?} is no array") };
@@ -202,46 +202,4 @@ fn a_refusal_writes_nothing() {
     let setup = Setup::new().without_module().args(["--appendonly", "yes"]);
     let without = setup.start_in(server.kill());
     assert_eq!(without.connect().fingerprint(), after);
-}
-
-/// `kill -9` under load: all keys of a call are there after the restart, or none is.
-#[test]
-fn all_or_nothing_after_a_crash() {
-    let setup = Setup::new().args(["--appendonly", "yes", "--appendfsync", "always"]);
-    let mut dir = tempfile::TempDir::new().unwrap();
-    let mut acknowledged = 0;
-    for _ in 0..3 {
-        let server = setup.clone().start_in(dir);
-        let mut client = server.connect();
-        let loader = std::thread::spawn(move || {
-            let mut count = 0;
-            while client.req_count("RATELIMIT.MHIT 3 a b c 1000000 1h 1000000 1h 1000000 1h") {
-                count += 1;
-            }
-            count
-        });
-        let mut watcher = server.connect();
-        let goal = acknowledged + 200;
-        crate::support::wait_for("load", || watcher.integer("XLEN a") > goal);
-        dir = server.kill();
-        acknowledged += loader.join().unwrap();
-        let server = setup.clone().start_in(dir);
-        let mut client = server.connect();
-        let lengths = ["a", "b", "c"].map(|key| client.integer(&format!("XLEN {key}")));
-        assert!(lengths[0] >= acknowledged && lengths[0] <= acknowledged + 1, "{lengths:?}, {acknowledged}");
-        assert_eq!([lengths[0]; 3], lengths);
-        acknowledged = lengths[0];
-        dir = server.kill();
-    }
-}
-
-trait Count {
-    fn req_count(&mut self, line: &str) -> bool;
-}
-
-impl Count for redis::Connection {
-    /// Whether the call was admitted; false once the server is gone.
-    fn req_count(&mut self, line: &str) -> bool {
-        self.ask(&words(line)).is_ok_and(|reply| sixes(&reply)[0][0] == 1)
-    }
 }

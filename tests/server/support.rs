@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -242,6 +242,12 @@ impl Server {
         self.child.as_ref().map_or(0, Child::id)
     }
 
+    /// Sends a signal: STOP, CONT, KILL.
+    pub fn signal(&self, name: &str) {
+        let line = format!("kill -{name} {}", self.pid());
+        assert!(Command::new("sh").args(["-c", &line]).status().unwrap().success(), "{line}");
+    }
+
     pub fn is_alive(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
@@ -303,6 +309,12 @@ pub fn wait_for(what: &str, mut so: impl FnMut() -> bool) {
         assert!(since.elapsed() < PATIENCE, "waited in vain: {what}");
         sleep(Duration::from_millis(5));
     }
+}
+
+/// Waits until a counter has grown by so much from now on.
+pub fn wait_for_more(what: &str, counter: &AtomicUsize, more: usize) {
+    let from = counter.load(Relaxed);
+    wait_for(what, || counter.load(Relaxed) >= from + more);
 }
 
 /// A command from words with single blanks between them.
