@@ -1,10 +1,13 @@
 //! Clocks that jump, shake or stand still: the limit holds by the time that was recorded, and every wait is exact.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
 use redis::Connection;
 
 use crate::histories::{random, time_of};
 use crate::oracle::{self, Hit, Question, Tier};
-use crate::support::{Ask, Clock, START, Server, get, six};
+use crate::replication::{Effects, REPLICATION, caught_up, replica_of};
+use crate::support::{Ask, Clock, Running, START, Server, Setup, get, is_long, six};
 
 const SECOND: i64 = 1_000;
 const HOUR: i64 = 3_600_000;
@@ -204,4 +207,107 @@ fn a_clock_that_stands_still() {
         clock.set(START + window * 10 + 9);
         assert_eq!(client.answer(&format!("RATELIMIT.PEEK k {limit} 10ms")), [0, limit, 0, 1, 1, 1]);
     }
+}
+
+/// The successor's clock is 30 seconds off: every answer is right by its own clock, and nobody waits for longer than two
+/// windows.
+#[test]
+fn a_promoted_replica_on_another_clock() {
+    for window in [20_000, 30_000, 3_600_000] {
+        for ahead in [30 * SECOND, -30 * SECOND] {
+            let (Some(clock), Some(other)) = (Clock::at(START), Clock::at(START.saturating_add_signed(ahead))) else {
+                return;
+            };
+            let primary = Setup::new().clock(&clock).args(REPLICATION).tcp().start();
+            let replica = replica_of(&primary, Setup::new().clock(&other));
+            let mut client = primary.connect();
+            let (tier, line) = ((5, window), |name: &str| format!("RATELIMIT.{name} k 5 {window}ms"));
+            let mut recorded = Vec::new();
+            for hit in 0..5 {
+                clock.set(START + hit * 100);
+                other.set((START + hit * 100).saturating_add_signed(ahead));
+                assert_eq!(client.answer(&line("HIT"))[0], 1);
+                recorded.push(START + hit * 100);
+            }
+            caught_up(&primary, &replica);
+            drop(primary.kill());
+            let mut client = replica.connect();
+            client.run("REPLICAOF NO ONE");
+
+            let begin = (START + 400).saturating_add_signed(ahead);
+            let mut hits: Vec<Hit> = recorded.iter().map(|&time| (time, 1)).collect();
+            // Forgotten where the log is further ahead than it is kept, or has expired.
+            if START + 400 > begin + window || client.integer("EXISTS k") == 0 {
+                hits.clear();
+            }
+            let mut now = begin;
+            for _ in 0..12 {
+                let question = Question { tiers: &[tier], cost: 1, strict: false };
+                let expected = oracle::ask(&mut hits, now, question);
+                let answer = client.answer(&line("HIT"));
+                assert_eq!(answer, expected, "{ahead} ms ahead, {window} ms, at {now}");
+                if answer[0] == 0 {
+                    assert!(answer[3] <= 2 * window as i64);
+                    other.set(now + answer[3] as u64 - 1);
+                    assert_eq!(client.answer(&line("PEEK"))[0], 0, "a millisecond too early");
+                    now += answer[3] as u64;
+                    other.set(now);
+                    assert_eq!(client.answer(&line("PEEK"))[0], 1, "at the end of the wait");
+                }
+            }
+            assert!(now - begin <= 4 * window, "it has gone on");
+        }
+    }
+}
+
+/// Several clients while the clock goes a millisecond back and forth: by the times that were recorded no window holds more
+/// than the limit.
+#[test]
+fn a_clock_that_shakes_under_load() {
+    const LIMIT: usize = 40;
+    const WINDOW: u64 = 5;
+    let Some(clock) = Clock::at(START) else { return };
+    let (server, mut effects) = Effects::of(Setup::new().clock(&clock));
+    let calls = if is_long() { 20_000 } else { 1_500 };
+    let (running, admitted) = (AtomicBool::new(true), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let stop = Running(&running);
+        scope.spawn(|| {
+            let mut now = START;
+            for step in 0.. {
+                if !running.load(Relaxed) {
+                    break;
+                }
+                now += u64::from(step % 3 == 0);
+                clock.set(now + step % 2);
+                std::thread::yield_now();
+            }
+        });
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                let (mut client, admitted) = (server.connect(), &admitted);
+                scope.spawn(move || {
+                    for _ in 0..calls {
+                        let answer = client.answer(&format!("RATELIMIT.HIT k {LIMIT} {WINDOW}ms"));
+                        admitted.fetch_add(answer[0] as usize, Relaxed);
+                        assert!((0..=2 * WINDOW as i64).contains(&answer[3]), "{answer:?}");
+                    }
+                })
+            })
+            .collect();
+        clients.into_iter().for_each(|client| client.join().unwrap());
+        drop(stop);
+    });
+    let written = effects.next();
+    let times: Vec<u64> = written
+        .iter()
+        .filter(|line| line.starts_with("XADD"))
+        .map(|line| time_of(line.split(' ').rev().nth(2).unwrap()))
+        .collect();
+    assert_eq!(times.len(), admitted.load(Relaxed));
+    for full in times.windows(LIMIT + 1) {
+        assert!(full[LIMIT] - full[0] >= WINDOW, "{full:?}");
+    }
+    println!("{} of {} calls were admitted on a clock that shakes", times.len(), 4 * calls);
+    assert!(times.len() > LIMIT && times.len() < 4 * calls);
 }
