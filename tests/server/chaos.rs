@@ -623,6 +623,10 @@ impl World {
             if kept != rest || dropped.iter().any(|row| row.0.0 + keep > newest.0 && !surplus && !heavy) {
                 return Err("entries that count were dropped".to_owned());
             }
+            // Other calls on a key with STRICT should name the same limits, and do not here.
+            if surplus && !dropped.is_empty() {
+                self.admitted[key].clear();
+            }
         }
         if log.stale && !rest.is_empty() {
             return Err("it was not started again".to_owned());

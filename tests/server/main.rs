@@ -7,6 +7,7 @@ mod support;
 #[path = "../model/oracle.rs"]
 mod oracle;
 
+mod attackers;
 mod bad_input;
 mod bursts;
 mod chaos;

@@ -1,0 +1,201 @@
+//! What clients can do at worst with the arguments they choose: time and memory stay within what docs/reliability.md says.
+//!
+//! `RATELIMIT_LONG=1 cargo test attackers -- --nocapture` prints the figures of that document; the bounds here leave room
+//! for slower machines.
+
+use redis::Connection;
+
+use crate::support::{Ask, Clock, START, Server, Setup, is_long, six, wait_for, words};
+
+const MOST: u64 = (1 << 53) - 1;
+
+/// Bytes that the server uses.
+fn used(client: &mut Connection) -> i64 {
+    client.info("memory", "used_memory").parse().unwrap()
+}
+
+/// Microseconds of the server's CPU so far. (By the clock on the wall a busy machine would make everything slow.)
+fn cpu(client: &mut Connection) -> f64 {
+    let seconds = |field: &str| client.info("cpu", field).parse::<f64>().unwrap();
+    ["used_cpu_user_main_thread", "used_cpu_sys_main_thread"].map(seconds).iter().sum::<f64>() * 1e6
+}
+
+/// Microseconds of CPU that each of so many pipelined calls takes, reading and replying included, and how many of them were
+/// admitted.
+fn microseconds(client: &mut Connection, calls: usize, line: impl Fn(usize) -> String) -> (f64, usize) {
+    let before = cpu(client);
+    let mut admitted = 0;
+    for first in (0..calls).step_by(500) {
+        let mut pipe = redis::pipe();
+        (first..calls.min(first + 500)).for_each(|call| _ = pipe.add_command(words(&line(call))));
+        let replies: Vec<redis::Value> = pipe.query(client).unwrap();
+        let first_of = |reply: &redis::Value| match reply {
+            redis::Value::Array(items) if matches!(items[0], redis::Value::Array(_)) => six(&items[0])[0],
+            reply => six(reply)[0],
+        };
+        admitted += replies.iter().filter(|reply| first_of(reply) == 1).count();
+    }
+    ((cpu(client) - before) / calls as f64, admitted)
+}
+
+/// A server that notes each command of more than 10 ms.
+fn watched() -> Server {
+    Setup::new()
+        .args(["--slowlog-log-slower-than", "10000", "--slowlog-max-len", "1000", "--stream-node-max-bytes", "512"])
+        .start()
+}
+
+/// The longest command of the module so far in milliseconds, 0 if none took more than 10.
+fn longest(client: &mut Connection) -> i64 {
+    let entries: Vec<(i64, i64, i64, Vec<String>, String, String)> =
+        crate::support::get(client.run("SLOWLOG GET 1000"));
+    let own = entries.iter().filter(|entry| entry.3[0].to_lowercase().starts_with("ratelimit"));
+    own.map(|entry| entry.2 / 1_000).max().unwrap_or(0)
+}
+
+#[test]
+fn a_flood_of_distinct_keys() {
+    let keys = if is_long() { 1_000_000 } else { 20_000 };
+    let server = watched();
+    let mut client = server.connect();
+    microseconds(&mut client, 1_000, |call| format!("RATELIMIT.HIT warm:{} 1 1h", call % 10));
+    client.run("FLUSHALL");
+    let before = used(&mut client);
+    let (once, admitted) = microseconds(&mut client, keys, |call| format!("RATELIMIT.HIT user:{call} 1 1h"));
+    let full = used(&mut client);
+    // The keys come back and are refused: nobody is followed for long, and the table of those refused has its size.
+    let (again, none) = microseconds(&mut client, keys, |call| format!("RATELIMIT.HIT user:{call} 1 1h"));
+    let refused = used(&mut client);
+    assert_eq!((admitted, none), (keys, 0));
+    client.run("FLUSHALL");
+    let mut after = 0;
+    wait_for("memory comes back", || {
+        after = used(&mut client);
+        after - before < 1_000_000
+    });
+    let (key, more) = ((full - before) / keys as i64, refused - full);
+    println!(
+        "{keys} distinct keys: {once:.1} us and {key} bytes each; refused again: {again:.1} us and {more} bytes in all; \
+         longest {} ms; {} bytes left after FLUSHALL",
+        longest(&mut client),
+        after - before
+    );
+    assert!(key < 1_100 && more < 20_000_000, "{key} bytes a key, {more} bytes for refusals");
+    assert!(once < 200.0 && again < 200.0, "{once} us, {again} us");
+}
+
+/// Eight tiers and the longest and largest arguments there can be, on a log of some length, admitted and refused.
+#[test]
+fn the_heaviest_calls() {
+    let calls = if is_long() { 100_000 } else { 4_000 };
+    let server = watched();
+    let mut client = server.connect();
+    let tiers =
+        |limit: u64| -> String { (1..=8).map(|tier| format!(" {limit} {}ms", 3650_u64 * 86_400_000 / tier)).collect() };
+    let long_key = "k".repeat(100_000);
+    let cases: [(&str, String); 9] = [
+        ("one tier", format!("RATELIMIT.HIT one {MOST} 1h")),
+        ("one tier, refused", "RATELIMIT.HIT one 1 1h".to_owned()),
+        ("eight tiers of up to ten years", format!("RATELIMIT.HIT eight{}", tiers(MOST))),
+        ("eight tiers, refused", format!("RATELIMIT.HIT eight{}", tiers(1))),
+        ("eight tiers, STRICT", format!("RATELIMIT.HIT strict{} STRICT", tiers(50))),
+        ("COST 2^53 - 1, admitted once", format!("RATELIMIT.HIT heavy {MOST} 3650d COST {MOST}")),
+        ("COST 2^53 - 1, STRICT", format!("RATELIMIT.HIT heavier {MOST} 3650d COST {MOST} STRICT")),
+        ("a key of 100 kB", format!("RATELIMIT.HIT {long_key} 100 1h")),
+        (
+            "MHIT of eight keys",
+            format!("RATELIMIT.MHIT 8 a b c d e f g h {}", format!("{MOST} 1h ").repeat(8).trim_end()),
+        ),
+    ];
+    for (name, line) in cases {
+        let calls = if name.contains("100 kB") { calls / 20 } else { calls };
+        let each = microseconds(&mut client, calls, |_| line.clone()).0;
+        println!("{name}: {each:.1} us, longest {} ms", longest(&mut client));
+        assert!(each < 2_000.0, "{name}: {each} us");
+    }
+    let heavier = client.integer("XLEN heavier");
+    assert!(heavier < 600, "{heavier} entries: what lies further back than 2^62 units is cut off");
+    // The strict log holds what its limit can count, and a node more.
+    assert!(client.integer("XLEN strict") <= 50 + 200);
+}
+
+/// A hot key at full speed, with a limit that is never reached: its log grows with what is admitted and no call takes long,
+/// also when a great many hits expire at once.
+#[test]
+fn a_hot_key() {
+    let hits = if is_long() { 2_000_000 } else { 60_000 };
+    let Some(clock) = Clock::at(START) else { return };
+    let server = Setup::new().clock(&clock).args(["--slowlog-log-slower-than", "10000"]).start();
+    let mut client = server.connect();
+    let before = used(&mut client);
+    let hit = |call: usize| format!("RATELIMIT.HIT hot {MOST} 1h COST {}", 1 + call % 3);
+    for part in 0..10 {
+        clock.set(START + part * 60_000);
+        microseconds(&mut client, hits / 10, hit);
+    }
+    let bytes = (used(&mut client) - before) as f64 / hits as f64;
+    // Refused for ever larger reasons: which hit must leave first is found by bisection.
+    let (found, _) = microseconds(&mut client, 2_000, |call| {
+        let cost = MOST - hits as u64 * (call as u64 % 1_000) / 500;
+        format!("RATELIMIT.HIT hot {MOST} 1h COST {cost}")
+    });
+    // The first tenth leaves, then all but the last tenth.
+    let mut each = Vec::new();
+    for minutes in [61, 69, 400] {
+        clock.set(START + minutes * 60_000);
+        each.push(microseconds(&mut client, 2_000, hit).0);
+    }
+    println!(
+        "a hot key of {hits} hits: {bytes:.1} bytes each; {found:.1} us to find a retry time; {each:.1?} us while they \
+         expire; longest {} ms; {} entries left",
+        longest(&mut client),
+        client.integer("XLEN hot")
+    );
+    assert!(bytes < 20.0 && found < 2_000.0 && each.iter().all(|each| *each < 2_000.0), "{bytes}, {found}, {each:?}");
+}
+
+/// The table of cursors at its largest: as many keys as it follows, with eight windows each, hit for as long as they grow.
+#[test]
+fn the_table_of_cursors() {
+    let (cursors, hits) = if is_long() { (8_192, 400) } else { (256, 400) };
+    let server = Setup::new().args(["--ratelimit.cursors", &cursors.to_string()]).start();
+    let mut client = server.connect();
+    // In this order each window needs look-ahead of its own.
+    let tiers: String = (1..=8).map(|tier| format!(" {MOST} {tier}h")).collect();
+    for _ in 0..hits {
+        microseconds(&mut client, cursors, |call| {
+            format!("RATELIMIT.HIT k:{call}{tiers} COST {}", fastrand::u32(1..1_000_000))
+        });
+    }
+    let full = used(&mut client);
+    client.run("CONFIG SET ratelimit.cursors 0");
+    let all = full - used(&mut client);
+    let each = all / cursors as i64;
+    println!("{cursors} cursors of eight windows each: {all} bytes, {each} each");
+    assert!(each < 12_000, "{each} bytes a cursor");
+}
+
+/// One call of very many keys is like ZUNION of as many: the caller's own doing, and linear.
+#[test]
+fn very_many_keys_in_one_call() {
+    let keys: usize = if is_long() { 300_000 } else { 10_000 };
+    let server = watched();
+    let mut client = server.connect();
+    let mut call = redis::cmd("RATELIMIT.MHIT");
+    call.arg(keys);
+    (0..keys).for_each(|key| _ = call.arg(format!("k:{key}")));
+    (0..keys).for_each(|_| _ = call.arg("9").arg("1h"));
+    let (before, began) = (used(&mut client), cpu(&mut client));
+    client.ask(&call).unwrap();
+    let took = cpu(&mut client) - began;
+    let bytes = (used(&mut client) - before) / keys as i64;
+    let peak: i64 = client.info("memory", "used_memory_peak").parse().unwrap();
+    println!(
+        "MHIT of {keys} keys: {:.0} ms, {:.2} us a key; {bytes} bytes a key afterwards, {} more at the most",
+        took / 1_000.0,
+        took / keys as f64,
+        (peak - used(&mut client)) / keys as i64
+    );
+    assert!(took / (keys as f64) < 50.0);
+    assert_eq!(client.integer("DBSIZE"), keys as i64);
+}
