@@ -284,8 +284,9 @@ fn departure(log: &mut impl Log, first: &Hit, newest: &Hit, needed: u64) -> Resu
     let mut walked_to = first.id.time;
     let mut left = WALK;
     log.walk(first.id.time, &mut |hit| {
-        if hit.units_since(first) >= needed {
-            found = Some(hit.id.time);
+        // What was deleted in front of this hit has left with the one before.
+        if hit.units_since(first).saturating_sub(hit.cost) >= needed {
+            found = Some(walked_to);
             return false;
         }
         walked_to = hit.id.time;

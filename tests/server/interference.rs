@@ -125,6 +125,23 @@ fn deleting_an_entry_gives_its_units_back_at_either_end() {
     }
 }
 
+/// Units of an entry that was deleted in the middle leave with the entry before it, and the wait is exact.
+#[test]
+fn a_wait_after_a_deletion_in_the_middle() {
+    let Some((_server, clock, mut client)) = begin() else { return };
+    let client = &mut client;
+    three_hits(client, &clock);
+    let id = client.entries("k").swap_remove(1).0;
+    client.run(&format!("XDEL k {id}"));
+    let refused = "RATELIMIT.HIT k 10 8s COST 7";
+    let wait = client.answer(refused)[3] as u64;
+    assert_eq!(wait, 8_000 - 3, "with the first entry, its own unit and the two that were deleted");
+    clock.set(START + 3 + wait - 1);
+    assert_eq!(client.answer(refused)[0], 0);
+    clock.set(START + 3 + wait);
+    assert_eq!(client.answer(refused)[0], 1);
+}
+
 /// What stays in a log that was cut counts as before.
 #[test]
 fn trimming_by_hand() {
