@@ -13,6 +13,7 @@ mod bursts;
 mod chaos;
 mod clocks;
 mod cluster;
+mod conditions;
 mod crashes;
 mod cursors;
 mod documents;
