@@ -55,7 +55,7 @@ fn longest(client: &mut Connection) -> i64 {
 
 #[test]
 fn a_flood_of_distinct_keys() {
-    let keys = if is_long() { 1_000_000 } else { 20_000 };
+    let keys = if is_long() { 1_000_000 } else { 10_000 };
     let server = watched();
     let mut client = server.connect();
     microseconds(&mut client, 1_000, |call| format!("RATELIMIT.HIT warm:{} 1 1h", call % 10));
@@ -87,7 +87,7 @@ fn a_flood_of_distinct_keys() {
 /// Eight tiers and the longest and largest arguments there can be, on a log of some length, admitted and refused.
 #[test]
 fn the_heaviest_calls() {
-    let calls = if is_long() { 100_000 } else { 4_000 };
+    let calls = if is_long() { 20_000 } else { 1_500 };
     let server = watched();
     let mut client = server.connect();
     let tiers =
@@ -123,7 +123,7 @@ fn the_heaviest_calls() {
 /// also when a great many hits expire at once.
 #[test]
 fn a_hot_key() {
-    let hits = if is_long() { 2_000_000 } else { 60_000 };
+    let hits = if is_long() { 2_000_000 } else { 20_000 };
     let Some(clock) = Clock::at(START) else { return };
     let server = Setup::new().clock(&clock).args(["--slowlog-log-slower-than", "10000"]).start();
     let mut client = server.connect();
@@ -157,7 +157,7 @@ fn a_hot_key() {
 /// The table of cursors at its largest: as many keys as it follows, with eight windows each, hit for as long as they grow.
 #[test]
 fn the_table_of_cursors() {
-    let (cursors, hits) = if is_long() { (8_192, 400) } else { (256, 400) };
+    let (cursors, hits) = if is_long() { (8_192, 400) } else { (64, 400) };
     let server = Setup::new().args(["--ratelimit.cursors", &cursors.to_string()]).start();
     let mut client = server.connect();
     // In this order each window needs look-ahead of its own.

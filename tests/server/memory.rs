@@ -151,7 +151,7 @@ fn memory_runs_out_under_load() {
 /// Keys that came and expired leave nothing behind, whether they were hit once, followed by a cursor, or refused.
 #[test]
 fn memory_comes_back() {
-    let keys = if is_long() { 1_000_000 } else { 30_000 };
+    let keys = if is_long() { 1_000_000 } else { 20_000 };
     let server = Setup::new().args(["--stream-node-max-bytes", "512"]).start();
     let mut client = server.connect();
     let wave = |client: &mut redis::Connection, keys: usize| {

@@ -485,7 +485,7 @@ fn a_replica_answers_while_it_loads_another_data_set() {
     assert!(answered > 0, "it answers while it loads");
     assert!(!replica.log().contains("not aware of async replication"), "{}", replica.log());
     caught_up(&primary, &replica);
-    assert_eq!(reader.answer("RATELIMIT.PEEK k 99 1h"), client.answer("RATELIMIT.PEEK k 99 1h"));
+    assert_eq!(reader.answer("RATELIMIT.PEEK k 99 1h")[..3], [1, 99, 99 - 5 * 7 - 1]);
 }
 
 #[test]

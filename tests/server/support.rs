@@ -399,7 +399,17 @@ pub trait Ask: ConnectionLike {
                 let info = self.ask(redis::cmd("XINFO").arg("STREAM").arg(&key)).unwrap();
                 let fields: Vec<(String, Value)> = get(info);
                 for (name, value) in fields {
-                    if ["length", "last-generated-id", "first-entry", "last-entry"].contains(&name.as_str()) {
+                    if [
+                        "length",
+                        "last-generated-id",
+                        "first-entry",
+                        "last-entry",
+                        "entries-added",
+                        "max-deleted-entry-id",
+                        "groups",
+                    ]
+                    .contains(&name.as_str())
+                    {
                         line += &format!(" {name} {value:?}");
                     }
                 }
