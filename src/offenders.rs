@@ -109,22 +109,30 @@ impl Offenders {
 
     fn set_of(&mut self, hash: u64) -> Option<&mut [Slot; WAYS]> {
         let sets = u64::try_from(self.sets.len()).ok()?;
-        let index = hash.checked_rem(sets)?;
+        // By the upper half: the lowest bit is always the same.
+        let index = (hash >> 32).checked_rem(sets)?;
         self.sets.get_mut(usize::try_from(index).ok()?)
     }
 
     /// The `count` keys of `database` that are refused most, the worst first.
     pub fn top(&mut self, database: i32, count: usize, now: u64) -> Vec<Offender> {
         let slots = self.sets.iter_mut().flatten();
-        let mut listed: Vec<Offender> = slots
+        let mut listed: Vec<&Offender> = slots
             .filter_map(|slot| {
                 slot.decay(now);
-                (slot.database == database && slot.offender.refused > 0).then(|| slot.offender.clone())
+                (slot.database == database && slot.offender.refused > 0).then_some(&slot.offender)
             })
             .collect();
-        listed.sort_by(|one, other| (other.refused, other.last, &one.key).cmp(&(one.refused, one.last, &other.key)));
-        listed.truncate(count);
-        listed
+        let worse = |one: &&Offender, other: &&Offender| {
+            (other.refused, other.last, &one.key).cmp(&(one.refused, one.last, &other.key))
+        };
+        // A large table is neither sorted nor copied for a few keys.
+        if count < listed.len() {
+            listed.select_nth_unstable_by(count, worse);
+            listed.truncate(count);
+        }
+        listed.sort_unstable_by(worse);
+        listed.into_iter().cloned().collect()
     }
 }
 
@@ -198,6 +206,13 @@ mod tests {
         offenders.resize(0);
         record(&mut offenders, 0, b"a", 0);
         assert_eq!(offenders.top(0, 10, 0), []);
+    }
+
+    #[test]
+    fn every_counter_is_used() {
+        let mut offenders = Offenders::new(64);
+        (0..10_000).for_each(|n| record(&mut offenders, 0, format!("{n}").as_bytes(), 0));
+        assert_eq!(offenders.top(0, 100, 0).len(), 64);
     }
 
     #[test]
