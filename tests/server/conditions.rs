@@ -102,6 +102,29 @@ fn monitored() {
     assert!(shown().ends_with(r#""RATELIMIT.HIT" "k" "2" "1m""#));
 }
 
+/// A log can be followed as it grows: who waits for the next entry gets it.
+#[test]
+fn followed_by_waiting_readers() {
+    let server = Server::start();
+    let (mut client, mut operator) = (server.connect(), server.connect());
+    client.run(HIT);
+    for line in ["XREAD BLOCK 20000 STREAMS k $", "XREADGROUP GROUP group reader BLOCK 20000 STREAMS k >"] {
+        client.run("RATELIMIT.RESET k");
+        client.run(HIT);
+        client.run("XGROUP CREATE k group $");
+        let mut reader = server.connect();
+        std::thread::scope(|scope| {
+            let read = scope.spawn(move || reader.run(line));
+            wait_for("somebody waits", || operator.info("clients", "blocked_clients") == "1");
+            assert_eq!(client.answer("RATELIMIT.HIT k 1 1m")[0], 0, "a refusal wakes nobody");
+            assert_eq!(operator.info("clients", "blocked_clients"), "1");
+            assert_eq!(client.answer(HIT)[0], 1);
+            let streams: Vec<(String, Vec<(String, Vec<String>)>)> = get(read.join().unwrap());
+            assert_eq!(streams[0].1[0].1, ["60000ms", "1"]);
+        });
+    }
+}
+
 /// A replica that takes writes keeps its own count until its primary's data replace it.
 #[test]
 fn a_replica_that_takes_writes() {
