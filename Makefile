@@ -83,7 +83,7 @@ test-histories:
 test-long:
 	@scripts/setup.sh test
 	$(CARGO) build --release --locked
-	RATELIMIT_LONG=1 $(CARGO) test --locked --test server -- --nocapture --test-threads 1 clocks crashes memory attackers
+	RATELIMIT_LONG=1 $(CARGO) test --locked --test server -- --nocapture --test-threads 1 clocks:: crashes:: memory:: attackers::
 
 lint:
 	@scripts/setup.sh build
