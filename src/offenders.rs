@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn every_counter_is_used() {
-        let mut offenders = Offenders::new(64);
+        let mut offenders = of_size(64);
         (0..10_000).for_each(|n| record(&mut offenders, 0, format!("{n}").as_bytes(), 0));
         assert_eq!(offenders.top(0, 100, 0).len(), 64);
     }
