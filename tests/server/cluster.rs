@@ -564,7 +564,9 @@ fn a_slot_moves_under_load(cluster: &Cluster) {
         let left = units_left(&mut to.connect(), name, limit(key));
         assert_eq!(left, (limit(key) - expected.units) as i64, "{name}");
         assert!(limit(key) == MANY || expected.units == limit(key), "{name}: {expected:?}");
-        assert!(to.connect().integer(&format!("PTTL {name}")) > 3_500_000, "{name} still expires, and not early");
+        // By chance nobody may have asked for one of the keys.
+        let left = to.connect().integer(&format!("PTTL {name}"));
+        assert!(expected.hits == 0 || left > 3_500_000, "{name} still expires, and not early: {left} ms");
         total = Count { hits: total.hits + expected.hits, units: total.units + expected.units };
     }
     assert_eq!(from.connect().integer(&format!("CLUSTER COUNTKEYSINSLOT {slot}")), 0);
