@@ -709,6 +709,7 @@ impl World {
     }
 }
 
+/// What a command of a batch is.
 #[derive(Clone, Debug)]
 enum Part {
     Call(Call),
