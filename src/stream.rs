@@ -222,10 +222,15 @@ impl<'a> Server<'a> {
     pub fn follow(self, name: Arg<'a>, mode: Mode) -> Result<Followed<Key<'a>>, Error> {
         let key = self.open(name, mode)?;
         let (database, length) = (self.database()?, key.length());
-        let cursor = match length {
-            0 => None,
-            _ => CURSORS.with(|table| table.take(database, name.bytes(), length)).flatten(),
-        };
+        let cursor = CURSORS.with(|table| match length {
+            // Somebody may have deleted it without an event.
+            0 => {
+                table.forget(database, name.bytes());
+                None
+            }
+            _ => table.take(database, name.bytes(), length),
+        });
+        let cursor = cursor.flatten();
         Ok(Followed::new(key, cursor))
     }
 
