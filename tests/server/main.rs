@@ -16,6 +16,7 @@ mod documents;
 mod everywhere;
 mod examples;
 mod expiry;
+mod fuzz;
 mod histories;
 mod interference;
 mod introspection;
