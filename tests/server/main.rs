@@ -18,6 +18,7 @@ mod examples;
 mod expiry;
 mod fuzz;
 mod histories;
+mod hostile;
 mod interference;
 mod introspection;
 mod memory;

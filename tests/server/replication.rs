@@ -122,7 +122,7 @@ fn offset(client: &mut Connection) -> String {
 }
 
 /// A replica of `primary` that has read all there is. It shares the primary's clock.
-fn replica_of(primary: &Server, setup: Setup) -> Server {
+pub fn replica_of(primary: &Server, setup: Setup) -> Server {
     let port = primary.port.to_string();
     let replica = setup.args(REPLICATION).args(["--replicaof", "127.0.0.1", &port]).start();
     let mut client = replica.connect();
