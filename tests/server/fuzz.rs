@@ -179,7 +179,7 @@ fn interference(rng: &mut fastrand::Rng, keys: &[Vec<u8>]) -> Words {
 }
 
 /// What there is to say of an answer without knowing the call. `alone` if it does not depend on other keys.
-fn is_in_range([allowed, limit, remaining, retry, reset, next]: [i64; 6], alone: bool) -> bool {
+pub fn is_in_range([allowed, limit, remaining, retry, reset, next]: [i64; 6], alone: bool) -> bool {
     // An entry may be stamped ahead of the clock by a window and a millisecond, and leaves another window later.
     const LONGEST: i64 = 2 * 3_650 * 86_400_000 + 1;
     let limit_fits = (0..1 << 53).contains(&limit) && (0..=limit).contains(&remaining);

@@ -26,3 +26,4 @@ mod mhit;
 mod panics;
 mod recipe;
 mod replication;
+mod soak;

@@ -31,10 +31,13 @@ fn server_program() -> String {
     std::env::var("RATELIMIT_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
 }
 
-/// A clock that stands still until it is told to move, shared by the servers that are started on it.
+/// A clock that stands still until it is told to move, or runs ahead of the machine's or behind it; shared by the servers
+/// that are started on it.
 #[derive(Clone)]
 pub struct Clock {
     file: PathBuf,
+    /// How servers are told how often to read the file: each time, or once a second.
+    reading: (&'static str, &'static str),
     _dir: std::sync::Arc<TempDir>,
 }
 
@@ -43,8 +46,7 @@ impl Clock {
     /// Valkey 9.1 do between one tick and the next.
     pub fn at(milliseconds: u64) -> Option<Self> {
         static CAN_BE_SET: OnceLock<bool> = OnceLock::new();
-        let dir = TempDir::new().unwrap();
-        let clock = Self { file: dir.path().join("clock"), _dir: dir.into() };
+        let clock = Self::read(("FAKETIME_NO_CACHE", "1"));
         clock.set(milliseconds);
         if *CAN_BE_SET.get_or_init(|| clock.stands_still()) {
             return Some(clock);
@@ -59,6 +61,18 @@ impl Clock {
         None
     }
 
+    /// One that runs with the machine's.
+    pub fn running() -> Self {
+        let clock = Self::read(("FAKETIME_CACHE_DURATION", "1"));
+        clock.run_ahead(0);
+        clock
+    }
+
+    fn read(reading: (&'static str, &'static str)) -> Self {
+        let dir = TempDir::new().unwrap();
+        Self { file: dir.path().join("clock"), reading, _dir: dir.into() }
+    }
+
     fn stands_still(&self) -> bool {
         let server = Setup::new().without_module().clock(self).start();
         let mut client = server.connect();
@@ -69,11 +83,20 @@ impl Clock {
         })
     }
 
-    /// The file is replaced, not rewritten, so that a server never reads half of it. Half a millisecond is added because
-    /// libfaketime reads the fraction as a floating-point number.
+    /// Half a millisecond is added because libfaketime reads the fraction as a floating-point number.
     pub fn set(&self, milliseconds: u64) {
+        self.write(&format!("{}.{:03}5", milliseconds / 1000, milliseconds % 1000));
+    }
+
+    /// For one that runs: by so many milliseconds, which may be negative. Servers know it within a second.
+    pub fn run_ahead(&self, milliseconds: i32) {
+        self.write(&format!("{:+.3}", f64::from(milliseconds) / 1_000.0));
+    }
+
+    /// The file is replaced, not rewritten, so that a server never reads half of it.
+    fn write(&self, text: &str) {
         let next = self.file.with_extension("next");
-        fs::write(&next, format!("{}.{:03}5", milliseconds / 1000, milliseconds % 1000)).unwrap();
+        fs::write(&next, text).unwrap();
         fs::rename(next, &self.file).unwrap();
     }
 }
@@ -198,7 +221,7 @@ impl Server {
             // Debian's jemalloc and libfaketime wait for each other unless libc's allocator is put behind it.
             command.env("LD_PRELOAD", format!("{} libc.so.6", faketime_library().display()));
             command.env("FAKETIME_TIMESTAMP_FILE", &clock.file).env("FAKETIME_FMT", "%s").env("TZ", "UTC");
-            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("FAKETIME_NO_CACHE", "1");
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env(clock.reading.0, clock.reading.1);
         }
         let _ = fs::remove_file(self.socket());
         let stdio = fs::File::create(self.dir.path().join("server.out")).unwrap();
