@@ -277,10 +277,9 @@ fn send_broken(rng: &mut fastrand::Rng, server: &Server, mut bytes: Vec<u8>) {
     let _ = stream.read_to_end(&mut Vec::new());
 }
 
-fn fuzz(seed: u64, calls: usize) -> Outcome {
+pub fn fuzz(server: &mut Server, seed: u64, calls: usize) -> Outcome {
     const BATCH: usize = 200;
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut server = Server::start();
     let mut client = server.connect();
     // Named by no call that was not made from them, so that these stay as they are.
     let others = ["string", "list", "elsewhere"];
@@ -292,7 +291,7 @@ fn fuzz(seed: u64, calls: usize) -> Outcome {
     let mut keys = [others.map(|key| key.as_bytes().to_vec()).to_vec(), logs.clone()].concat();
     keys.extend([vec![], vec![0], vec![0xff; 3], FORMAT.to_vec()]);
 
-    let mut stalls = Stalls::watch(&server, &mut client);
+    let mut stalls = Stalls::watch(server, &mut client);
     let mut outcome = Outcome::default();
     for batch in 0..calls / BATCH {
         let calls: Vec<_> = (0..BATCH).map(|_| random_call(&mut rng, &keys)).collect();
@@ -324,7 +323,7 @@ fn fuzz(seed: u64, calls: usize) -> Outcome {
             let _ = other.ask(&call(std::str::from_utf8(&words[0]).unwrap(), &words[1..]));
         }
         if rng.u8(..8) == 0 {
-            send_broken(&mut rng, &server, bytes);
+            send_broken(&mut rng, server, bytes);
         }
     }
     assert_eq!(client.text("PING"), "PONG");
@@ -340,7 +339,7 @@ fn fuzz(seed: u64, calls: usize) -> Outcome {
 fn broken_calls() {
     let calls = calls_or(100_000);
     let seed = random("broken_calls").u64(..);
-    let Outcome { errors, allowed, refused, resets, mut stalls } = fuzz(seed, calls);
+    let Outcome { errors, allowed, refused, resets, mut stalls } = fuzz(&mut Server::start(), seed, calls);
     eprintln!("{calls} calls: {allowed} allowed, {refused} refused, {resets} logs reset, {errors:#?}");
     // Each error has been met, and no other.
     let mut known = [LIMIT, WINDOW, COST, TOO_MANY_TIERS, SYNTAX, WRONG_TYPE, NOT_A_LOG].map(str::to_owned).to_vec();
@@ -362,7 +361,7 @@ fn broken_calls() {
     // What stalls the module comes back with the seed; what stalls the machine does not.
     for _ in 0..2 {
         if !stalls.is_empty() {
-            let again = fuzz(seed, calls).stalls;
+            let again = fuzz(&mut Server::start(), seed, calls).stalls;
             stalls.retain(|batch, _| again.contains_key(batch));
         }
     }

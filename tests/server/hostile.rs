@@ -9,9 +9,6 @@ use crate::histories::random;
 use crate::replication::replica_of;
 use crate::support::{Ask, Setup, get, wait_for};
 
-/// Entries of a stream that is meant to be long.
-const MANY: u64 = 100_000;
-
 /// Appends entries of one field.
 fn append(client: &mut Connection, key: &str, ids: &[(u64, u64)], field: &str, value: &str) {
     for (time, tally) in ids {
@@ -19,16 +16,16 @@ fn append(client: &mut Connection, key: &str, ids: &[(u64, u64)], field: &str, v
     }
 }
 
-/// The same on the server, entries 1 to [`MANY`]; `time` is an expression of `n`.
-fn append_many(client: &mut Connection, key: &str, time: &str) {
+/// The same on the server, entries 1 to `many`; `time` is an expression of `n`.
+fn append_many(client: &mut Connection, key: &str, many: u64, time: &str) {
     let script = format!(
-        "for n = 1, {MANY} do redis.call('XADD', KEYS[1], string.format('%.0f-%d', {time}, n), '60000ms', '1') end"
+        "for n = 1, {many} do redis.call('XADD', KEYS[1], string.format('%.0f-%d', {time}, n), '60000ms', '1') end"
     );
     client.ask(redis::cmd("EVAL").arg(script).arg(1).arg(key)).unwrap();
 }
 
-/// Makes every stream there is to be afraid of.
-fn make_streams(client: &mut Connection, now: u64) {
+/// Makes every stream there is to be afraid of, some of so many entries.
+pub fn make_streams(client: &mut Connection, now: u64, many: u64) {
     const MAX: u64 = u64::MAX;
     const HALF: u64 = 1 << 63;
     let minute = 60_000;
@@ -68,11 +65,11 @@ fn make_streams(client: &mut Connection, now: u64) {
 
     // As many in one millisecond as there never were, and units as if there had been many more.
     for (key, time) in [("one millisecond", now), ("one dead millisecond", now - 2 * minute)] {
-        append_many(client, key, &time.to_string());
+        append_many(client, key, many, &time.to_string());
         append(client, key, &[(time, 1 << 62)], "60000ms", "1");
     }
-    append_many(client, "dead", &format!("{} + n", now - minute - MANY));
-    append_many(client, "tombstones", &format!("{} + n", now - MANY));
+    append_many(client, "dead", many, &format!("{} + n", now - minute - many));
+    append_many(client, "tombstones", many, &format!("{} + n", now - many));
     for line in [
         "XADD empty 1-1 60000ms 1",
         "XDEL empty 1-1",
@@ -92,7 +89,7 @@ fn make_streams(client: &mut Connection, now: u64) {
     // Of each node only the first is left.
     let script = "for n = 1, ARGV[1] do if n % 100 ~= 1 then \
                   redis.call('XDEL', KEYS[1], string.format('%.0f-%d', ARGV[2] + n, n)) end end";
-    client.ask(redis::cmd("EVAL").arg(script).arg(1).arg("tombstones").arg(MANY).arg(now - MANY)).unwrap();
+    client.ask(redis::cmd("EVAL").arg(script).arg(1).arg("tombstones").arg(many).arg(now - many)).unwrap();
 }
 
 #[test]
@@ -115,7 +112,7 @@ fn restored_streams() {
     ];
     let primary = Setup::new().tcp().start();
     let mut client = primary.connect();
-    make_streams(&mut client, now());
+    make_streams(&mut client, now(), 100_000);
     let streams: Vec<String> = get(client.run("KEYS *"));
     let payloads: Vec<Vec<u8>> =
         streams.iter().map(|stream| get(client.ask(redis::cmd("DUMP").arg(stream)).unwrap())).collect();

@@ -21,6 +21,7 @@ mod histories;
 mod hostile;
 mod interference;
 mod introspection;
+mod memcheck;
 mod memory;
 mod mhit;
 mod panics;

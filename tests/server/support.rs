@@ -115,7 +115,8 @@ pub struct Setup {
     args: Vec<String>,
     clock: Option<Clock>,
     tcp: bool,
-    callgrind: bool,
+    /// A tool of valgrind to run under, with its options.
+    valgrind: &'static [&'static str],
 }
 
 impl Setup {
@@ -126,7 +127,7 @@ impl Setup {
             args: Vec::new(),
             clock: None,
             tcp: false,
-            callgrind: false,
+            valgrind: &[],
         }
     }
 
@@ -160,7 +161,26 @@ impl Setup {
     /// Counts instructions, into `callgrind.out` in the server's folder, once it has ended.
     #[allow(dead_code, reason = "for benchmarks")]
     pub fn under_callgrind(mut self) -> Self {
-        self.callgrind = true;
+        self.valgrind = &["--tool=callgrind", "--callgrind-out-file=callgrind.out"];
+        self
+    }
+
+    /// Watches every access to memory, and what is lost; the report is `valgrind.log` in the server's folder, once it has
+    /// ended. Valgrind takes the place of whatever allocator the server is linked to.
+    #[allow(dead_code, reason = "for one of those that include this file")]
+    pub fn under_memcheck(mut self) -> Self {
+        self.valgrind = &[
+            "--tool=memcheck",
+            "--leak-check=full",
+            // Strings of the server are pointed to behind their header, which makes others only possible.
+            "--show-leak-kinds=definite",
+            "--errors-for-leak-kinds=definite",
+            "--num-callers=40",
+            // Names of functions also of a module that is no longer loaded.
+            "--keep-debuginfo=yes",
+            concat!("--suppressions=", env!("CARGO_MANIFEST_DIR"), "/tests/server/memcheck.supp"),
+            "--log-file=valgrind.log",
+        ];
         self
     }
 
@@ -202,14 +222,14 @@ impl Server {
     }
 
     fn launch(&mut self) -> bool {
-        let Setup { program, module, args, clock, tcp, callgrind } = &self.setup;
+        let Setup { program, module, args, clock, tcp, valgrind } = &self.setup;
         if *tcp {
             self.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         }
-        let mut command = Command::new(if *callgrind { "valgrind" } else { program });
+        let mut command = Command::new(if valgrind.is_empty() { program } else { "valgrind" });
         command.current_dir(self.dir.path());
-        if *callgrind {
-            command.args(["--tool=callgrind", "--callgrind-out-file=callgrind.out", program]);
+        if !valgrind.is_empty() {
+            command.args(*valgrind).arg(program);
         }
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
         command.args(["--unixsocket", "server.sock", "--save", "", "--enable-debug-command", "yes"]);
