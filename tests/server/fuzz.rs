@@ -278,7 +278,7 @@ fn send_broken(rng: &mut fastrand::Rng, server: &Server, mut bytes: Vec<u8>) {
 }
 
 pub fn fuzz(server: &mut Server, seed: u64, calls: usize) -> Outcome {
-    const BATCH: usize = 200;
+    const BATCH: usize = 50;
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut client = server.connect();
     // Named by no call that was not made from them, so that these stay as they are.
@@ -313,7 +313,7 @@ pub fn fuzz(server: &mut Server, seed: u64, calls: usize) -> Outcome {
 
         // The next batch meets what others have done meanwhile.
         let mut other = server.connect();
-        for _ in 0..rng.usize(..40) {
+        for _ in 0..rng.usize(..10) {
             let words = if rng.u8(..4) > 0 {
                 interference(&mut rng, &logs)
             } else {

@@ -154,10 +154,10 @@ impl Soak {
 
     fn change_places(&self) {
         self.in_sync();
-        let old = self.server("master");
-        let mut client = old.connect();
-        client.run("FAILOVER TIMEOUT 10000");
-        wait_for("the servers have changed places", || client.info("replication", "role") == "slave");
+        let (mut old, mut new) = (self.connect("master"), self.connect("slave"));
+        old.run("FAILOVER TIMEOUT 10000");
+        let role = |client: &mut Connection, role| client.info("replication", "role") == role;
+        wait_for("the servers have changed places", || role(&mut old, "slave") && role(&mut new, "master"));
         self.in_sync();
     }
 
@@ -209,6 +209,14 @@ impl Soak {
     }
 }
 
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 struct Round {
     /// Kilobytes.
     resident: u64,
@@ -236,18 +244,23 @@ fn soak() {
                 scope.spawn(move || if at % 2 == 0 { soak.load(rng) } else { soak.check(rng) })
             })
             .collect();
+        // Whatever ends the rounds, ends the work.
+        let _over = Over(&soak.is_over);
         let since = Instant::now();
         for round in 0..rounds {
             let disturbance = soak.disturb(round);
-            while since.elapsed() < ROUND * (round as u32 + 1) && !workers.iter().any(|worker| worker.is_finished()) {
+            while since.elapsed() < ROUND * (round as u32 + 1) {
                 soak.clock.run_ahead(rng.i32(-SHAKE..=SHAKE));
                 sleep(Duration::from_millis(700));
+                assert!(!workers.iter().any(|worker| worker.is_finished()), "a worker has found something, see above");
             }
             measured.push(soak.measure(since, disturbance));
         }
-        soak.is_over.store(true, Relaxed);
     });
     let (mut primary, mut replica) = (soak.connect("master"), soak.connect("slave"));
+    // Nothing expires while they are compared.
+    let persist = "for _, key in ipairs(redis.call('KEYS', '*')) do redis.call('PERSIST', key) end";
+    primary.ask(redis::cmd("EVAL").arg(persist).arg(0)).unwrap();
     wait_for("the replica holds the same", || primary.fingerprint() == replica.fingerprint());
 
     let (checked, refused) = (soak.checked.load(Relaxed), soak.refused.load(Relaxed));

@@ -412,7 +412,8 @@ pub trait Ask: ConnectionLike {
             let expires: i64 = get(self.ask(&one("PEXPIRETIME")).unwrap());
             let mut line = format!("{:?} expires {expires}", String::from_utf8_lossy(&key));
             if self.ask(&one("TYPE")) == Ok(Value::SimpleString("stream".into())) {
-                let info = self.ask(redis::cmd("XINFO").arg("STREAM").arg(&key)).unwrap();
+                // Unless it has expired meanwhile.
+                let Ok(info) = self.ask(redis::cmd("XINFO").arg("STREAM").arg(&key)) else { continue };
                 let fields: Vec<(String, Value)> = get(info);
                 for (name, value) in fields {
                     if ["length", "last-generated-id", "first-entry", "last-entry"].contains(&name.as_str()) {
