@@ -1,9 +1,11 @@
 # `make` lists what there is. Every target installs what is missing first.
 .POSIX:
-.PHONY: help run build test test-all test-examples example test-fastapi dist test-dist lint bench instructions clean
+.PHONY: help run build test test-all test-examples example test-fastapi fuzz memcheck soak dist test-dist lint bench \
+	instructions clean
 
 PORT = 6379
 HTTP_PORT = 8000
+MINUTES = 1
 # One place for what is built, because redis.conf names it.
 CARGO = CARGO_TARGET_DIR=target cargo
 
@@ -17,6 +19,9 @@ help:
 	@echo 'make test-fastapi   its tests, over HTTP and in Chromium'
 	@echo 'make dist      a tar.gz and a Debian package, into target/dist'
 	@echo 'make test-dist the package installed, used and removed on this machine, which needs root'
+	@echo 'make fuzz     broken arguments, histories and calls, MINUTES=1 for each target'
+	@echo 'make memcheck every command, loading and unloading, under valgrind'
+	@echo 'make soak     a server near saturation beside the oracle, with rewrites and failovers, for MINUTES=1'
 	@echo 'make lint     formatting, clippy and shell scripts; warnings are errors'
 	@echo 'make bench    what a decision costs, beside what one would pick instead (UPDATE=1 writes docs/benchmarks.md)'
 	@echo 'make instructions  the same in instructions, which may not become more (UPDATE=1, ONLY=refused)'
@@ -72,6 +77,21 @@ dist: build
 test-dist: dist
 	@scripts/setup.sh test-dist
 	@scripts/test-dist.sh
+
+fuzz:
+	@scripts/setup.sh fuzz
+	$(CARGO) build --release --locked
+	@scripts/fuzz.sh $(MINUTES)
+
+memcheck:
+	@scripts/setup.sh memcheck
+	$(CARGO) build --release --locked
+	$(CARGO) test --locked --test server memcheck -- --ignored
+
+soak:
+	@scripts/setup.sh soak
+	$(CARGO) build --release --locked
+	MINUTES=$(MINUTES) $(CARGO) test --locked --test server soak -- --ignored --nocapture
 
 lint:
 	@scripts/setup.sh build

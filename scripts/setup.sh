@@ -75,8 +75,14 @@ if [ "$purpose" != build ]; then
     command -v redis-cli >/dev/null || need redis-tools "talks to the server"
 fi
 case $purpose in
-test*)
+test* | soak)
     have_faketime || need faketime "sets the clock of servers under test"
+    ;;
+memcheck)
+    command -v valgrind >/dev/null || need valgrind "watches over memory"
+    ;;
+fuzz)
+    command -v c++ >/dev/null || need g++ "compiles libFuzzer"
     ;;
 esac
 case $purpose in
@@ -109,6 +115,12 @@ if [ -n "$missing" ]; then
     apt_install $missing || fail "could not install them. Please install:$missing"
 fi
 rm -f "$log"
+
+tools=$PWD/target/tools
+if [ "$purpose" = fuzz ] && ! [ -x "$tools/bin/cargo-fuzz" ]; then
+    echo "setup: installing cargo-fuzz"
+    cargo install --quiet --locked --root "$tools" cargo-fuzz@0.13.2
+fi
 
 if [ "$purpose" != build ]; then
     server=${RATELIMIT_SERVER:-redis-server}
