@@ -4,12 +4,9 @@ set -eu
 minutes=${1:-1}
 # The pure files hold no unsafe code, so that no sanitizer is needed, and stable Rust will do.
 for target in durations arguments decisions; do
-    corpus=target/fuzz/corpus/$target
-    mkdir -p "$corpus" target/fuzz/found
     printf '\nfuzz: %s\n' "$target"
-    PATH=$PWD/target/tools/bin:$PATH cargo fuzz run --fuzz-dir fuzz --target-dir target/fuzz/build --sanitizer none \
-        "$target" "$corpus" -- -max_total_time=$((minutes * 60)) -dict=fuzz/arguments.dict \
-        -artifact_prefix=target/fuzz/found/ -verbosity=0 -print_final_stats=1
+    PATH=$PWD/target/tools/bin:$PATH cargo fuzz run --fuzz-dir fuzz --target-dir target/fuzz --sanitizer none "$target" \
+        -- -max_total_time=$((minutes * 60)) -dict=fuzz/arguments.dict -verbosity=0 -print_final_stats=1
 done
 printf '\nfuzz: on a server\n'
 FUZZ_CALLS=$((minutes * 2000000)) CARGO_TARGET_DIR=target cargo test --locked --test server broken_calls -- --nocapture
