@@ -22,6 +22,8 @@ pub fn arity(command: &str) -> String {
 pub const HIT: &str = "RATELIMIT.HIT";
 pub const PEEK: &str = "RATELIMIT.PEEK";
 pub const RESET: &str = "RATELIMIT.RESET";
+pub const MHIT: &str = "RATELIMIT.MHIT";
+pub const TOP: &str = "RATELIMIT.TOP";
 
 const MEGABYTE: usize = 1 << 20;
 
@@ -383,18 +385,17 @@ fn nothing_of_the_input_is_logged() {
     let mut client = server.connect();
     for word in [FORMAT, b"%s%n%x", b"%n", b"secret%s"] {
         client.ask(&call("SET", &[&[b"string:", word].concat()[..], word])).unwrap();
-        for name in [HIT, PEEK] {
-            for line in ["@ 10 1m", "string:@ 10 1m", "k @ 1m", "k 10 @", "k 10 1m @", "k 10 1m COST @", "k 10 1m @ 1m"]
-            {
-                let args: Vec<Vec<u8>> = line
-                    .split(' ')
-                    .map(|part| part.split('@').map(str::as_bytes).collect::<Vec<_>>().join(word))
-                    .collect();
-                let reply = client.ask(&call(name, &args));
-                let text = format!("{reply:?}");
-                assert!(!text.contains('%') && !text.contains("secret"), "{name} {line}: {text}");
-                assert_eq!(reply.is_ok(), line == "@ 10 1m", "{name} {line}: {text}");
-            }
+        let one = ["@ 10 1m", "string:@ 10 1m", "k @ 1m", "k 10 @", "k 10 1m @", "k 10 1m COST @", "k 10 1m @ 1m"];
+        let many =
+            ["1 @ 10 1m", "2 k string:@ 10 1m 10 1m", "@ k 10 1m", "1 k 10 @", "1 k 10 1m @", "2 @ @ 10 1m 10 1m"];
+        let calls = [(HIT, &one[..]), (PEEK, &one), (MHIT, &many), (TOP, &["@", "COUNT @", "COUNT 1 @"])];
+        for (name, line) in calls.into_iter().flat_map(|(name, lines)| lines.iter().map(move |line| (name, *line))) {
+            let args: Vec<Vec<u8>> =
+                line.split(' ').map(|part| part.split('@').map(str::as_bytes).collect::<Vec<_>>().join(word)).collect();
+            let reply = client.ask(&call(name, &args));
+            let text = format!("{reply:?}");
+            assert!(!text.contains('%') && !text.contains("secret"), "{name} {line}: {text}");
+            assert_eq!(reply.is_ok(), ["@ 10 1m", "1 @ 10 1m"].contains(&line), "{name} {line}: {text}");
         }
         assert_eq!(client.ask(&call(RESET, &[word])), Ok(Value::Int(1)));
         let other = client.ask(&call(RESET, &[word, &[b"string:", word].concat()[..]]));

@@ -293,6 +293,32 @@ fn under_an_acl() {
     }
 }
 
+/// What a user may not do, the module does not do for him: it calls no command of the server.
+#[test]
+fn no_other_command_is_called() {
+    let server = Server::start();
+    let mut client = server.connect();
+    client.run("CONFIG RESETSTAT");
+    for line in [
+        "RATELIMIT.HIT a 1 1m",
+        "RATELIMIT.HIT a 1 1m",
+        "RATELIMIT.HIT a 1 1m STRICT",
+        "RATELIMIT.HIT a 9 1h",
+        "RATELIMIT.PEEK a 1 1m",
+        "RATELIMIT.MHIT 2 a b 1 1m 1 1m",
+        "RATELIMIT.TOP",
+        "RATELIMIT.RESET a b",
+        "RATELIMIT.RESETSTAT",
+    ] {
+        client.run(line);
+    }
+    let stats = client.text("INFO commandstats");
+    let called: Vec<&str> = stats.lines().filter_map(|line| line.strip_prefix("cmdstat_")?.split(':').next()).collect();
+    let own = |name: &&&str| name.starts_with("ratelimit.") || **name == "config|resetstat";
+    assert_eq!(called.iter().filter(|name| !own(name)).collect::<Vec<_>>(), [&""; 0], "{stats}");
+    assert_eq!(called.iter().filter(|name| name.starts_with("ratelimit.")).count(), 6, "{stats}");
+}
+
 /// A nested reply as text: lists in brackets, names of maps and lists alike.
 fn show(value: &Value) -> String {
     let list = |items: &[Value]| format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(" "));

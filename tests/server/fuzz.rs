@@ -13,13 +13,12 @@ use std::time::SystemTime;
 use redis::{Connection, ConnectionLike, Value};
 
 use crate::bad_input::{
-    COST, FORMAT, HIT, LIMIT, NOT_A_LOG, PEEK, RESET, SYNTAX, TOO_MANY_TIERS, WINDOW, WRONG_TYPE, arity, call,
+    COST, FORMAT, HIT, LIMIT, MHIT, NOT_A_LOG, PEEK, RESET, SYNTAX, TOO_MANY_TIERS, TOP, WINDOW, WRONG_TYPE, arity,
+    call,
 };
 use crate::histories::random;
 use crate::support::{Ask, Server, get, six, text_of};
 
-const MHIT: &str = "RATELIMIT.MHIT";
-const TOP: &str = "RATELIMIT.TOP";
 const RESETSTAT: &str = "RATELIMIT.RESETSTAT";
 
 type Words = Vec<Vec<u8>>;
