@@ -22,7 +22,7 @@ help:
 	@echo 'make fuzz     broken arguments, histories and calls, MINUTES=1 for each target'
 	@echo 'make memcheck every command, loading and unloading, under valgrind'
 	@echo 'make soak     a server near saturation beside the oracle, with rewrites and failovers, for MINUTES=1'
-	@echo 'make lint     formatting, clippy and shell scripts; warnings are errors'
+	@echo 'make lint     formatting, clippy, shell scripts and dependencies; warnings are errors'
 	@echo 'make bench    what a decision costs, beside what one would pick instead (UPDATE=1 writes docs/benchmarks.md)'
 	@echo 'make instructions  the same in instructions, which may not become more (UPDATE=1, ONLY=refused)'
 	@echo 'make clean    remove what was built'
@@ -94,10 +94,13 @@ soak:
 	MINUTES=$(MINUTES) $(CARGO) test --locked --test server soak -- --ignored --nocapture
 
 lint:
-	@scripts/setup.sh build
+	@scripts/setup.sh lint
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --features planted-panic -- -D warnings
+	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir target/fuzz -- -D warnings
+	@scripts/deny.sh
 	for script in scripts/*.sh examples/*.sh packaging/prerm .ci/run; do sh -n $$script || exit 1; done
 
 bench:

@@ -1,7 +1,7 @@
 //! The pure files of the module, and the model that the property tests have of it.
 
 // Each file is here whole, and this is not all that calls it.
-#![allow(dead_code, unused_imports, unused_macros)]
+#![allow(dead_code, unused_imports, clippy::new_without_default)]
 
 #[path = "../src/args.rs"]
 pub mod args;

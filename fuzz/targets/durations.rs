@@ -28,7 +28,7 @@ fn expected(text: &str) -> Option<u64> {
     if fraction.len() > 10 {
         return None;
     }
-    let scaled = u128::from_str_radix(&format!("{whole}{fraction:0<10}"), 10).ok()?.checked_mul(unit)?;
+    let scaled = format!("{whole}{fraction:0<10}").parse::<u128>().ok()?.checked_mul(unit)?;
     let milliseconds = u64::try_from(scaled / 10_u128.pow(10)).ok()?;
     let fits = scaled % 10_u128.pow(10) == 0 && (MIN_MS..=MAX_MS).contains(&milliseconds);
     fits.then_some(milliseconds)
