@@ -6,7 +6,7 @@ use redis::Connection;
 use crate::bad_input::{NOT_A_LOG, call};
 use crate::fuzz::{Outcome, Stalls, calls_or, now};
 use crate::histories::random;
-use crate::replication::replica_of;
+use crate::replication::{REPLICATION, replica_of};
 use crate::support::{Ask, Setup, get, wait_for};
 
 /// Appends entries of one field.
@@ -110,7 +110,7 @@ fn restored_streams() {
         "RATELIMIT.MHIT 2 another @ 10 1m 9007199254740991 3650d COST 10",
         "RATELIMIT.RESET @",
     ];
-    let primary = Setup::new().tcp().start();
+    let primary = Setup::new().tcp().args(REPLICATION).start();
     let mut client = primary.connect();
     make_streams(&mut client, now(), 100_000);
     let streams: Vec<String> = get(client.run("KEYS *"));

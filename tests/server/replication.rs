@@ -16,7 +16,7 @@ const NODES_OF_FOUR: [&str; 2] = ["--stream-node-max-entries", "4"];
 
 /// On a clock that stands still or jumps, a server that waits before it forks, or gives up after a minute, would never
 /// sync. Without a keep-alive the offset moves by writes only.
-const REPLICATION: [&str; 6] =
+pub const REPLICATION: [&str; 6] =
     ["--repl-diskless-sync", "no", "--repl-timeout", "2000000000", "--repl-ping-replica-period", "86400"];
 
 /// Starts a server where another one was, and waits until it has read what that one left.
@@ -131,7 +131,7 @@ pub fn replica_of(primary: &Server, setup: Setup) -> Server {
     replica
 }
 
-fn caught_up(primary: &Server, replica: &Server) {
+pub fn caught_up(primary: &Server, replica: &Server) {
     let (mut primary, mut replica) = (primary.connect(), replica.connect());
     wait_for("the replica has read everything", || offset(&mut primary) == offset(&mut replica));
 }
