@@ -241,6 +241,7 @@ fn under_an_acl() {
     admin.run("ACL SETUSER support on >secret ~rl:* +ratelimit.reset +ratelimit.peek");
     admin.run("ACL SETUSER writer on >secret %W~rl:* +ratelimit.hit +ratelimit.mhit +ratelimit.peek +ratelimit.reset");
     admin.run("ACL SETUSER mixed on >secret ~rl:* %R~ro:* +ratelimit.mhit");
+    admin.run("ACL SETUSER all on >secret ~* +@all -@dangerous -ratelimit.top -ratelimit.resetstat");
     admin.run("SET rl:string x");
     // Redis 7.0 speaks of "this user", later servers of "User app", and of a key in words of their own.
     let (command, key, allowed) = ("permissions to run", "key", "");
@@ -280,6 +281,9 @@ fn under_an_acl() {
         ("support", "RATELIMIT.RESET rl:1 rl:string", "WRONGTYPE"),
         ("support", "RATELIMIT.RESET rl:2 rl:1", allowed),
         ("support", "DEL rl:string", command),
+        ("all", "RATELIMIT.HIT rl:1 2 1m", allowed),
+        ("all", "RATELIMIT.TOP", command),
+        ("all", "RATELIMIT.RESETSTAT", command),
     ] {
         let mut client = server.connect();
         client.run(&format!("AUTH {user} secret"));
