@@ -1,5 +1,5 @@
-//! A fuzzer that knows the grammar of the commands and breaks it, among other commands on the same keys; and streams that
-//! somebody has restored. Whatever comes: no crash, no error that is not meant, no answer out of range, no stall.
+//! A fuzzer that knows the grammar of the commands and breaks it, among other commands on the same keys. Whatever comes: no
+//! crash, no error that is not meant, no answer out of range, no stall.
 //!
 //! `make test` sends 100,000 calls, `make fuzz` ten million.
 

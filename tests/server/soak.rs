@@ -224,11 +224,6 @@ struct Round {
     p999: f64,
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 #[test]
 #[ignore = "a long run: make soak"]
 fn soak() {
@@ -267,15 +262,11 @@ fn soak() {
     assert!(checked > 1_000 && refused > 100, "{checked} checked, {refused} refused");
     let (_, steady) = measured.split_at(rounds / 4);
     let (first, last) = steady.split_at(steady.len() / 2);
-    let resident = |rounds: &[Round]| median(rounds.iter().map(|round| round.resident as f64).collect());
-    let p999 = |rounds: &[Round]| median(rounds.iter().map(|round| round.p999).collect());
-    println!(
-        "resident: {} kB, then {} kB; p99.9: {} usec, then {} usec",
-        resident(first),
-        resident(last),
-        p999(first),
-        p999(last)
-    );
-    assert!(resident(last) < 1.1 * resident(first), "memory grows");
-    assert!(p999(last) < 2.0 * p999(first), "hits get slower");
+    let resident = |rounds: &[Round]| rounds.iter().map(|round| round.resident).max().unwrap();
+    // Of the quietest round, because whatever else the machine does counts as well.
+    let p999 = |rounds: &[Round]| rounds.iter().map(|round| round.p999).fold(f64::MAX, f64::min);
+    let ([before, after], [sooner, later]) = ([first, last].map(resident), [first, last].map(p999));
+    println!("resident: {before} kB, then {after} kB; p99.9: {sooner} usec, then {later} usec");
+    assert!(after * 10 < before * 11, "memory grows");
+    assert!(later < 2.0 * sooner, "hits get slower");
 }
