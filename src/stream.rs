@@ -172,7 +172,7 @@ impl Pair {
 
 /// Gives back what outlives commands, before the module is unloaded.
 pub fn unload() {
-    PAIRS.with(VecDeque::clear);
+    PAIRS.with(|pairs| *pairs = VecDeque::new());
 }
 
 /// The server, during one command.
