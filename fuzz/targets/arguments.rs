@@ -5,7 +5,13 @@
 use libfuzzer_sys::fuzz_target;
 use ratelimit_fuzz::args::{self, Call, MAX_TIERS, MAX_UNITS, Strict};
 use ratelimit_fuzz::duration::{MAX_MS, MIN_MS};
+use ratelimit_fuzz::error::Error;
 use ratelimit_fuzz::retention::Retention;
+
+fn parse<'a>(words: impl Iterator<Item = &'a [u8]>, strict: Strict) -> Result<Call, Error> {
+    let mut call = Call::default();
+    call.read(words, strict).map(|()| call)
+}
 
 fn spelled(call: &Call) -> String {
     let mut text = String::new();
@@ -19,13 +25,13 @@ fn check(call: &Call) {
     assert!((1..=MAX_TIERS).contains(&call.tiers().len()));
     assert!(call.tiers().iter().all(|tier| tier.limit <= MAX_UNITS && (MIN_MS..=MAX_MS).contains(&tier.window)));
     assert!((1..=MAX_UNITS).contains(&call.cost));
-    assert_eq!(args::parse(spelled(call).split(' ').map(str::as_bytes), Strict::Known), Ok(*call));
+    assert_eq!(parse(spelled(call).split(' ').map(str::as_bytes), Strict::Known), Ok(*call));
 }
 
 fuzz_target!(|text: &[u8]| {
     let words: Vec<&[u8]> = text.split(|&byte| byte == b' ').collect();
-    let hit = args::parse(words.iter().copied(), Strict::Known);
-    let peek = args::parse(words.iter().copied(), Strict::Unknown);
+    let hit = parse(words.iter().copied(), Strict::Known);
+    let peek = parse(words.iter().copied(), Strict::Unknown);
     hit.iter().for_each(check);
     assert_eq!(peek.ok(), hit.ok().filter(|call| !call.strict));
 
