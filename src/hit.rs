@@ -18,6 +18,11 @@ use crate::stream::{Arg, CURSORS, Key, Mode, OFFENDERS, Server};
 
 pub struct Hit;
 
+/// What happens to the keys of `HIT` and `MHIT`. An answer tells what is in the log, so that a user needs the right to read
+/// it as well.
+pub const CHARGED: u32 =
+    raw::REDISMODULE_CMD_KEY_RW | raw::REDISMODULE_CMD_KEY_ACCESS | raw::REDISMODULE_CMD_KEY_UPDATE;
+
 /// The arguments that `HIT` and `PEEK` share.
 pub const KEY: Argument = Argument::new(c"key", Kind::Key);
 pub const TIER: Argument = Argument::new(
@@ -32,7 +37,7 @@ impl Command for Hit {
         name: c"ratelimit.hit",
         flags: c"write deny-oom fast",
         arity: -4,
-        keys: Keys::Range { last: 0, flags: raw::REDISMODULE_CMD_KEY_RW | raw::REDISMODULE_CMD_KEY_UPDATE },
+        keys: Keys::Range { last: 0, flags: CHARGED },
         summary: c"Records a hit if every limit allows it, and tells what is left.",
         complexity: c"O(log N) for each tier, N being the number of entries in the log",
         args: &[KEY, TIER, COST, Argument::new(c"strict", Kind::Token).token(c"STRICT").optional()],

@@ -332,10 +332,9 @@ fn room_for(log: &mut impl Log, newest: Option<Hit>, cost: u64) -> Result<Option
     }
     let surplus = total.saturating_sub(MAX_UNITS);
     let time = departure(log, &oldest, &newest, surplus)?;
-    let mut cut = None;
-    log.walk(time, &mut |hit| {
-        cut = Some(hit.id);
-        hit.units_since(&oldest) < surplus
-    })?;
-    Ok(cut)
+    let first = log.seek(time)?.unwrap_or(newest);
+    // Within a millisecond tallies only grow, so that nobody need look at its entries, of which there may be any number.
+    let missing = surplus.saturating_sub(first.units_since(&oldest));
+    let cut = Id { tally: first.id.tally.wrapping_add(missing), ..first.id };
+    Ok(Some(cut.min(newest.id)))
 }

@@ -4,8 +4,6 @@
 //! `limit window` for each key, in the order of the keys. The reply is an array of one reply of `RATELIMIT.HIT` for each
 //! key; `allowed` is the verdict on the whole call in each, the other five speak of that key alone.
 
-use redis_module::raw;
-
 use crate::args;
 use crate::error::{self, Error};
 use crate::hit::{self, carry_out};
@@ -20,7 +18,7 @@ impl Command for MultiHit {
         name: c"ratelimit.mhit",
         flags: c"write deny-oom fast getkeys-api",
         arity: -5,
-        keys: Keys::Counted { flags: raw::REDISMODULE_CMD_KEY_RW | raw::REDISMODULE_CMD_KEY_UPDATE },
+        keys: Keys::Counted { flags: hit::CHARGED },
         summary: c"Records a hit on several keys if every limit allows it, or on none.",
         complexity: c"O(K log N) for K keys, N being the number of entries in a log",
         args: &[

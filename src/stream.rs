@@ -152,27 +152,27 @@ impl Pair {
         Ok(Self { retention, cost, field, value })
     }
 
-    /// The strings of a pair. They live until the next call.
-    fn strings(retention: Retention, cost: u64) -> Result<[*mut raw::RedisModuleString; 2], Error> {
-        let strings = PAIRS.with(|pairs| {
-            let known = pairs.iter().find(|pair| pair.retention == retention && pair.cost == cost);
-            let pair = match known {
-                Some(pair) => pair,
-                None => {
-                    pairs.truncate(MAX_PAIRS.saturating_sub(1));
-                    pairs.push_front(Self::new(retention, cost)?);
-                    pairs.front().ok_or(error::INTERNAL)?
-                }
-            };
-            Ok([pair.field.0, pair.value.0])
+    /// Takes a pair out, so that nobody else frees it: another module that hears of our hit may hit in turn. Whoever takes
+    /// it puts it back.
+    fn take(retention: Retention, cost: u64) -> Result<Self, Error> {
+        let known = PAIRS.with(|pairs| {
+            let at = pairs.iter().position(|pair| pair.retention == retention && pair.cost == cost)?;
+            pairs.swap_remove_front(at)
         });
-        strings.ok_or(error::INTERNAL)?
+        known.flatten().map_or_else(|| Self::new(retention, cost), Ok)
+    }
+
+    fn put_back(self) {
+        PAIRS.with(|pairs| {
+            pairs.truncate(MAX_PAIRS.saturating_sub(1));
+            pairs.push_front(self);
+        });
     }
 }
 
 /// Gives back what outlives commands, before the module is unloaded.
 pub fn unload() {
-    PAIRS.with(VecDeque::clear);
+    PAIRS.with(|pairs| *pairs = VecDeque::new());
 }
 
 /// The server, during one command.
@@ -327,7 +327,8 @@ impl Key<'_> {
     /// Appends and drops; the oldest entry that is left, if any were dropped. `None` if the ID was not taken.
     fn append(&mut self, append: &Append, thorough: bool) -> Result<Option<Option<Id>>, Error> {
         let Entry { hit, retention } = append.entry;
-        let mut strings = Pair::strings(retention, hit.cost)?;
+        let pair = Pair::take(retention, hit.cost)?;
+        let mut strings = [pair.field.0, pair.value.0];
         let mut id = raw_id(hit.id);
         // SAFETY: the key is open for writing and has no iterator; one field takes two strings, which the server copies.
         let added = unsafe {
@@ -339,7 +340,6 @@ impl Key<'_> {
         }
         let oldest = if self.trim(append, thorough)? { self.oldest()? } else { None };
 
-        let [field, value] = strings;
         let id = hit.id.text();
         let id = id.bytes();
         // SAFETY: each `s` stands for a string, each `c` for a C string and each `b` for a pointer and its length, all of
@@ -354,8 +354,8 @@ impl Key<'_> {
                     self.name.raw,
                     id.as_ptr(),
                     id.len(),
-                    field,
-                    value,
+                    pair.field.0,
+                    pair.value.0,
                 ),
                 // Replicas drop exactly the entries that were dropped here, whatever their nodes look like.
                 Some(oldest) => replicate(
@@ -369,11 +369,12 @@ impl Key<'_> {
                     oldest.bytes().len(),
                     id.as_ptr(),
                     id.len(),
-                    field,
-                    value,
+                    pair.field.0,
+                    pair.value.0,
                 ),
             }
         };
+        pair.put_back();
         self.notify(raw::REDISMODULE_NOTIFY_STREAM, c"xadd")?;
         if oldest.is_some() {
             self.notify(raw::REDISMODULE_NOTIFY_STREAM, c"xtrim")?;

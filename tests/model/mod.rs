@@ -1,4 +1,4 @@
 //! Tests of the arithmetic that need no server.
 
-mod oracle;
-mod properties;
+pub mod oracle;
+pub mod properties;

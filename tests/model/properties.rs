@@ -12,10 +12,10 @@ use crate::retention::Retention;
 
 /// A log in memory, which drops what it is told to drop as eagerly or as lazily as `keep_expired` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct MemoryLog {
-    entries: Vec<Entry>,
-    last_id: Option<Id>,
-    expires: Option<u64>,
+pub struct MemoryLog {
+    pub entries: Vec<Entry>,
+    pub last_id: Option<Id>,
+    pub expires: Option<u64>,
     keep_expired: usize,
 }
 
@@ -102,13 +102,13 @@ impl MemoryLog {
         }
     }
 
-    fn decide(&mut self, clock: u64, call: &Call) -> Decision {
+    pub fn decide(&mut self, clock: u64, call: &Call) -> Decision {
         self.expire(clock);
         review(&mut &mut *self, clock, call).1
     }
 
     /// As `RATELIMIT.HIT` does it.
-    fn hit(&mut self, clock: u64, call: &Call) -> Answer {
+    pub fn hit(&mut self, clock: u64, call: &Call) -> Answer {
         self.expire(clock);
         self.hit_following(clock, call, None).0
     }
@@ -126,13 +126,13 @@ impl MemoryLog {
 }
 
 /// A log and the table that follows it.
-struct Subject {
-    log: MemoryLog,
-    table: Table,
+pub struct Subject {
+    pub log: MemoryLog,
+    pub table: Table,
 }
 
 impl Subject {
-    fn new(log: MemoryLog, cursors: usize) -> Self {
+    pub fn new(log: MemoryLog, cursors: usize) -> Self {
         let mut table = Table::new();
         table.resize(cursors);
         Self { log, table }
@@ -147,7 +147,7 @@ impl Subject {
         self.table.take(0, b"key", self.log.entries.len() as u64)
     }
 
-    fn decide(&mut self, clock: u64, call: &Call) -> Decision {
+    pub fn decide(&mut self, clock: u64, call: &Call) -> Decision {
         let cursor = self.take(clock);
         let mut log = Followed::new(&mut self.log, cursor);
         let (_, decision) = review(&mut log, clock, call);
@@ -155,7 +155,7 @@ impl Subject {
         decision
     }
 
-    fn hit(&mut self, clock: u64, call: &Call) -> Answer {
+    pub fn hit(&mut self, clock: u64, call: &Call) -> Answer {
         let cursor = self.take(clock);
         let (answer, cursor) = self.log.hit_following(clock, call, cursor);
         cursor.into_iter().for_each(|cursor| self.table.put(cursor));
@@ -163,7 +163,7 @@ impl Subject {
     }
 }
 
-fn call_of(tiers: &[Tier], cost: u64, strict: bool) -> Call {
+pub fn call_of(tiers: &[Tier], cost: u64, strict: bool) -> Call {
     let mut words: Vec<String> = Vec::new();
     for (limit, window) in tiers {
         words.extend([limit.to_string(), format!("{window}ms")]);
@@ -177,7 +177,7 @@ fn call_of(tiers: &[Tier], cost: u64, strict: bool) -> Call {
     call
 }
 
-const START: u64 = 1_767_225_600_000;
+pub const START: u64 = 1_767_225_600_000;
 
 /// Milliseconds between calls: mostly none or few, sometimes as long as a window.
 fn gap() -> impl Strategy<Value = u64> {
@@ -225,7 +225,7 @@ fn cursors() -> impl Strategy<Value = usize> {
 }
 
 /// A log whose tally is about to wrap, or has got anywhere else, with nothing alive in it.
-fn old_log(tally: u64, longest: u64, keep_expired: usize) -> MemoryLog {
+pub fn old_log(tally: u64, longest: u64, keep_expired: usize) -> MemoryLog {
     let id = Id { time: START - 2 * longest, tally };
     let retention = Retention { keep: longest, then: None };
     let entries = vec![Entry { hit: log::Hit { id, cost: 1 }, retention }];

@@ -239,6 +239,9 @@ fn under_an_acl() {
     admin.run("ACL SETUSER app on >secret ~rl:* +ratelimit.hit");
     admin.run("ACL SETUSER reader on >secret %R~rl:* +ratelimit.hit +ratelimit.peek +ratelimit.reset");
     admin.run("ACL SETUSER support on >secret ~rl:* +ratelimit.reset +ratelimit.peek");
+    admin.run("ACL SETUSER writer on >secret %W~rl:* +ratelimit.hit +ratelimit.mhit +ratelimit.peek +ratelimit.reset");
+    admin.run("ACL SETUSER mixed on >secret ~rl:* %R~ro:* +ratelimit.mhit");
+    admin.run("ACL SETUSER all on >secret ~* +@all -@dangerous -ratelimit.top -ratelimit.resetstat");
     admin.run("SET rl:string x");
     // Redis 7.0 speaks of "this user", later servers of "User app", and of a key in words of their own.
     let (command, key, allowed) = ("permissions to run", "key", "");
@@ -256,6 +259,21 @@ fn under_an_acl() {
         ("reader", "RATELIMIT.PEEK other 2 1m", key),
         ("reader", "RATELIMIT.HIT rl:1 2 1m", key),
         ("reader", "RATELIMIT.RESET rl:1", key),
+        // An answer tells what is in the log, so that the right to write is not enough; to forget, it is.
+        ("writer", "RATELIMIT.HIT rl:1 2 1m", key),
+        ("writer", "RATELIMIT.MHIT 1 rl:1 2 1m", key),
+        ("writer", "RATELIMIT.PEEK rl:1 2 1m", key),
+        ("writer", "RATELIMIT.RESET rl:2", allowed),
+        // Every key is looked at, wherever it stands, and what is no number of keys hides none.
+        ("mixed", "RATELIMIT.MHIT 2 rl:1 rl:2 9 1m 9 1m", allowed),
+        ("mixed", "RATELIMIT.MHIT 2 rl:1 ro:1 9 1m 9 1m", key),
+        ("mixed", "RATELIMIT.MHIT 2 ro:1 rl:1 9 1m 9 1m", key),
+        ("mixed", "RATELIMIT.MHIT 3 rl:1 rl:2 other 9 1m 9 1m 9 1m", key),
+        ("mixed", "RATELIMIT.MHIT 1 rl:1 other 9 1m", "ERR limit"),
+        ("mixed", "RATELIMIT.MHIT 01 other 9 1m", "ERR numkeys"),
+        ("mixed", "RATELIMIT.MHIT -1 other 9 1m", "ERR numkeys"),
+        ("mixed", "RATELIMIT.MHIT 5 other 9 1m", "ERR number of keys"),
+        ("mixed", "RATELIMIT.MHIT 18446744073709551617 other 9 1m", "ERR numkeys"),
         ("support", "RATELIMIT.PEEK rl:1 2 1m", allowed),
         ("support", "RATELIMIT.HIT rl:1 2 1m", command),
         ("support", "RATELIMIT.RESET rl:1 other", key),
@@ -263,17 +281,46 @@ fn under_an_acl() {
         ("support", "RATELIMIT.RESET rl:1 rl:string", "WRONGTYPE"),
         ("support", "RATELIMIT.RESET rl:2 rl:1", allowed),
         ("support", "DEL rl:string", command),
+        ("all", "RATELIMIT.HIT rl:1 2 1m", allowed),
+        ("all", "RATELIMIT.TOP", command),
+        ("all", "RATELIMIT.RESETSTAT", command),
     ] {
         let mut client = server.connect();
         client.run(&format!("AUTH {user} secret"));
         let outcome = reply(&mut client, line).map(|_| ()).err().unwrap_or_default();
         let matches = match expected {
-            "WRONGTYPE" => outcome.starts_with(expected),
             "" => outcome.is_empty(),
+            error if error.starts_with(char::is_uppercase) => outcome.starts_with(error),
             _ => outcome.starts_with("NOPERM ") && outcome.contains(expected),
         };
         assert!(matches, "{user}: {line}: {outcome:?}");
     }
+}
+
+/// What a user may not do, the module does not do for him: it calls no command of the server.
+#[test]
+fn no_other_command_is_called() {
+    let server = Server::start();
+    let mut client = server.connect();
+    client.run("CONFIG RESETSTAT");
+    for line in [
+        "RATELIMIT.HIT a 1 1m",
+        "RATELIMIT.HIT a 1 1m",
+        "RATELIMIT.HIT a 1 1m STRICT",
+        "RATELIMIT.HIT a 9 1h",
+        "RATELIMIT.PEEK a 1 1m",
+        "RATELIMIT.MHIT 2 a b 1 1m 1 1m",
+        "RATELIMIT.TOP",
+        "RATELIMIT.RESET a b",
+        "RATELIMIT.RESETSTAT",
+    ] {
+        client.run(line);
+    }
+    let stats = client.text("INFO commandstats");
+    let called: Vec<&str> = stats.lines().filter_map(|line| line.strip_prefix("cmdstat_")?.split(':').next()).collect();
+    let own = |name: &&&str| name.starts_with("ratelimit.") || **name == "config|resetstat";
+    assert_eq!(called.iter().filter(|name| !own(name)).collect::<Vec<_>>(), [&""; 0], "{stats}");
+    assert_eq!(called.iter().filter(|name| name.starts_with("ratelimit.")).count(), 6, "{stats}");
 }
 
 /// A nested reply as text: lists in brackets, names of maps and lists alike.
@@ -302,7 +349,7 @@ fn command_info() {
         )
     };
     for (name, arity, flags, last, key_specs) in [
-        ("ratelimit.hit", -4, &["denyoom", "fast", "module", "write"][..], 1, specs("RW update", 0)),
+        ("ratelimit.hit", -4, &["denyoom", "fast", "module", "write"][..], 1, specs("RW access update", 0)),
         ("ratelimit.peek", -4, &["fast", "module", "readonly"], 1, specs("RO access", 0)),
         ("ratelimit.reset", -2, &["module", "write"], -1, specs("RM delete", -1)),
     ] {

@@ -36,7 +36,7 @@ fn any_case(rng: &mut fastrand::Rng, word: &str) -> String {
 }
 
 /// The words of a call, options in any place after the first tier.
-fn words_of(rng: &mut fastrand::Rng, key: &str, question: Question) -> Vec<String> {
+pub fn words_of(rng: &mut fastrand::Rng, key: &str, question: Question) -> Vec<String> {
     let mut groups: Vec<Vec<String>> = Vec::new();
     for (limit, window) in question.tiers {
         groups.push(vec![limit.to_string(), spell(rng, *window)]);
@@ -68,7 +68,7 @@ fn limit(rng: &mut fastrand::Rng) -> u64 {
     }
 }
 
-fn question_for(rng: &mut fastrand::Rng, longest: u64) -> (Vec<Tier>, u64) {
+pub fn question_for(rng: &mut fastrand::Rng, longest: u64) -> (Vec<Tier>, u64) {
     let mut tiers = vec![(limit(rng), longest)];
     for _ in 0..rng.usize(..8).saturating_sub(4) {
         let window = if rng.bool() { rng.u64(20..=longest) } else { rng.u64(1..=longest.div_ceil(20)) * 20 };

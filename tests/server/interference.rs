@@ -1,9 +1,12 @@
 //! Other hands on a log: always an answer in range or a clear error, and nobody is locked out for longer than windows.
 
+use std::path::Path;
+
 use redis::{Connection, Value};
 
 use crate::histories::{random, time_of};
-use crate::support::{Ask, Clock, START, Server, get, six, words};
+use crate::replication::{REPLICATION, caught_up, replica_of};
+use crate::support::{Ask, Clock, START, Server, Setup, assert_same, get, six, words};
 
 const NOT_A_LOG: &str = "ERR the stream at this key was not written by this module, it is left as it was";
 const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
@@ -480,4 +483,29 @@ fn everything_at_once() {
     }
     assert!(server.is_alive());
     assert!(admitted > 500 && refused > 500 && errors > 50, "{admitted} admitted, {refused} refused, {errors} errors");
+}
+
+/// Another module may hit other keys at every event of ours, in the middle of a hit: each is stored as it should be.
+#[test]
+fn another_module_that_hits_in_turn() {
+    let meddler = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/debug/examples/libmeddler.so");
+    assert!(meddler.exists(), "{} is missing, run: cargo build --example meddler", meddler.display());
+    let server = Setup::new().tcp().args(REPLICATION).args(["--loadmodule", meddler.to_str().unwrap()]).start();
+    let replica = replica_of(&server, Setup::new().without_module());
+    let mut client = server.connect();
+    for key in 0..50 {
+        for left in [9, 8, 7] {
+            assert_eq!(client.answer(&format!("RATELIMIT.HIT outer:{key} 10 1m"))[..3], [1, 10, left]);
+        }
+        for (id, field, value) in client.entries(&format!("outer:{key}")) {
+            assert_eq!((&field[..], &value[..]), ("60000ms", "1"), "outer:{key} {id}");
+        }
+        client.run(&format!("RATELIMIT.RESET outer:{key}"));
+    }
+    for event in ["new", "xadd", "expire", "del"] {
+        let expected: i64 = if event == "xadd" { 150 } else { 50 };
+        assert_eq!(client.integer(&format!("XLEN inner:{event}")), 6 * expected, "{event}");
+    }
+    caught_up(&server, &replica);
+    assert_same(&replica.connect().fingerprint(), &client.fingerprint(), "on the replica");
 }

@@ -1,0 +1,106 @@
+//! Every command, every error, loading and unloading, and a stretch of the fuzzer, under valgrind: `make memcheck`.
+//!
+//! No access outside of what was allocated, no decision by what was never set, and nothing definitely lost when the server
+//! ends after the module has been unloaded.
+
+use redis::{Connection, Value};
+
+use crate::fuzz::{fuzz, now};
+use crate::histories::random;
+use crate::hostile::make_streams;
+use crate::support::{Ask, Setup, get, module, wait_for, words};
+
+fn load(client: &mut Connection, args: &[&str]) -> Result<Value, String> {
+    client.ask(redis::cmd("MODULE").arg("LOAD").arg(module().to_str()).arg(args))
+}
+
+/// Each command in each of its ways.
+fn every_command(client: &mut Connection) {
+    for line in [
+        "RATELIMIT.HIT a 2 1m",
+        "RATELIMIT.HIT a 2 1m COST 2",
+        "RATELIMIT.HIT a 2 1m STRICT",
+        "RATELIMIT.HIT a 2 1m STRICT",
+        "RATELIMIT.HIT a 0 1ms",
+        "RATELIMIT.HIT tiers 1 1 2 2 3 3 4 4 5 5 6 6 7 7 8 8 COST 1 STRICT",
+        "RATELIMIT.HIT two 10 1h",
+        "RATELIMIT.HIT two 10 1s",
+        "RATELIMIT.HIT heavy 9007199254740991 1h COST 9007199254740991",
+        "RATELIMIT.PEEK a 2 1m",
+        "RATELIMIT.PEEK missing 2 1m COST 3",
+        "RATELIMIT.MHIT 2 a b 2 1m 2 1m",
+        "RATELIMIT.MHIT 2 b c 2 1m 2 1m COST 2",
+        "RATELIMIT.TOP",
+        "RATELIMIT.TOP COUNT 1",
+        "INFO everything",
+        "COMMAND DOCS ratelimit.hit ratelimit.mhit",
+        "COMMAND GETKEYS RATELIMIT.MHIT 2 a b 1 1 1 1",
+        "CONFIG SET ratelimit.cursors 4",
+        "CONFIG SET ratelimit.top-entries 8",
+        "MULTI",
+        "RATELIMIT.HIT a 1000 1m",
+        "RATELIMIT.MHIT 2 a b 1000 1m 0 1m",
+        "EXEC",
+        "DEBUG RELOAD",
+        "RATELIMIT.HIT a 1000 1m",
+        "PEXPIRE a 1",
+        "RATELIMIT.HIT a 1000 1m",
+        "XSETID a 18446744073709551615-18446744073709551615",
+        "RATELIMIT.HIT a 1000 1m",
+        "RATELIMIT.RESET a missing b",
+        "RATELIMIT.RESETSTAT",
+        "SWAPDB 0 1",
+        "FLUSHALL",
+    ] {
+        client.run(line);
+    }
+    let script = "return redis.call('RATELIMIT.HIT', KEYS[1], 3, '1m')";
+    client.ask(redis::cmd("EVAL").arg(script).arg(1).arg("a")).unwrap();
+    // Nodes that fill up, are dropped, and are more than one call drops.
+    client.run("CONFIG SET stream-node-max-entries 3");
+    for call in 0..3_000 {
+        client.run(&format!("RATELIMIT.HIT key:{} 100 {}ms COST {}", call % 5, 1 + call % 60, 1 + call % 3));
+    }
+}
+
+fn every_stream(client: &mut Connection) {
+    make_streams(client, now(), 1_000);
+    let keys: Vec<String> = get(client.run("KEYS *"));
+    for key in keys {
+        for tail in ["10 1m", "9007199254740991 1ms COST 9007199254740991", "1000000 1m COST 500000", "3 1s STRICT"] {
+            for name in ["RATELIMIT.PEEK", "RATELIMIT.HIT"] {
+                let mut cmd = redis::cmd(name);
+                let _ = client.ask(cmd.arg(&key).arg(tail.split(' ').collect::<Vec<_>>()));
+            }
+        }
+        let _ = client.ask(redis::cmd("RATELIMIT.RESET").arg(&key));
+    }
+}
+
+#[test]
+#[ignore = "needs valgrind: make memcheck"]
+fn memcheck() {
+    let seed = random("memcheck").u64(..);
+    let setup = Setup::new().without_module().under_memcheck();
+    let mut server = setup.args(["--enable-module-command", "yes"]).start();
+    let mut client = server.connect();
+    assert!(load(&mut client, &["unknown"]).is_err());
+    for _ in 0..3 {
+        load(&mut client, &[]).unwrap();
+        assert!(load(&mut client, &[]).is_err(), "it is loaded");
+        every_command(&mut client);
+        client.run("MODULE UNLOAD ratelimit");
+        client.error("RATELIMIT.HIT a 1 1");
+    }
+    load(&mut client, &[]).unwrap();
+    every_stream(&mut client);
+    client.run("FLUSHALL");
+    fuzz(&mut server, seed, 10_000);
+    client.run("MODULE UNLOAD ratelimit");
+    let _ = client.ask(&words("SHUTDOWN NOSAVE"));
+    wait_for("the server ends", || !server.is_alive());
+
+    let report = std::fs::read_to_string(server.dir().join("valgrind.log")).unwrap();
+    let clean = ["definitely lost: 0 bytes in 0 blocks", "ERROR SUMMARY: 0 errors"].map(|text| report.contains(text));
+    assert_eq!(clean, [true; 2], "{report}");
+}
