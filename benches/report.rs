@@ -27,6 +27,9 @@ use support::{Ask, Server, wait_for, words};
 const SLICE: usize = 20_000;
 const BATCH: usize = 50;
 
+/// Connections over which batches are sent at the same time.
+const PIPELINES: usize = 10;
+
 const ROUNDS: usize = 15;
 
 /// Requests of redis-benchmark in a slice of its own.
@@ -54,6 +57,7 @@ struct Runner {
     contender: Contender,
     server: Server,
     client: Connection,
+    clients: Vec<Connection>,
     done: usize,
     /// Microseconds of the server's CPU for a decision, a value a round.
     cpu: Vec<f64>,
@@ -79,10 +83,11 @@ impl Runner {
         let mut client = server.connect();
         load_scripts(&mut client);
         (contender.prepare)(&mut client);
-        Self { contender, server, client, done: 0, cpu: Vec::new(), loads: Vec::new(), alone: Vec::new() }
+        let clients = (0..PIPELINES).map(|_| server.connect()).collect();
+        Self { contender, server, client, clients, done: 0, cpu: Vec::new(), loads: Vec::new(), alone: Vec::new() }
     }
 
-    /// Sends so many decisions in pipelined batches, which are packed beforehand.
+    /// Sends so many decisions in pipelined batches, which are packed beforehand, over connections that keep the server busy.
     fn pipelined(&mut self, decisions: usize) {
         let replies = BATCH * self.contender.templates.len();
         let batches: Vec<Vec<u8>> = (self.done..self.done + decisions)
@@ -91,10 +96,14 @@ impl Runner {
             .collect();
         self.done += decisions;
         let before = cpu(self.server.pid());
-        for batch in batches {
-            self.client.send_packed_command(&batch).unwrap();
-            for _ in 0..replies {
-                self.client.recv_response().unwrap();
+        for batches in batches.chunks(PIPELINES) {
+            for (client, batch) in self.clients.iter_mut().zip(batches) {
+                client.send_packed_command(batch).unwrap();
+            }
+            for (client, _) in self.clients.iter_mut().zip(batches) {
+                for _ in 0..replies {
+                    client.recv_response().unwrap();
+                }
             }
         }
         self.cpu.push((cpu(self.server.pid()) - before) / decisions as f64 * 1e6);
@@ -333,7 +342,7 @@ fn main() {
          ## One decision\n\n\
          * **instructions** of the whole server, counted by callgrind (`make instructions`): they repeat, whatever else the\n  \
            machine does.\n\
-         * **CPU** of the server in microseconds, in pipelines of {BATCH} over one connection, and how many times that of `INCR`\n  \
+         * **CPU** of the server in microseconds, in pipelines of {BATCH} over {PIPELINES} connections, and how many times that of `INCR`\n  \
            it is.\n\
          * **requests a second**, **p50**, **p99** and **p99.9** in milliseconds: {CONNECTIONS} connections that wait for each\n  \
            answer (redis-benchmark, over a unix socket).\n\
