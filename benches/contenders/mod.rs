@@ -1,11 +1,10 @@
 //! What a user would pick instead, and this module, each as one command on a key.
 
-use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use redis::{Connection, Pipeline};
 
-use crate::support::{Ask, Setup, words};
+use crate::support::{Ask, Setup, redis_cell, words};
 
 /// Keys of a run, which take turns.
 pub const KEYS: usize = 100;
@@ -18,13 +17,6 @@ const MANY: u64 = 1_000_000;
 
 /// Nodes as in `redis.conf`.
 pub const CONF: [&str; 2] = ["--stream-node-max-bytes", "512"];
-
-/// redis-cell as a module, which `make bench` builds from benches/peers.
-pub fn redis_cell() -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/release/libredis_cell.so");
-    assert!(path.exists(), "{} is missing, run: make bench", path.display());
-    path
-}
 
 /// What a server must have loaded. Each kind runs beside the others and not in one server, because a module that hears of
 /// what happens to streams, as this one does, makes XADD dearer for everybody.
@@ -79,7 +71,6 @@ impl Contender {
 
     fn lua(name: &'static str, source: &str, args: &str) -> Self {
         let sha = redis::Script::new(source).get_hash().to_owned();
-        // The server learns the script when it is run for the first time.
         Self::new(name, &format!("EVALSHA {sha} 1 KEY {args}"))
     }
 

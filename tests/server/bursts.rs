@@ -6,8 +6,8 @@ use std::fs;
 
 use redis::{Cmd, Value};
 
-use crate::documents::{redis_cell, root};
-use crate::support::{Ask, Clock, START, Setup, get, words};
+use crate::documents::root;
+use crate::support::{Ask, Clock, START, Setup, get, redis_cell, words};
 
 const LIMIT: usize = 10;
 const WINDOW: u64 = 10_000;

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use redis::Value;
 
-use crate::support::{Ask, Clock, START, Server, Setup, get};
+use crate::support::{Ask, Clock, START, Server, Setup, get, redis_cell};
 
 const PROMPT: &str = "127.0.0.1:6379> ";
 
@@ -97,13 +97,6 @@ pub fn bounded(program: &[&str]) -> Command {
     // Node looks for packages from the folder that it is started in.
     command.current_dir(if program[0] == "node" { fetched } else { root().to_owned() });
     command
-}
-
-/// CL.THROTTLE as a module, which `make test-examples` builds.
-pub fn redis_cell() -> PathBuf {
-    let path = root().join("target/peers/release/libredis_cell.so");
-    assert!(path.exists(), "{} is missing, run: make test-examples", path.display());
-    path
 }
 
 pub fn root() -> &'static Path {

@@ -33,6 +33,13 @@ pub fn module() -> PathBuf {
     path
 }
 
+/// redis-cell as a module, to compare with.
+pub fn redis_cell() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/release/libredis_cell.so");
+    assert!(path.exists(), "{} is missing, run: scripts/peers.sh", path.display());
+    path
+}
+
 fn server_program() -> String {
     std::env::var("RATELIMIT_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
 }
