@@ -49,6 +49,10 @@ impl Log for Steady {
         Ok(self.0.last().copied())
     }
 
+    fn last_id(&mut self) -> Result<Id, Error> {
+        Ok(self.0.last().map(|entry| entry.hit.id).unwrap_or_default())
+    }
+
     fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error> {
         let start = self.0.partition_point(|entry| entry.hit.id.time < from);
         self.0[start..].iter().all(|entry| visit(entry.hit));

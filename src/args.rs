@@ -87,9 +87,18 @@ pub enum Strict {
     Unknown,
 }
 
+/// Most keys of one MHIT, so that it holds nobody up for long.
+pub const MAX_KEYS: u64 = 1_024;
+
+/// Most keys that TOP lists at once.
+pub const MAX_COUNT: u64 = 1_000;
+
 /// Reads the number of keys that is MHIT's first argument, and checks that as many arguments follow.
 pub fn number_of_keys(numkeys: &[u8], following: usize) -> Result<usize, Error> {
     let keys = decimal(numkeys).filter(|&keys| keys > 0).ok_or(error::NUMKEYS)?;
+    if keys > MAX_KEYS {
+        return Err(error::TOO_MANY_KEYS);
+    }
     usize::try_from(keys).ok().filter(|&keys| keys <= following).ok_or(error::TOO_FEW_KEYS)
 }
 
@@ -124,12 +133,12 @@ fn read_cost<'a>(arg: &[u8], args: &mut impl Iterator<Item = &'a [u8]>, cost: &m
     Ok(())
 }
 
-/// Reads the options of TOP: `[COUNT n]`, with `n` at least 1 and 10 by default.
+/// Reads the options of TOP: `[COUNT n]`, with `n` from 1 to [`MAX_COUNT`] and 10 by default.
 pub fn parse_count<'a>(mut args: impl Iterator<Item = &'a [u8]>) -> Result<usize, Error> {
     let Some(option) = args.next() else { return Ok(10) };
     match (option.eq_ignore_ascii_case(b"COUNT"), args.next(), args.next()) {
         (true, Some(count), None) => {
-            let count = decimal(count).filter(|&count| count > 0);
+            let count = decimal(count).filter(|count| (1..=MAX_COUNT).contains(count));
             count.and_then(|count| usize::try_from(count).ok()).ok_or(error::COUNT)
         }
         _ => Err(error::SYNTAX),

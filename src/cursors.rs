@@ -8,7 +8,7 @@
 //! It is a cache and never the truth. A cursor is used only if the key is a stream of just the length it had when the
 //! cursor was put back; every event on the key from elsewhere makes the table forget it, and whatever concerns more than
 //! one key (FLUSHDB, SWAPDB, loading, a change of role) makes it forget all. While a command works with a cursor, the
-//! cursor is out of the table: if the command fails, or somebody else touches the key meanwhile, it is not put back.
+//! cursor is out of the table: it is put back only if the command succeeds and nothing was heard of meanwhile, on any key.
 //! A cursor answers exactly what the log would, so that the table changes no reply and nothing that is stored.
 //!
 //! The table is set-associative: a key may use one of the [`WAYS`] places that its hash chooses. The first call on a key
@@ -54,15 +54,18 @@ pub struct Table {
     sets: Vec<[Way; WAYS]>,
     /// Cursors of an earlier epoch are worth nothing.
     epoch: u64,
+    /// Changes by others that were heard of, of one key or of many.
+    changes: u64,
     next_victim: usize,
 }
 
 impl Table {
     /// A table in which no key is followed.
     pub const fn new() -> Self {
-        Self { cursors: 0, is_out_of_use: false, sets: Vec::new(), epoch: 0, next_victim: 0 }
+        Self { cursors: 0, is_out_of_use: false, sets: Vec::new(), epoch: 0, changes: 0, next_victim: 0 }
     }
 
+    /// The setting, whether or not the table is in use.
     pub fn cursors(&self) -> usize {
         self.cursors
     }
@@ -70,16 +73,17 @@ impl Table {
     /// Makes room for so many keys, rounded up to whole sets; with 0 none is followed. The table begins empty; cursors
     /// that are in use are not put back.
     pub fn resize(&mut self, cursors: usize) {
+        self.forget_all();
+        (self.cursors, self.sets) = (cursors, Vec::new());
         if !self.is_out_of_use {
-            *self = Self { cursors, ..Self::new() };
             self.sets.resize_with(cursors.div_ceil(WAYS), Default::default);
         }
     }
 
     /// For a server that cannot tell what happens to keys: no key is followed, whatever the setting says.
     pub fn put_out_of_use(&mut self) {
-        self.resize(0);
         self.is_out_of_use = true;
+        self.resize(self.cursors);
     }
 
     /// Takes the cursor of a key whose log has `length` entries, or an empty one if nothing is known of it. None if the
@@ -89,7 +93,7 @@ impl Table {
             return None;
         }
         let hash = hash::of(database, key);
-        let (epoch, victim) = (self.epoch, self.next_victim);
+        let (epoch, changes, victim) = (self.epoch, self.changes, self.next_victim);
         let set = self.set_of(hash)?;
         let Some(way) = set.iter_mut().find(|way| way.hash == hash) else {
             let empty = set.iter().position(|way| way.hash == 0);
@@ -103,13 +107,14 @@ impl Table {
         if cursor.epoch != epoch || cursor.length != length || cursor.newest.is_none() {
             *cursor = Cursor { hash, database, key: key.into(), epoch, ..Cursor::default() };
         }
+        cursor.changes = changes;
         Some(cursor)
     }
 
-    /// Puts a cursor back after the command that took it, if the key has been left alone since.
+    /// Puts a cursor back after the command that took it, if nobody has done anything since.
     pub fn put(&mut self, cursor: Box<Cursor>) {
         let is_its = |way: &&mut Way| way.hash == cursor.hash && way.cursor.is_none();
-        if cursor.epoch == self.epoch && cursor.newest.is_some() {
+        if cursor.changes == self.changes && cursor.newest.is_some() {
             if let Some(way) = self.set_of(cursor.hash).and_then(|set| set.iter_mut().find(is_its)) {
                 way.cursor = Some(cursor);
             }
@@ -118,6 +123,7 @@ impl Table {
 
     /// Somebody else has done something to this key.
     pub fn forget(&mut self, database: i32, key: &[u8]) {
+        self.changes = self.changes.wrapping_add(1);
         if self.sets.is_empty() || key.len() > MAX_KEY {
             return;
         }
@@ -130,6 +136,7 @@ impl Table {
     /// Somebody has done something to many keys.
     pub fn forget_all(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
+        self.changes = self.changes.wrapping_add(1);
     }
 
     fn set_of(&mut self, hash: u64) -> Option<&mut [Way; WAYS]> {
@@ -146,6 +153,8 @@ pub struct Cursor {
     database: i32,
     key: Box<[u8]>,
     epoch: u64,
+    /// Of the table when the cursor was taken.
+    changes: u64,
     /// Of the log when the cursor was put back.
     length: u64,
     /// None if it is not known.
@@ -334,12 +343,6 @@ impl<S: Store> Followed<S> {
         }
         (store, cursor)
     }
-
-    /// The log itself, for what changes it beyond following.
-    pub fn forget(&mut self) -> &mut S {
-        self.cursor = None;
-        &mut self.store
-    }
 }
 
 impl<S: Store> Store for Followed<S> {
@@ -357,7 +360,7 @@ impl<S: Store> Store for Followed<S> {
     fn write(&mut self, write: &Write) -> Result<Option<Written>, Error> {
         let cursor = self.cursor.take();
         let written = self.store.write(write)?;
-        let (Some(mut cursor), Some(Written { oldest, undisturbed: true })) = (cursor, written) else {
+        let (Some(mut cursor), Some(Written { oldest })) = (cursor, written) else {
             return Ok(written);
         };
         if let Some(append) = &write.append {
@@ -389,6 +392,10 @@ impl<S: Store> Log for Followed<S> {
             cursor.since = cursor.newest.map_or(Id::default(), |newest| newest.hit.id);
         }
         Ok(cursor.newest)
+    }
+
+    fn last_id(&mut self) -> Result<Id, Error> {
+        self.store.last_id()
     }
 
     fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error> {

@@ -12,11 +12,14 @@ pub const COST: Error = Error(c"ERR cost is not an integer or out of range");
 pub const TOO_MANY_TIERS: Error = Error(c"ERR too many tiers, at most 8 are allowed");
 pub const NUMKEYS: Error = Error(c"ERR numkeys should be greater than 0");
 pub const TOO_FEW_KEYS: Error = Error(c"ERR number of keys can't be greater than number of args");
+pub const TOO_MANY_KEYS: Error = Error(c"ERR too many keys, at most 1024 are allowed");
 pub const PAIRS: Error = Error(c"ERR each key needs one limit and one window");
 pub const REPEATED_KEY: Error = Error(c"ERR a key may be named only once");
 pub const COUNT: Error = Error(c"ERR count is not an integer or out of range");
 pub const SYNTAX: Error = Error(c"ERR syntax error");
 pub const WRONG_TYPE: Error = Error(c"WRONGTYPE Operation against a key holding the wrong kind of value");
 pub const NOT_A_LOG: Error = Error(c"ERR the stream at this key was not written by this module, it is left as it was");
+pub const LAST_ID_AHEAD: Error =
+    Error(c"ERR the last ID of the empty stream at this key is too far in the future, it is left as it was");
 pub const APPEND_FAILED: Error = Error(c"ERR the server did not accept the log entry");
 pub const INTERNAL: Error = Error(c"ERR internal error in the ratelimit module, please report it");

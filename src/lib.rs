@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | `lib.rs` | the module and its table of commands |
 //! | `hit.rs`, `peek.rs`, `mhit.rs`, `reset.rs`, `top.rs`, `resetstat.rs` | one command each |
+//! | `charge.rs` | what HIT and MHIT share: the order of reading, writing and telling |
 //! | `args.rs`, `duration.rs` | what the arguments mean |
 //! | `limiter.rs` | the decision; pure arithmetic over a log and a clock |
 //! | `retention.rs` | how long a log is kept when several policies share it; pure |
@@ -36,6 +37,7 @@
 #![cfg_attr(test, allow(dead_code))]
 
 mod args;
+mod charge;
 mod cursors;
 mod duration;
 mod error;

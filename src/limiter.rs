@@ -9,7 +9,7 @@
 
 use crate::args::{Call, MAX_TIERS, MAX_UNITS, Tier};
 use crate::error::{self, Error};
-use crate::log::{Entry, Hit, Id, Log, Store};
+use crate::log::{Entry, Hit, Id, Log, Store, Written};
 use crate::retention;
 
 /// The reply to a hit. Durations count from the server's clock.
@@ -73,11 +73,33 @@ pub struct Write {
     pub expire_at: Option<u64>,
 }
 
+impl Write {
+    /// Whether this creates a key. So it does for a stream without entries, as far as it is known here.
+    pub fn creates(&self, store: &impl Store) -> bool {
+        self.append.is_some_and(|append| append.restart || store.length() == 0)
+    }
+}
+
 /// An answer, and the hit that is stored, if one is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     pub answer: Answer,
     stored: Option<Stored>,
+    /// The oldest live entry's time in the tier that binds.
+    first_time: Option<u64>,
+}
+
+impl Decision {
+    /// The answer after writing. It describes the log as it is then: what was dropped with this very call no longer
+    /// counts, so that another entry may be the oldest.
+    pub fn answer_after(&self, written: Written) -> Answer {
+        let later = match (written.oldest, self.first_time) {
+            (Some(oldest), Some(first)) => oldest.time.saturating_sub(first),
+            _ => 0,
+        };
+        let next_after = self.answer.next_after.saturating_add(later);
+        Answer { next_after, ..self.answer }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,9 +121,11 @@ struct Usage {
 pub struct Review<'c> {
     pub call: &'c Call,
     pub clock: u64,
-    /// The server's clock, or the newest entry's time where that is ahead.
+    /// The server's clock, or the newest entry's time where that is ahead, or that of the stream's last ID.
     now: u64,
     newest: Option<Entry>,
+    /// The stream's last ID, as far as it is known.
+    last_id: Id,
     /// The log was stamped by a clock that is no longer in use, and counts for nothing.
     stale: bool,
     usages: [Usage; MAX_TIERS],
@@ -109,19 +133,42 @@ pub struct Review<'c> {
 
 impl<'c> Review<'c> {
     pub fn new(clock: u64, call: &'c Call) -> Self {
-        Self { call, clock, now: clock, newest: None, stale: false, usages: [Usage::default(); MAX_TIERS] }
+        let (last_id, usages) = (Id::default(), [Usage::default(); MAX_TIERS]);
+        Self { call, clock, now: clock, newest: None, last_id, stale: false, usages }
+    }
+
+    /// For a log that did not take an ID: its stream's last ID is at least `last_id`, which the newest entry did not tell.
+    /// That was deleted, or XSETID was used.
+    pub fn above(self, last_id: Id) -> Self {
+        Self { last_id, ..self }
     }
 
     /// Reads what the call needs to know. (In place, because a review is large and would be copied on its way.)
     pub fn read(&mut self, log: &mut impl Log) -> Result<(), Error> {
-        if let Some(newest) = log.newest()? {
-            // An entry further ahead than the log is kept cannot be waited for.
-            self.stale = newest.hit.id.time > self.clock.saturating_add(newest.retention.keep);
-            if !self.stale {
-                self.newest = Some(newest);
-                self.now = newest.hit.id.time.max(self.clock);
+        // What is further ahead than the log is kept cannot be waited for.
+        let clock = self.clock;
+        let too_far = |id: Id, keep: u64| id.time > clock.saturating_add(keep);
+        match log.newest()? {
+            Some(newest) => {
+                let last_id = newest.hit.id.max(self.last_id);
+                self.stale = too_far(last_id, newest.retention.keep);
+                if !self.stale {
+                    (self.newest, self.last_id) = (Some(newest), last_id);
+                }
+            }
+            // It may be a queue of somebody's that is drained for the moment, so that it must not be started again.
+            None => {
+                let last_id = log.last_id()?.max(self.last_id);
+                if too_far(last_id, self.call.longest_window()) {
+                    return Err(error::LAST_ID_AHEAD);
+                }
+                self.last_id = last_id;
             }
         }
+        if self.stale {
+            self.last_id = Id::default();
+        }
+        self.now = self.clock.max(self.last_id.time);
         let newest = self.newest.map(|newest| newest.hit);
         for (usage, tier) in self.usages.iter_mut().zip(self.call.tiers()) {
             *usage = usage_of(log, newest, self.now, tier.window)?;
@@ -141,14 +188,15 @@ impl<'c> Review<'c> {
     /// The answer to the call and what to write. Where a call has several keys, `admitted` is the verdict on all of them.
     pub fn decide(&self, log: &mut impl Log, admitted: bool) -> Result<Decision, Error> {
         let stored = self.store(log, admitted)?;
-        let mut binding: Option<Answer> = None;
+        let mut binding: Option<(Answer, Option<u64>)> = None;
         for (tier, usage) in self.tiers() {
             let answer = self.answer(log, admitted, stored.as_ref(), tier, usage)?;
-            if binding.is_none_or(|earlier| answer.binds_before(&earlier)) {
-                binding = Some(answer);
+            if binding.is_none_or(|(earlier, _)| answer.binds_before(&earlier)) {
+                binding = Some((answer, usage.first.map(|first| first.id.time)));
             }
         }
-        Ok(Decision { answer: binding.ok_or(error::INTERNAL)?, stored })
+        let (answer, first_time) = binding.ok_or(error::INTERNAL)?;
+        Ok(Decision { answer, stored, first_time })
     }
 
     /// What a decision writes. `None` if nothing.
@@ -156,7 +204,9 @@ impl<'c> Review<'c> {
         let window = self.call.longest_window();
         let retention = self.newest.map(|newest| newest.retention);
         let Some(stored) = decision.stored else {
-            let expire_at = retention::after_refused(retention, || store.expires(), self.now, window)?;
+            let wait = decision.answer.retry_after;
+            let until = wait.map(|wait| self.clock.saturating_add(wait));
+            let expire_at = retention::after_refused(retention, || store.expires(), self.now, window, until)?;
             return Some(Write { append: None, expire_at: Some(expire_at) });
         };
         let is_dead = self
@@ -184,7 +234,7 @@ impl<'c> Review<'c> {
         if admitted || (self.call.strict && possible) {
             let newest = self.newest.map(|newest| newest.hit);
             Ok(Some(Stored {
-                hit: Hit { id: next_id(newest, self.now, cost), cost },
+                hit: Hit { id: self.next_id(cost), cost },
                 restart: self.stale,
                 surplus_before: room_for(log, newest, cost)?,
                 max_entries: (!admitted).then(|| self.call.largest_limit()),
@@ -192,6 +242,14 @@ impl<'c> Review<'c> {
         } else {
             Ok(None)
         }
+    }
+
+    /// The ID of a hit. IDs must increase: where the tally wraps within a millisecond, or the newest entry of this
+    /// millisecond was deleted, the next one is used.
+    fn next_id(&self, cost: u64) -> Id {
+        let tally = self.newest.map_or(0, |newest| newest.hit.id.tally).wrapping_add(cost);
+        let id = Id { time: self.now, tally };
+        if id > self.last_id { id } else { Id { time: self.now.saturating_add(1), tally } }
     }
 
     /// The answer if this tier binds. It describes the log after the call, with the hit in it if it is stored.
@@ -260,16 +318,6 @@ fn usage_of(log: &mut impl Log, newest: Option<Hit>, now: u64, window: u64) -> R
     let least = first.cost.max(newest.cost);
     let units = newest.units_since(&first).clamp(least, i64::MAX.unsigned_abs());
     Ok(Usage { first: Some(first), units })
-}
-
-/// The ID of a hit after `newest`. IDs must increase: where the tally wraps within a millisecond, the next one is used.
-fn next_id(newest: Option<Hit>, now: u64, cost: u64) -> Id {
-    let tally = newest.map_or(0, |newest| newest.id.tally).wrapping_add(cost);
-    let id = Id { time: now, tally };
-    match newest {
-        Some(newest) if id <= newest.id => Id { time: now.saturating_add(1), tally },
-        _ => id,
-    }
 }
 
 /// Entries that are looked at one by one before the search goes by time.

@@ -18,6 +18,12 @@ pub struct Id {
 }
 
 impl Id {
+    /// Reads `1767225600000-7`.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let (time, tally) = std::str::from_utf8(text).ok()?.split_once('-')?;
+        Some(Self { time: time.parse().ok()?, tally: tally.parse().ok()? })
+    }
+
     /// As the server spells it: `1767225600000-7`.
     pub fn text(self) -> IdText {
         let mut text = IdText { bytes: [0; IdText::LONGEST], start: IdText::LONGEST };
@@ -104,6 +110,10 @@ pub trait Log {
     /// The newest entry, if the log holds any.
     fn newest(&mut self) -> Result<Option<Entry>, Error>;
 
+    /// The ID that the next entry's must exceed: that of the newest entry there ever was, or what XSETID made of it. 0-0 if
+    /// there is no stream, or if it cannot be told.
+    fn last_id(&mut self) -> Result<Id, Error>;
+
     /// Shows `visit` the hits from time `from` on, oldest first, for as long as it answers true.
     fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error>;
 
@@ -135,18 +145,16 @@ pub trait Store: Log {
     /// When the key expires, in milliseconds since the epoch, if it does.
     fn expires(&mut self) -> Option<u64>;
 
-    /// Carries out what a decision asks for. `None`, with nothing done, if the new entry's ID was not taken: somebody has
-    /// pushed the stream's last ID ahead.
+    /// Carries out what a decision asks for. `None`, with nothing appended, if the new entry's ID was not taken, because the
+    /// stream's last ID is not below it.
     fn write(&mut self, write: &Write) -> Result<Option<Written>, Error>;
 }
 
 /// What is known after writing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// The oldest entry, if any were dropped.
     pub oldest: Option<Id>,
-    /// Nobody else has touched the key meanwhile.
-    pub undisturbed: bool,
 }
 
 #[cfg(test)]

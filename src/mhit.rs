@@ -5,18 +5,20 @@
 //! key; `allowed` is the verdict on the whole call in each, the other five speak of that key alone.
 
 use crate::args;
+use crate::charge::{self, Charged, charge};
 use crate::error::{self, Error};
-use crate::hit::{self, carry_out};
+use crate::hit;
 use crate::limiter::Review;
+use crate::log::{Store, Written};
 use crate::register::{Argument, Command, Keys, Kind, Reply, Spec};
-use crate::stream::{Arg, Mode, Server};
+use crate::stream::{Arg, Events, Mode, Server};
 
 pub struct MultiHit;
 
 impl Command for MultiHit {
     const SPEC: Spec = Spec {
         name: c"ratelimit.mhit",
-        flags: c"write deny-oom fast getkeys-api",
+        flags: c"write deny-oom getkeys-api",
         arity: -5,
         keys: Keys::Counted { flags: hit::CHARGED },
         summary: c"Records a hit on several keys if every limit allows it, or on none.",
@@ -27,7 +29,7 @@ impl Command for MultiHit {
             hit::TIER,
             hit::COST,
         ],
-        categories: c"write stream fast",
+        categories: c"write stream slow",
     };
 
     fn run(server: Server, args: &[Arg]) -> Result<Reply, Error> {
@@ -43,26 +45,51 @@ impl Command for MultiHit {
             return Err(error::REPEATED_KEY);
         }
 
-        // Nothing is written before every key has been read and every answer is known.
+        server.settle(names)?;
         let clock = server.clock();
-        let mut reviewed = Vec::with_capacity(count);
+        let mut read = Vec::with_capacity(count);
         for (name, call) in names.iter().zip(&calls) {
             let mut log = server.follow(*name, Mode::Write)?;
             let mut review = Review::new(clock, call);
             review.read(&mut log)?;
-            reviewed.push((*name, log, review));
+            read.push((log, review));
         }
-        let admitted = reviewed.iter().all(|(.., review)| review.fits());
-        let mut decisions = Vec::with_capacity(count);
-        for (_, log, review) in &mut reviewed {
-            decisions.push(review.decide(log, admitted)?);
+        let admitted = read.iter().all(|(_, review)| review.fits());
+        let mut decided = Vec::with_capacity(count);
+        for (mut log, review) in read {
+            let decision = review.decide(&mut log, admitted)?;
+            let write = review.write(&decision, &mut log);
+            decided.push((log, review, decision, write));
         }
 
+        // Creating a key tells other modules so at once. So the keys that exist are written first, and the others when
+        // none of these is open any more.
+        let mut charged = Vec::with_capacity(count);
+        for (name, (mut log, review, decision, write)) in names.iter().zip(decided) {
+            let written = match &write {
+                Some(write) if write.creates(&log) => None,
+                Some(write) => log.write(write)?,
+                None => Some(Written::default()),
+            };
+            charged.push(match written {
+                Some(written) => Ok(charge::close(server, *name, log, &review, decision.answer_after(written))?),
+                None => Err(decision.answer),
+            });
+        }
         let mut answers = Vec::with_capacity(count);
-        for ((name, mut log, review), decision) in reviewed.into_iter().zip(decisions) {
-            let answer = carry_out(server, name, &mut log, &review, &decision)?;
-            hit::keep(log);
+        let mut events = Vec::with_capacity(count);
+        for ((name, call), charged) in names.iter().zip(&calls).zip(charged) {
+            let Charged { answer, events: own } = charged.or_else(|decided| {
+                // Another module that has put something else at the key meanwhile has the last word on it, as it would have a
+                // moment later. The other keys are charged by now.
+                let charged = charge(server, *name, call, clock, Some(admitted));
+                charged.or(Ok(Charged { answer: decided, events: Events::default() }))
+            })?;
             answers.push(Reply::Integers(answer.integers()));
+            events.push(own);
+        }
+        for (name, events) in names.iter().zip(events) {
+            server.tell(*name, events)?;
         }
         Ok(Reply::Array(answers))
     }

@@ -45,7 +45,7 @@ impl Command for Peek {
         let mut review = Review::new(server.clock(), &call);
         review.read(&mut log)?;
         let decision = review.decide(&mut log, review.fits())?;
-        hit::keep(log);
+        server.close(log);
         Ok(Reply::Integers(decision.answer.integers()))
     }
 }

@@ -465,15 +465,15 @@ unsafe extern "C" fn set_cursors(
 }
 
 /// # Safety
-/// Called by the server alone, with the context and the key of an event.
+/// Called by the server alone, with the context, the name and the key of an event.
 unsafe extern "C" fn key_has_changed(
     ctx: *mut raw::RedisModuleCtx,
     _: c_int,
-    _: *const c_char,
+    event: *const c_char,
     key: *mut raw::RedisModuleString,
 ) -> c_int {
-    // SAFETY: context and key are as promised.
-    let _ = catch_unwind(AssertUnwindSafe(|| unsafe { heard(ctx, key) }));
+    // SAFETY: all three are as promised.
+    let _ = catch_unwind(AssertUnwindSafe(|| unsafe { heard(ctx, event, key) }));
     OK
 }
 

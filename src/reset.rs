@@ -1,15 +1,17 @@
 //! `RATELIMIT.RESET key [key ...]`
 //!
 //! Forgets the hits of keys and replies how many of them existed. It deletes logs only, so that an ACL can grant it
-//! without `DEL`: with any other key among its arguments it is an error and deletes nothing.
+//! without `DEL`: with any other key among its arguments it is an error and deletes nothing. An empty stream is nobody's log
+//! and is left alone.
 
 use redis_module::raw;
 
+use crate::cursors::Followed;
 use crate::error::{self, Error};
-use crate::log::Log;
+use crate::log::{Log, Store};
 use crate::register::{Argument, Command, Keys, Kind, Reply, Spec};
 use crate::stats::STATS;
-use crate::stream::{Arg, Mode, Server};
+use crate::stream::{Arg, Events, Mode, Server};
 
 pub struct Reset;
 
@@ -22,25 +24,31 @@ impl Command for Reset {
         summary: c"Forgets the hits of keys.",
         complexity: c"O(N) where N is the number of keys; their memory is freed in the background",
         args: &[Argument::new(c"key", Kind::Key).multiple()],
-        categories: c"write stream",
+        categories: c"write stream slow",
     };
 
     fn run(server: Server, args: &[Arg]) -> Result<Reply, Error> {
         let [_, names @ ..] = args else {
             return Err(error::SYNTAX);
         };
+        server.settle(names)?;
         for name in names {
-            server.open(*name, Mode::Read)?.newest()?;
+            server.open(*name, Mode::Write)?.newest()?;
         }
-        let mut existed = 0_i64;
+        let mut events = Vec::with_capacity(names.len());
         for name in names {
             let mut key = server.open(*name, Mode::Write)?;
-            if key.exists()? {
+            // An empty stream is nobody's log: it may be a queue that is drained for the moment, with its consumer groups.
+            if key.length() > 0 {
                 key.remove()?;
-                existed = existed.saturating_add(1);
             }
+            events.push(server.close(Followed::new(key, None)));
         }
-        STATS.keys_reset.add(existed.unsigned_abs());
-        Ok(Reply::Integer(existed))
+        let existed = events.iter().filter(|events| **events != Events::default()).count() as u64;
+        STATS.keys_reset.add(existed);
+        for (name, events) in names.iter().zip(events) {
+            server.tell(*name, events)?;
+        }
+        Ok(Reply::Integer(i64::try_from(existed).unwrap_or(i64::MAX)))
     }
 }

@@ -11,7 +11,12 @@
 //! * a shorter one finds, when less than `R` is left, that nobody has renewed `R`: the waiting begins, for `R` and 9/8 `R`;
 //! * when the waiting ends, `R` falls to `M`;
 //! * a refused hit longer than `M` shows that the long policy is still asked: the waiting begins again, at most once in
-//!   an eighth of `R`. This is the one thing that a refused hit can write.
+//!   an eighth of `R`;
+//! * a refused hit longer than `R` that is told to wait for longer than the key lives sets `E` to 9/8 of its own window, so
+//!   that the key lives to see the end of every wait. A refused hit can write nothing but these two.
+//!
+//! So a log remembers the longest window in force while its key lives. A policy of which every call was refused does not
+//! prolong the key's life beyond that: what others store after the key has died is not counted for it.
 //!
 //! Simpler rules forget entries that a policy still counts (trimming by the caller's window; falling when the expiry is
 //! due; ignoring refusals) or keep a day of hits for a minute (never falling).
@@ -89,20 +94,30 @@ pub fn after_stored(
     }
 }
 
-/// After a hit that was refused and not stored: the key's expiry if it must be set. What the key has now is looked up only
-/// where it matters.
+/// After a hit that was refused and not stored, and told to wait `until` a moment, if that ever comes: the key's expiry if
+/// it must be set. What the key has now is looked up only where it matters.
 pub fn after_refused(
     current: Option<Retention>,
     expires: impl FnOnce() -> Option<u64>,
     now: u64,
     window: u64,
+    until: Option<u64>,
 ) -> Option<u64> {
     let Retention { keep, then } = current?;
-    if window <= then? {
+    let still_asked = then.is_some_and(|then| window > then);
+    // A shorter one never waits for longer than the key is kept anyway.
+    let until = until.filter(|_| window > keep);
+    if !still_asked && until.is_none() {
         return None;
     }
-    let due = expires().is_none_or(|at| at < now.saturating_add(keep.saturating_mul(2)));
-    due.then(|| waiting(now, keep))
+    let at = expires();
+    let due = at.is_none_or(|at| at < now.saturating_add(keep.saturating_mul(2)));
+    let begun_again = (still_asked && due).then(|| waiting(now, keep));
+    let lives_until = begun_again.or(at);
+    if until.is_some_and(|until| lives_until.is_some_and(|at| at < until)) {
+        return Some(renewed(now, window));
+    }
+    begun_again
 }
 
 /// `now` + 9/8 of the window, so that a steady client's expiry is set once in an eighth of its window.

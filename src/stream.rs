@@ -9,16 +9,20 @@
 //! * an iterator is stopped before the key is written;
 //! * appending and setting an expiry notify nobody and replicate nothing: that is done by hand, by effect, so that a
 //!   replica or an AOF without this module ends with the same data;
-//! * keys are opened with implicit signals turned off (see `register`), so that a refused hit disturbs no WATCH.
+//! * keys are opened with implicit signals turned off (see `register`), so that a refused hit disturbs no WATCH;
+//! * other modules act in events, and may do anything to any key. So events are sent by [`Server::tell`], when every key
+//!   is closed, and after the first of them nothing of the command is touched. Two events cannot be put off: opening a
+//!   key that has expired sends `expired`, so that keys are settled first, see [`Server::settle`]; and creating a key sends
+//!   `new` before the entry is in it, so that no other key is open then, see `charge`.
 
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
-use std::ffi::{CStr, c_int, c_long, c_longlong};
+use std::ffi::{CStr, c_char, c_int, c_long, c_longlong};
 use std::marker::PhantomData;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use redis_module::raw;
+use redis_module::{CallOptionsBuilder, CallReply, CallResult, Context, raw};
 
 use crate::args::units;
 use crate::cursors::{Followed, Table};
@@ -218,6 +222,12 @@ impl<'a> Server<'a> {
         Ok(unsafe { api(raw::RedisModule_GetSelectedDb)?(self.ctx) })
     }
 
+    /// Deletes those of these keys that have expired. Other modules hear of that and may do anything to any key, so it is
+    /// done before the first of several keys is read. Opening them for writing tells nobody anything from then on.
+    pub fn settle(self, names: &[Arg<'a>]) -> Result<(), Error> {
+        names.iter().try_for_each(|name| self.open_once(*name, Mode::Write).map(drop))
+    }
+
     /// Opens a key that holds a stream or does not exist, with its cursor if there is one.
     pub fn follow(self, name: Arg<'a>, mode: Mode) -> Result<Followed<Key<'a>>, Error> {
         let key = self.open(name, mode)?;
@@ -234,19 +244,44 @@ impl<'a> Server<'a> {
         Ok(Followed::new(key, cursor))
     }
 
-    /// Tells subscribers of module events, if the server has these turned on, that a hit on this key was refused.
-    pub fn notify_refused(self, name: Arg) -> Result<(), Error> {
-        const CLASS: c_int = raw::REDISMODULE_NOTIFY_MODULE;
+    /// Closes the key, and puts its cursor back into the table. What is to be told of it.
+    pub fn close(self, log: Followed<Key>) -> Events {
+        let (key, cursor) = log.into_parts();
+        if let Some(cursor) = cursor {
+            CURSORS.with(|table| table.put(cursor));
+        }
+        key.events
+    }
+
+    /// Sends the events of a key. Anybody may do anything to any key before it returns.
+    pub fn tell(self, name: Arg, events: Events) -> Result<(), Error> {
+        for (event, class, text) in &EVENTS {
+            if events.0 & event.0 != 0 && (*event != Events::REFUSED || self.module_events_are_on()?) {
+                // SAFETY: context and name belong to the running command.
+                unsafe { api(raw::RedisModule_NotifyKeyspaceEvent)?(self.ctx, *class, text.as_ptr(), name.raw) };
+            }
+        }
+        Ok(())
+    }
+
+    fn module_events_are_on(self) -> Result<bool, Error> {
         // SAFETY: the function takes nothing and only reads the configuration.
         let turned_on = unsafe { api(raw::RedisModule_GetNotifyKeyspaceEvents)?() };
-        if turned_on & CLASS == 0 {
-            return Ok(());
-        }
-        self.notify(CLASS, c"ratelimit.refused", name)
+        Ok(turned_on & raw::REDISMODULE_NOTIFY_MODULE != 0)
     }
 
     /// Opens a key that holds a stream or does not exist.
     pub fn open(self, name: Arg<'a>, mode: Mode) -> Result<Key<'a>, Error> {
+        let key = self.open_once(name, mode)?;
+        if mode == Mode::Write && !key.exists()? {
+            // It may have expired just now, and whoever heard of that may have created it again.
+            drop(key);
+            return self.open_once(name, mode);
+        }
+        Ok(key)
+    }
+
+    fn open_once(self, name: Arg<'a>, mode: Mode) -> Result<Key<'a>, Error> {
         let flags = match mode {
             Mode::Read => raw::REDISMODULE_READ,
             Mode::Write => raw::REDISMODULE_READ | raw::REDISMODULE_WRITE,
@@ -254,19 +289,39 @@ impl<'a> Server<'a> {
         // SAFETY: context and name belong to the running command. A null key means that it does not exist, which every
         // function that takes a key accepts.
         let raw = unsafe { api(raw::RedisModule_OpenKey)?(self.ctx, name.raw, flags as c_int) };
-        let key = Key { raw, name, server: self, sent: 0 };
+        let key = Key { raw, name, server: self, events: Events::default() };
         match key.kind()? {
             Kind::None | Kind::Stream => Ok(key),
             Kind::Other => Err(error::WRONG_TYPE),
         }
     }
+}
 
-    fn notify(self, class: c_int, event: &CStr, name: Arg) -> Result<(), Error> {
-        // SAFETY: context and name belong to the running command, and the server copies the event.
-        unsafe { api(raw::RedisModule_NotifyKeyspaceEvent)?(self.ctx, class, event.as_ptr(), name.raw) };
-        Ok(())
+/// What a command did to a key, to be told when all is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events(u8);
+
+impl Events {
+    pub const DEL: Self = Self(1);
+    pub const XADD: Self = Self(1 << 1);
+    pub const XTRIM: Self = Self(1 << 2);
+    pub const EXPIRE: Self = Self(1 << 3);
+    pub const REFUSED: Self = Self(1 << 4);
+
+    pub fn add(&mut self, others: Self) {
+        self.0 |= others.0;
     }
 }
+
+/// The events as the server's own commands send them, in the order in which they are sent. Listeners are passed the very
+/// pointer to the name that is sent, so that ours knows its own events by it: nobody else has these.
+static EVENTS: [(Events, c_int, &CStr); 5] = [
+    (Events::DEL, raw::REDISMODULE_NOTIFY_GENERIC, c"del"),
+    (Events::XADD, raw::REDISMODULE_NOTIFY_STREAM, c"xadd"),
+    (Events::XTRIM, raw::REDISMODULE_NOTIFY_STREAM, c"xtrim"),
+    (Events::EXPIRE, raw::REDISMODULE_NOTIFY_GENERIC, c"expire"),
+    (Events::REFUSED, raw::REDISMODULE_NOTIFY_MODULE, c"ratelimit.refused"),
+];
 
 #[derive(PartialEq, Eq)]
 enum Kind {
@@ -275,13 +330,25 @@ enum Kind {
     Other,
 }
 
+/// Most entries that one hit drops, of those that have expired and of those beyond a length, so that no hit takes long:
+/// a larger backlog goes bit by bit. (The server's own bound is 100 times `stream-node-max-entries`, and none if that is 0.)
+const MOST_DROPPED: u64 = 1_000;
+
+/// Where a log is cut.
+#[derive(Clone, Copy)]
+struct Cut {
+    before: Id,
+    /// Nothing that could go is left.
+    is_all: bool,
+}
+
 /// An open key that holds a stream or nothing.
 pub struct Key<'a> {
     raw: *mut raw::RedisModuleKey,
     name: Arg<'a>,
     server: Server<'a>,
-    /// Events sent since it was opened.
-    sent: u32,
+    /// What has been done to it since it was opened.
+    events: Events,
 }
 
 impl Drop for Key<'_> {
@@ -320,13 +387,15 @@ impl Key<'_> {
             let replicate = api(raw::RedisModule_Replicate)?;
             replicate(self.server.ctx, c"UNLINK".as_ptr(), c"s".as_ptr(), self.name.raw);
         }
-        self.notify(raw::REDISMODULE_NOTIFY_GENERIC, c"del")?;
+        self.events.add(Events::DEL);
         self.signal()
     }
 
-    /// Appends and drops; the oldest entry that is left, if any were dropped. `None` if the ID was not taken.
-    fn append(&mut self, append: &Append, thorough: bool) -> Result<Option<Option<Id>>, Error> {
+    /// Appends and drops. `None` if the ID was not taken.
+    fn append(&mut self, append: &Append) -> Result<Option<Written>, Error> {
         let Entry { hit, retention } = append.entry;
+        // Whatever can fail comes before the first change.
+        let expired = append.expired_before.map(|expired| self.bounded(expired)).transpose()?;
         let pair = Pair::take(retention, hit.cost)?;
         let mut strings = [pair.field.0, pair.value.0];
         let mut id = raw_id(hit.id);
@@ -338,7 +407,7 @@ impl Key<'_> {
         if added != OK {
             return Ok(None);
         }
-        let oldest = if self.trim(append, thorough)? { self.oldest()? } else { None };
+        let oldest = if self.trim(append, expired)? { self.oldest()? } else { None };
 
         let id = hit.id.text();
         let id = id.bytes();
@@ -375,40 +444,64 @@ impl Key<'_> {
             }
         };
         pair.put_back();
-        self.notify(raw::REDISMODULE_NOTIFY_STREAM, c"xadd")?;
+        self.events.add(Events::XADD);
         if oldest.is_some() {
-            self.notify(raw::REDISMODULE_NOTIFY_STREAM, c"xtrim")?;
+            self.events.add(Events::XTRIM);
         }
-        Ok(Some(oldest))
+        Ok(Some(Written { oldest }))
     }
 
-    /// Drops what the log need not keep; true if anything went. Approximate trimming drops whole nodes only, as many as
-    /// hold a hundred times `stream-node-max-entries`, so that it costs almost nothing; what has expired does not count
-    /// anyway.
-    ///
-    /// A node that alone holds more, from a time when that setting was larger, would stay for ever, and all behind it. So
-    /// now and then a `thorough` call looks whether a long log has an expired entry that did not go.
-    fn trim(&mut self, append: &Append, thorough: bool) -> Result<bool, Error> {
+    /// Where to cut so that at most [`MOST_DROPPED`] entries go: at `expired`, or before it.
+    fn bounded(&mut self, expired: Id) -> Result<Cut, Error> {
+        let whole = Cut { before: expired, is_all: true };
+        if self.length() <= MOST_DROPPED {
+            return Ok(whole);
+        }
+        if let (Ok(Some(oldest)), Ok(Some(live))) = (self.seek(0), self.seek(expired.time)) {
+            // An entry weighs at least one unit.
+            if live.units_since(&oldest).saturating_sub(live.cost) <= MOST_DROPPED {
+                return Ok(whole);
+            }
+        }
+        let entries = Entries::start(self, 0, null_mut())?;
+        for _ in 0..MOST_DROPPED {
+            match entries.next_id()? {
+                Some((id, fields)) if id < expired => entries.pass_over(fields)?,
+                _ => return Ok(whole),
+            }
+        }
+        let next = entries.next_id()?.map(|(id, _)| id);
+        Ok(next.filter(|id| *id < expired).map_or(whole, |before| Cut { before, is_all: false }))
+    }
+
+    /// Drops what the log need not keep; true if anything went. Approximate trimming drops whole nodes only, so that it
+    /// costs almost nothing; what has expired does not count anyway. A node that alone holds more than may be dropped at
+    /// once would stay for ever, and all behind it: its entries are deleted one by one.
+    fn trim(&mut self, append: &Append, expired: Option<Cut>) -> Result<bool, Error> {
         const EXACTLY: c_int = 0;
         const APPROXIMATELY: c_int = raw::REDISMODULE_STREAM_TRIM_APPROX as c_int;
 
-        const STUCK: u64 = 10_000;
         let mut trimmed = false;
-        if let Some(expired) = append.expired_before {
-            trimmed = self.trim_before(APPROXIMATELY, expired)?;
-            if thorough && !trimmed && self.length() > STUCK && self.oldest()? < Some(expired) {
-                trimmed = self.trim_before(EXACTLY, expired)?;
-            }
+        if let Some(Cut { before, is_all }) = expired {
+            trimmed = self.trim_before(APPROXIMATELY, before)? || !is_all && self.trim_before(EXACTLY, before)?;
         }
         if let Some(surplus) = append.surplus_before {
             trimmed |= self.trim_before(EXACTLY, surplus)?;
         }
-        if let Some(entries) = append.max_entries {
-            let length = c_longlong::try_from(entries).unwrap_or(c_longlong::MAX);
-            // SAFETY: the key is a stream, open for writing, and has no iterator.
-            trimmed |= unsafe { api(raw::RedisModule_StreamTrimByLength)?(self.raw, APPROXIMATELY, length) } > 0;
+        if let Some(most) = append.max_entries {
+            let fewer = self.length().saturating_sub(MOST_DROPPED);
+            let is_all = most >= fewer;
+            let most = most.max(fewer);
+            trimmed |= self.trim_to(APPROXIMATELY, most)? || !is_all && self.trim_to(EXACTLY, most)?;
         }
         Ok(trimmed)
+    }
+
+    fn trim_to(&mut self, flags: c_int, entries: u64) -> Result<bool, Error> {
+        let length = c_longlong::try_from(entries).unwrap_or(c_longlong::MAX);
+        // SAFETY: the key is a stream, open for writing, and has no iterator.
+        let dropped = unsafe { api(raw::RedisModule_StreamTrimByLength)?(self.raw, flags, length) };
+        Ok(dropped > 0)
     }
 
     fn trim_before(&mut self, flags: c_int, id: Id) -> Result<bool, Error> {
@@ -427,13 +520,8 @@ impl Key<'_> {
             let replicate = api(raw::RedisModule_Replicate)?;
             replicate(self.server.ctx, c"PEXPIREAT".as_ptr(), c"sl".as_ptr(), self.name.raw, at);
         }
-        self.notify(raw::REDISMODULE_NOTIFY_GENERIC, c"expire")
-    }
-
-    /// As the server's own commands do it.
-    fn notify(&mut self, class: c_int, event: &CStr) -> Result<(), Error> {
-        self.sent = self.sent.saturating_add(1);
-        self.server.notify(class, event, self.name)
+        self.events.add(Events::EXPIRE);
+        Ok(())
     }
 
     /// Tells clients that WATCH the key, and client-side caches, that it has changed.
@@ -456,6 +544,31 @@ impl Log for Key<'_> {
         }
         let reverse = raw::REDISMODULE_STREAM_ITERATOR_REVERSE as c_int;
         Entries::start(self, reverse, null_mut())?.next()
+    }
+
+    /// No function of the API tells it, so that the server is asked by XINFO; few hits need to know.
+    fn last_id(&mut self) -> Result<Id, Error> {
+        if !self.exists()? {
+            return Ok(Id::default());
+        }
+        let options = CallOptionsBuilder::new().build();
+        let args: [&[u8]; 2] = [b"STREAM", self.name.bytes()];
+        let reply: CallResult = Context::new(self.server.ctx).call_ext("XINFO", &options, &args);
+        let Ok(CallReply::Array(fields)) = reply else {
+            return Ok(Id::default());
+        };
+        let mut fields = fields.iter();
+        while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+            match (name, value) {
+                (Ok(CallReply::String(name)), Ok(CallReply::String(id)))
+                    if name.as_bytes() == b"last-generated-id" =>
+                {
+                    return Ok(Id::parse(id.as_bytes()).unwrap_or_default());
+                }
+                _ => {}
+            }
+        }
+        Ok(Id::default())
     }
 
     fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error> {
@@ -499,14 +612,13 @@ impl Store for Key<'_> {
     }
 
     fn write(&mut self, write: &Write) -> Result<Option<Written>, Error> {
-        let own = OwnEvents::begin(self);
-        let mut oldest = None;
+        let mut written = Written::default();
         if let Some(append) = &write.append {
             if append.restart {
                 self.remove()?;
             }
-            match self.append(append, write.expire_at.is_some())? {
-                Some(left) => oldest = left,
+            match self.append(append)? {
+                Some(appended) => written = appended,
                 None => return Ok(None),
             }
         }
@@ -514,46 +626,16 @@ impl Store for Key<'_> {
             self.set_expiry(at)?;
         }
         self.signal()?;
-        Ok(Some(Written { oldest, undisturbed: own.are_all(self) }))
-    }
-}
-
-/// The name of the key that is being written, and how many events on it were heard.
-static WRITTEN: AtomicPtr<raw::RedisModuleString> = AtomicPtr::new(null_mut());
-static HEARD: AtomicU32 = AtomicU32::new(0);
-
-/// While it lives, events on one key are expected to be our own: as many are heard as are sent, or else somebody who
-/// heard them has touched the key in turn.
-struct OwnEvents {
-    sent_before: u32,
-}
-
-impl OwnEvents {
-    fn begin(key: &Key) -> Self {
-        WRITTEN.store(key.name.raw, Relaxed);
-        HEARD.store(0, Relaxed);
-        Self { sent_before: key.sent }
-    }
-
-    fn are_all(&self, key: &Key) -> bool {
-        HEARD.load(Relaxed) == key.sent.saturating_sub(self.sent_before)
-    }
-}
-
-impl Drop for OwnEvents {
-    fn drop(&mut self) {
-        WRITTEN.store(null_mut(), Relaxed);
+        Ok(Some(written))
     }
 }
 
 /// Hears of every change of a key, our own included.
 ///
 /// # Safety
-/// Called by the server alone, with the context and the key of an event.
-pub unsafe fn heard(ctx: *mut raw::RedisModuleCtx, key: *mut raw::RedisModuleString) {
-    // The very string that we sent: nobody else has a pointer to it who was not given it by our event.
-    if key == WRITTEN.load(Relaxed) {
-        HEARD.fetch_add(1, Relaxed);
+/// Called by the server alone, with the context, the name and the key of an event.
+pub unsafe fn heard(ctx: *mut raw::RedisModuleCtx, event: *const c_char, key: *mut raw::RedisModuleString) {
+    if EVENTS.iter().any(|(.., name)| name.as_ptr() == event) {
         return;
     }
     // SAFETY: the context and the string are those of the event, and live until it is over.
@@ -592,20 +674,28 @@ impl<'k, 'a> Entries<'k, 'a> {
         Ok((status == OK).then_some((id, fields)))
     }
 
+    /// Passes over the fields of the entry that [`Self::next_id`] came to.
+    fn pass_over(&self, fields: c_long) -> Result<(), Error> {
+        for _ in 0..fields {
+            // SAFETY: the iterator stands on an entry; the server returns no string for a null pointer.
+            let status = unsafe { api(raw::RedisModule_StreamIteratorNextField)?(self.key.raw, null_mut(), null_mut()) };
+            if status != OK {
+                return Err(error::INTERNAL);
+            }
+        }
+        Ok(())
+    }
+
     /// The next entry, which is known to be ours and to follow `before`: its field and value, which cost more than the
     /// rest, are passed over.
     fn next_after(&self, before: Hit) -> Result<Option<Hit>, Error> {
         let Some((id, fields)) = self.next_id()? else {
             return Ok(None);
         };
-        // SAFETY: the iterator stands on an entry; the server returns no string for a null pointer.
-        let status = unsafe {
-            let next_field = api(raw::RedisModule_StreamIteratorNextField)?;
-            next_field(self.key.raw, null_mut(), null_mut())
-        };
-        if fields != 1 || status != OK {
+        if fields != 1 {
             return Err(error::INTERNAL);
         }
+        self.pass_over(fields)?;
         Ok(Some(Hit { id, cost: id.tally.wrapping_sub(before.id.tally) }))
     }
 

@@ -24,6 +24,10 @@ impl Log for &mut MemoryLog {
         Ok(self.entries.last().copied())
     }
 
+    fn last_id(&mut self) -> Result<Id, Error> {
+        Ok(self.last_id.unwrap_or_default())
+    }
+
     fn walk(&mut self, from: u64, visit: &mut dyn FnMut(log::Hit) -> bool) -> Result<(), Error> {
         let start = self.entries.partition_point(|entry| entry.hit.id.time < from);
         self.entries[start..].iter().all(|entry| visit(entry.hit));
@@ -79,16 +83,41 @@ impl Store for &mut MemoryLog {
             oldest = (self.entries.len() < length).then(|| self.entries[0].hit.id);
         }
         self.expires = write.expire_at.or(self.expires);
-        Ok(Some(Written { oldest, undisturbed: true }))
+        Ok(Some(Written { oldest }))
     }
 }
 
-/// Reads and decides, as the commands do it.
-fn review<'c>(log: &mut impl Log, clock: u64, call: &'c Call) -> (Review<'c>, Decision) {
-    let mut review = Review::new(clock, call);
-    review.read(log).unwrap();
-    let decision = review.decide(log, review.fits()).unwrap();
-    (review, decision)
+/// Reads and decides, as the commands do it. An error only for an empty stream whose last ID is in the far future.
+fn review<'c>(log: &mut impl Log, clock: u64, call: &'c Call) -> Result<(Review<'c>, Decision), Error> {
+    review_above(log, Id::default(), clock, call)
+}
+
+fn review_above<'c>(
+    log: &mut impl Log,
+    last_id: Id,
+    clock: u64,
+    call: &'c Call,
+) -> Result<(Review<'c>, Decision), Error> {
+    let mut review = Review::new(clock, call).above(last_id);
+    review.read(log)?;
+    let decision = review.decide(log, review.fits())?;
+    Ok((review, decision))
+}
+
+/// Decides and writes, as `RATELIMIT.HIT` does it.
+fn charge(log: &mut Followed<&mut MemoryLog>, clock: u64, call: &Call) -> Result<Answer, Error> {
+    let mut last_id = Id::default();
+    for _ in 0..2 {
+        let (review, decision) = review_above(log, last_id, clock, call)?;
+        let Some(write) = review.write(&decision, log) else {
+            return Ok(decision.answer);
+        };
+        if let Some(written) = log.write(&write)? {
+            return Ok(decision.answer_after(written));
+        }
+        last_id = log.last_id()?;
+    }
+    panic!("an ID above the last one is taken");
 }
 
 impl MemoryLog {
@@ -102,26 +131,15 @@ impl MemoryLog {
         }
     }
 
-    pub fn decide(&mut self, clock: u64, call: &Call) -> Decision {
-        self.expire(clock);
-        review(&mut &mut *self, clock, call).1
+    /// As `RATELIMIT.PEEK` answers.
+    pub fn peek(&mut self, clock: u64, call: &Call) -> Result<Answer, Error> {
+        Subject::new(self.clone(), 0).peek(clock, call)
     }
 
     /// As `RATELIMIT.HIT` does it.
-    pub fn hit(&mut self, clock: u64, call: &Call) -> Answer {
+    pub fn hit(&mut self, clock: u64, call: &Call) -> Result<Answer, Error> {
         self.expire(clock);
-        self.hit_following(clock, call, None).0
-    }
-
-    fn hit_following(&mut self, clock: u64, call: &Call, cursor: Option<Box<Cursor>>) -> (Answer, Option<Box<Cursor>>) {
-        let mut log = Followed::new(self, cursor);
-        let (review, decision) = review(&mut log, clock, call);
-        if let Some(write) = review.write(&decision, &mut log) {
-            if log.write(&write).unwrap().is_none() {
-                log.forget().clear();
-            }
-        }
-        (decision.answer, log.into_parts().1)
+        charge(&mut Followed::new(self, None), clock, call)
     }
 }
 
@@ -147,19 +165,20 @@ impl Subject {
         self.table.take(0, b"key", self.log.entries.len() as u64)
     }
 
-    pub fn decide(&mut self, clock: u64, call: &Call) -> Decision {
+    fn follow<R>(&mut self, clock: u64, work: impl FnOnce(&mut Followed<&mut MemoryLog>) -> R) -> R {
         let cursor = self.take(clock);
         let mut log = Followed::new(&mut self.log, cursor);
-        let (_, decision) = review(&mut log, clock, call);
+        let result = work(&mut log);
         log.into_parts().1.into_iter().for_each(|cursor| self.table.put(cursor));
-        decision
+        result
     }
 
-    pub fn hit(&mut self, clock: u64, call: &Call) -> Answer {
-        let cursor = self.take(clock);
-        let (answer, cursor) = self.log.hit_following(clock, call, cursor);
-        cursor.into_iter().for_each(|cursor| self.table.put(cursor));
-        answer
+    pub fn peek(&mut self, clock: u64, call: &Call) -> Result<Answer, Error> {
+        self.follow(clock, |log| review(log, clock, call).map(|(_, decision)| decision.answer))
+    }
+
+    pub fn hit(&mut self, clock: u64, call: &Call) -> Result<Answer, Error> {
+        self.follow(clock, |log| charge(log, clock, call))
     }
 }
 
@@ -265,12 +284,12 @@ proptest! {
             // Where the tally wraps within a millisecond the entry is stamped with the next one, and the oracle knows nothing
             // of that.
             let mut trial = subject.log.clone();
-            trial.hit(now, &call);
+            trial.hit(now, &call).unwrap();
             if trial.entries.last().is_some_and(|entry| entry.hit.id.time > now) {
                 return Ok(());
             }
             let before = subject.log.clone();
-            let answer = if peek { subject.decide(now, &call).answer } else { subject.hit(now, &call) };
+            let answer = if peek { subject.peek(now, &call) } else { subject.hit(now, &call) }.unwrap();
             prop_assert_eq!(answer.integers(), expected);
             if peek {
                 prop_assert!(subject.log.entries == before.entries || subject.log.entries.is_empty());
@@ -279,8 +298,8 @@ proptest! {
             }
             if let (false, Some(wait)) = (answer.allowed, answer.retry_after) {
                 prop_assert!(wait > 0);
-                prop_assert!(!subject.log.clone().decide(now + wait - 1, &call).answer.allowed);
-                prop_assert!(subject.log.clone().decide(now + wait, &call).answer.allowed);
+                prop_assert!(!subject.log.clone().peek(now + wait - 1, &call).unwrap().allowed);
+                prop_assert!(subject.log.clone().peek(now + wait, &call).unwrap().allowed);
             }
         }
     }
@@ -304,7 +323,7 @@ proptest! {
             let call = call_of(tiers, cost, strict);
             let mut after = hits.clone();
             let expected = oracle::ask(&mut after, now, Question { tiers, cost, strict });
-            let answer = if peek { subject.decide(now, &call).answer } else { subject.hit(now, &call) };
+            let answer = if peek { subject.peek(now, &call) } else { subject.hit(now, &call) }.unwrap();
             let live = after.iter().filter(|(time, _)| time + longest > now).count() as u64;
             prop_assert!(agree(answer.integers(), expected, live > largest), "{:?} {:?}", answer, expected);
             if !peek {
@@ -313,8 +332,9 @@ proptest! {
             prop_assert!((subject.log.entries.len() as u64) <= largest.saturating_add(2 * keep_expired as u64 + 1 + hits.len() as u64));
             if let (false, Some(wait)) = (answer.allowed, answer.retry_after) {
                 let call = call_of(tiers, cost, false);
-                prop_assert!(!subject.log.clone().decide(now + wait - 1, &call).answer.allowed);
-                prop_assert!(subject.log.clone().decide(now + wait, &call).answer.allowed);
+                prop_assert_eq!(subject.peek(now, &call), Ok(answer), "it describes the log after the call");
+                prop_assert!(!subject.log.clone().peek(now + wait - 1, &call).unwrap().allowed);
+                prop_assert!(subject.log.clone().peek(now + wait, &call).unwrap().allowed);
             }
         }
     }
@@ -341,7 +361,7 @@ proptest! {
             let call = call_of(tiers, cost, false);
             let mut after = known.clone();
             let expected = oracle::ask(&mut after, now, Question { tiers, cost, strict: false });
-            let answer = if peek { subject.decide(now, &call).answer } else { subject.hit(now, &call) };
+            let answer = if peek { subject.peek(now, &call) } else { subject.hit(now, &call) }.unwrap();
             prop_assert_eq!(answer.integers(), expected);
             prop_assert!(answer.retry_after.unwrap_or(0) <= 2 * longest);
             if !peek && after.len() > known.len() {
@@ -373,7 +393,7 @@ proptest! {
         entries.dedup_by_key(|entry| entry.hit.id);
         let mut log = MemoryLog { entries, last_id: None, expires, keep_expired: 0 };
         let call = call_of(&tiers, cost, strict);
-        let (review, decision) = review(&mut &mut log, clock, &call);
+        let (review, decision) = review(&mut &mut log, clock, &call).unwrap();
         let answer = decision.answer;
         prop_assert!(tiers.iter().any(|tier| tier.0 == answer.limit));
         prop_assert!(answer.remaining <= answer.limit);
@@ -410,7 +430,7 @@ proptest! {
             let call = call_of(&[(limit, window)], 1, false);
             let live = |hits: &[u64]| hits.iter().filter(|&&time| time + window > now).count() as u64;
             let needed = live(&needed(&hits, &calls, now, window));
-            let answer = subject.hit(now, &call);
+            let answer = subject.hit(now, &call).unwrap();
             prop_assert!(!(answer.allowed && needed >= limit), "a needed hit was forgotten");
             prop_assert!(answer.allowed || live(&hits) >= limit, "refused without need");
             prop_assert!(answer.remaining + needed <= limit.max(needed));
@@ -447,11 +467,11 @@ fn needed(hits: &[u64], calls: &[(u64, u64, bool)], now: u64, window: u64) -> Ve
 fn retention_falls_again() {
     let (long, short) = ((1_000, 60_000), (100, 1_000));
     let mut log = MemoryLog::default();
-    log.hit(START, &call_of(&[long], 1, false));
+    log.hit(START, &call_of(&[long], 1, false)).unwrap();
     let mut fell = None;
     for tenth in 1..3_000 {
         let now = START + tenth * 100;
-        log.hit(now, &call_of(&[short], 1, false));
+        log.hit(now, &call_of(&[short], 1, false)).unwrap();
         let retention = log.entries.last().unwrap().retention;
         if fell.is_none() && retention == (Retention { keep: 1_000, then: None }) {
             fell = Some(now - START);
@@ -472,11 +492,11 @@ fn heavy_hits_never_lap_the_tally() {
         let mut log = old_log(u64::MAX - 5, 10_000, 0);
         let short = call_of(&[(MAX_UNITS, 1)], MAX_UNITS, strict);
         let long = call_of(&[(MAX_UNITS, 10_000)], 1, false);
-        assert!(log.hit(START, &long).allowed);
+        assert!(log.hit(START, &long).unwrap().allowed);
         for step in 1..6_000 {
             let now = START + if strict { 1 } else { step };
-            assert_eq!(log.hit(now, &short).allowed, !strict || step == 1);
-            let peek = log.decide(now, &long).answer;
+            assert_eq!(log.hit(now, &short).unwrap().allowed, !strict || step == 1);
+            let peek = log.peek(now, &long).unwrap();
             assert!(!peek.allowed && peek.remaining == 0, "step {step}: {peek:?}");
         }
         assert!(log.entries.len() <= 513, "{} entries", log.entries.len());
@@ -490,6 +510,9 @@ fn the_search_for_a_wait_is_bounded() {
     impl Log for Counting {
         fn newest(&mut self) -> Result<Option<Entry>, Error> {
             (&mut self.0).newest()
+        }
+        fn last_id(&mut self) -> Result<Id, Error> {
+            (&mut self.0).last_id()
         }
         fn walk(&mut self, from: u64, visit: &mut dyn FnMut(log::Hit) -> bool) -> Result<(), Error> {
             let seen = &mut self.1;
@@ -505,12 +528,12 @@ fn the_search_for_a_wait_is_bounded() {
     let mut log = MemoryLog::default();
     let (limit, day) = (50_000, 86_400_000);
     for step in 0..limit {
-        assert!(log.hit(START + step * 7, &call_of(&[(limit, day)], 1, false)).allowed);
+        assert!(log.hit(START + step * 7, &call_of(&[(limit, day)], 1, false)).unwrap().allowed);
     }
     for cost in [1, 2, 10, 1_000, 25_000, 49_999, 50_000] {
         let mut counting = Counting(log.clone(), 0);
         let now = START + limit * 7;
-        let answer = review(&mut counting, now, &call_of(&[(limit, day)], cost, false)).1.answer;
+        let answer = review(&mut counting, now, &call_of(&[(limit, day)], cost, false)).unwrap().1.answer;
         assert_eq!(answer.retry_after, Some(START + (cost - 1) * 7 + day - now));
         assert!(counting.1 <= 60, "cost {cost}: {} entries were read", counting.1);
     }
@@ -575,15 +598,13 @@ proptest! {
                         0 => None,
                         length => table.take(0, &name, length as u64),
                     };
-                    let (expected, answer, cursor) = if peek {
-                        let mut log = Followed::new(&mut followed[at], cursor);
-                        let answer = review(&mut log, now, &call).1.answer;
-                        (one.decide(now, &call).answer, answer, log.into_parts().1)
+                    let mut log = Followed::new(&mut followed[at], cursor);
+                    let (expected, answer) = if peek {
+                        (one.peek(now, &call), review(&mut log, now, &call).map(|(_, decision)| decision.answer))
                     } else {
-                        let expected = one.hit_following(now, &call, None).0;
-                        let (answer, cursor) = followed[at].hit_following(now, &call, cursor);
-                        (expected, answer, cursor)
+                        (one.hit(now, &call), charge(&mut log, now, &call))
                     };
+                    let cursor = log.into_parts().1;
                     prop_assert_eq!(answer, expected);
                     cursor.into_iter().for_each(|cursor| table.put(cursor));
                     prop_assert_eq!(&followed[at], &plain[at]);
