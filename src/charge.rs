@@ -21,8 +21,8 @@ pub struct Charged {
     pub events: Events,
 }
 
-/// A log does not take an entry whose ID is not above its last one, which may be ahead of its newest entry. A second
-/// attempt knows; a third one is for another module that has hit a key as this call created it.
+/// A log does not take an entry whose ID is not above the stream's last one, which may be ahead of the newest entry. The
+/// second attempt knows it; a third one is for servers on which XINFO is renamed.
 const ATTEMPTS: usize = 3;
 
 /// Charges one key, and closes it. `verdict` is that on all keys of the call, where there are several and it is known.
@@ -48,13 +48,7 @@ pub fn charge(server: Server, name: Arg, call: &Call, clock: u64, verdict: Optio
 }
 
 /// Keeps the books on an answer that stands, and closes its key.
-pub fn close(
-    server: Server,
-    name: Arg,
-    log: Followed<Key>,
-    review: &Review,
-    answer: Answer,
-) -> Result<Charged, Error> {
+pub fn close(server: Server, name: Arg, log: Followed<Key>, review: &Review, answer: Answer) -> Result<Charged, Error> {
     let refused = !answer.allowed && answer.retry_after != Some(0);
     if answer.allowed {
         STATS.hits_admitted.add(1);

@@ -560,9 +560,7 @@ impl Log for Key<'_> {
         let mut fields = fields.iter();
         while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
             match (name, value) {
-                (Ok(CallReply::String(name)), Ok(CallReply::String(id)))
-                    if name.as_bytes() == b"last-generated-id" =>
-                {
+                (Ok(CallReply::String(name)), Ok(CallReply::String(id))) if name.as_bytes() == b"last-generated-id" => {
                     return Ok(Id::parse(id.as_bytes()).unwrap_or_default());
                 }
                 _ => {}
@@ -678,7 +676,8 @@ impl<'k, 'a> Entries<'k, 'a> {
     fn pass_over(&self, fields: c_long) -> Result<(), Error> {
         for _ in 0..fields {
             // SAFETY: the iterator stands on an entry; the server returns no string for a null pointer.
-            let status = unsafe { api(raw::RedisModule_StreamIteratorNextField)?(self.key.raw, null_mut(), null_mut()) };
+            let status =
+                unsafe { api(raw::RedisModule_StreamIteratorNextField)?(self.key.raw, null_mut(), null_mut()) };
             if status != OK {
                 return Err(error::INTERNAL);
             }

@@ -31,15 +31,39 @@ fn fits_from(hits: &[Hit], now: u64, tier: Tier, cost: u64) -> u64 {
     moments.into_iter().find(|&at| fits(hits, at, tier, cost)).expect("an empty window has room")
 }
 
-/// Adds the hit to `hits` if it is to be stored, and answers with the six integers. `clock` is the server's time; the
-/// hits may be ahead of it, if the clock was stepped back.
+/// When a question is asked, in milliseconds since the epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// The server's clock.
+    pub clock: u64,
+    /// The end of the windows, which is later where the log is ahead of the clock.
+    pub now: u64,
+    /// What a hit that is stored is stamped with.
+    pub stamp: u64,
+}
+
+impl Moment {
+    /// The hits may be ahead of the clock, if it was stepped back.
+    fn of(hits: &[Hit], clock: u64) -> Self {
+        let now = hits.iter().map(|(time, _)| *time).max().unwrap_or(0).max(clock);
+        Self { clock, now, stamp: now }
+    }
+}
+
+/// Adds the hit to `hits` if it is to be stored, and answers with the six integers. `clock` is the server's time.
 pub fn ask(hits: &mut Vec<Hit>, clock: u64, question: Question) -> [i64; 6] {
+    let moment = Moment::of(hits, clock);
+    ask_at(hits, moment, question)
+}
+
+/// The same where the moment is not what the hits say.
+pub fn ask_at(hits: &mut Vec<Hit>, moment: Moment, question: Question) -> [i64; 6] {
     let Question { tiers, cost, strict } = question;
-    let now = hits.iter().map(|(time, _)| *time).max().unwrap_or(0).max(clock);
+    let Moment { clock, now, stamp } = moment;
     let allowed = tiers.iter().all(|&tier| fits(hits, now, tier, cost));
     let possible = tiers.iter().all(|(limit, _)| cost <= *limit);
     if allowed || (strict && possible) {
-        hits.push((now, cost));
+        hits.push((stamp, cost));
     }
 
     // (is it this tier that binds, the answer): the last maximum of the first part decides, so earlier tiers go last.
@@ -67,12 +91,18 @@ pub fn ask(hits: &mut Vec<Hit>, clock: u64, question: Question) -> [i64; 6] {
 
 /// The same for several keys that are charged together or not at all, each with one tier.
 pub fn ask_all(logs: &mut [Vec<Hit>], clock: u64, tiers: &[Tier], cost: u64) -> Vec<[i64; 6]> {
-    let now = |hits: &[Hit]| hits.iter().map(|(time, _)| *time).max().unwrap_or(0).max(clock);
-    let all_fit = logs.iter().zip(tiers).all(|(hits, &tier)| fits(hits, now(hits), tier, cost));
-    let answer = |(hits, &tier): (&mut Vec<Hit>, &Tier)| {
-        let now = now(hits);
+    let moments: Vec<Moment> = logs.iter().map(|hits| Moment::of(hits, clock)).collect();
+    ask_all_at(logs, &moments, tiers, cost)
+}
+
+/// The same where the moments are not what the hits say.
+pub fn ask_all_at(logs: &mut [Vec<Hit>], moments: &[Moment], tiers: &[Tier], cost: u64) -> Vec<[i64; 6]> {
+    let mut keys = logs.iter().zip(moments).zip(tiers);
+    let all_fit = keys.all(|((hits, moment), &tier)| fits(hits, moment.now, tier, cost));
+    let answer = |((hits, &moment), &tier): ((&mut Vec<Hit>, &Moment), &Tier)| {
+        let Moment { clock, now, .. } = moment;
         if all_fit || !fits(hits, now, tier, cost) {
-            return ask(hits, clock, Question { tiers: &[tier], cost, strict: false });
+            return ask_at(hits, moment, Question { tiers: &[tier], cost, strict: false });
         }
         // This key has room and is not charged, because another has none.
         let (limit, window) = tier;
@@ -81,5 +111,5 @@ pub fn ask_all(logs: &mut [Vec<Hit>], clock: u64, tiers: &[Tier], cost: u64) -> 
         let remaining = limit - used(hits, now, window);
         [0, limit as i64, remaining as i64, 0, until(live.iter().max()), until(live.iter().min())]
     };
-    logs.iter_mut().zip(tiers).map(answer).collect()
+    logs.iter_mut().zip(moments).zip(tiers).map(answer).collect()
 }

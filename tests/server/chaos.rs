@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use redis::{Cmd, Connection, Value};
 
 use crate::histories::time_of;
-use crate::oracle::{self, Hit, Question, Tier};
+use crate::oracle::{self, Hit, Moment, Question, Tier};
 use crate::replication::{NODES_OF_FOUR, REPLICATION, caught_up, replica_of, start_again};
 use crate::support::{Ask, Clock, START, Server, Setup, get, is_long, six, text_of, wait_for, words};
 
@@ -23,6 +23,8 @@ const WINDOWS: [u64; 4] = [20, 300, 1_000, 2_500];
 const LONGEST: u64 = WINDOWS[3];
 
 const NOT_A_LOG: &str = "ERR the stream at this key was not written by this module, it is left as it was";
+const LAST_ID_AHEAD: &str =
+    "ERR the last ID of the empty stream at this key is too far in the future, it is left as it was";
 const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
 
 /// Runs the commands of its arguments, each preceded by its length.
@@ -297,23 +299,31 @@ fn entry(fields: &[String]) -> Option<(u64, u64)> {
 struct Log {
     hits: Vec<Hit>,
     newest: Option<Id>,
+    /// How long it is kept, if it holds anything.
+    keep: u64,
+    /// The last ID, where a hit goes by it: it is known of an empty stream, and otherwise once an ID was not taken.
+    last: Id,
     /// It was stamped by a clock that is no longer in use: nothing counts, and it is removed.
     stale: bool,
     /// Foreign entries below the top, or tallies that no module wrote: any answer in range will do.
     wild: bool,
 }
 
-fn log_of(known: &Known, now: u64) -> Result<Log, &'static str> {
+/// `longest` is the longest window of the call.
+fn log_of(known: &Known, now: u64, longest: u64) -> Result<Log, &'static str> {
     if known.kind == Kind::Other {
         return Err(WRONG_TYPE);
     }
     let rows = known.rows();
-    let Some((newest, fields)) = rows.last() else { return Ok(Log::default()) };
+    let Some((newest, fields)) = rows.last() else {
+        let last = known.last();
+        return if last.0 > now + longest { Err(LAST_ID_AHEAD) } else { Ok(Log { last, ..Log::default() }) };
+    };
     let (keep, _) = entry(fields).ok_or(NOT_A_LOG)?;
     if newest.0 > now + keep {
         return Ok(Log { stale: true, ..Log::default() });
     }
-    let mut log = Log { newest: Some(*newest), ..Log::default() };
+    let mut log = Log { newest: Some(*newest), keep, ..Log::default() };
     let mut next: Option<(Id, u64)> = None;
     for (id, fields) in rows.iter().rev() {
         let Some((_, cost)) = entry(fields) else {
@@ -330,15 +340,15 @@ fn log_of(known: &Known, now: u64) -> Result<Log, &'static str> {
     Ok(log)
 }
 
-/// The ID that the next hit gets.
-fn next_id(log: &Log, now: u64, cost: u64) -> Id {
-    match log.newest {
-        None => (now, cost),
-        Some(newest) => {
-            let id = (now.max(newest.0), newest.1.wrapping_add(cost));
-            if id <= newest { (id.0 + 1, id.1) } else { id }
-        }
+/// The ID that the next hit gets, and the moment of it.
+fn next_id(log: &Log, clock: u64, cost: u64) -> (Id, Moment) {
+    let newest = log.newest.unwrap_or_default();
+    let now = clock.max(newest.0).max(log.last.0);
+    let mut id = (now, newest.1.wrapping_add(cost));
+    if id <= newest.max(log.last) {
+        id.0 += 1;
     }
+    (id, Moment { clock, now, stamp: id.0 })
 }
 
 struct World {
@@ -546,7 +556,10 @@ impl World {
         after: &[Known],
     ) -> Result<(), String> {
         let now = self.now;
-        let logs: Vec<Result<Log, &str>> = before.iter().map(|known| log_of(known, now)).collect();
+        let tiers_of = |n: usize| if call.name == "MHIT" { &call.tiers[n..=n] } else { &call.tiers[..] };
+        let longest = |n: usize| tiers_of(n).iter().map(|tier| tier.1).max().unwrap();
+        let logs: Vec<Result<Log, &str>> =
+            before.iter().enumerate().map(|(n, known)| log_of(known, now, longest(n))).collect();
         let is_wild = |log: &Result<Log, &str>| log.as_ref().is_ok_and(|log| log.wild);
         let may_fail = |log: &Result<Log, &str>, error: &str| *log == Err(error) || is_wild(log) && error == NOT_A_LOG;
         if let Err(error) = reply {
@@ -564,26 +577,37 @@ impl World {
         let allowed = answers[0][0] == 1;
         let possible = call.tiers.iter().all(|(limit, _)| call.cost <= *limit);
         let stored = call.name != "PEEK" && (allowed || call.strict && possible);
-        let ids: Vec<Id> = logs.iter().map(|log| next_id(log, now, call.cost)).collect();
+        let (mut ids, moments): (Vec<Id>, Vec<Moment>) = logs.iter().map(|log| next_id(log, now, call.cost)).unzip();
         let mut expected = match call.name {
             "MHIT" => {
                 let mut hits: Vec<Vec<Hit>> = logs.iter().map(|log| log.hits.clone()).collect();
-                oracle::ask_all(&mut hits, now, &call.tiers, call.cost)
+                oracle::ask_all_at(&mut hits, &moments, &call.tiers, call.cost)
             }
             _ => {
                 let question = Question { tiers: &call.tiers, cost: call.cost, strict: call.strict };
-                vec![oracle::ask(&mut logs[0].hits.clone(), now, question)]
+                vec![oracle::ask_at(&mut logs[0].hits.clone(), moments[0], question)]
             }
         };
         for (n, &key) in call.keys.iter().enumerate() {
             let (before, after, log, answer) = (&before[n], &after[n], &mut logs[n], answers[n]);
-            // The server refuses an ID that is not above the last one, and the log is started again.
-            let pushed = !log.stale && matches!(before.kind, Kind::Stream { last, .. } if ids[n] <= last);
+            // The server refuses an ID that is not above the last one. Then the log goes by the last one, or is started again
+            // where that is further ahead than the log is kept.
+            let pushed = !log.stale && matches!(before.kind, Kind::Stream { .. }) && ids[n] <= before.last();
             if pushed && stored && !log.wild {
-                *log = Log { stale: true, ..Log::default() };
-                let tiers = if call.name == "MHIT" { &call.tiers[n..=n] } else { &call.tiers[..] };
-                let question = Question { tiers, cost: call.cost, strict: call.strict };
-                expected[n] = oracle::ask(&mut Vec::new(), now, question);
+                match before.last().0 > now + log.keep {
+                    true => *log = Log { stale: true, ..Log::default() },
+                    false => log.last = before.last(),
+                }
+                let question = Question { tiers: tiers_of(n), cost: call.cost, strict: call.strict };
+                let (id, moment) = next_id(log, now, call.cost);
+                ids[n] = id;
+                expected[n] = oracle::ask_at(&mut log.hits.clone(), moment, question);
+            }
+            if stored && !allowed && !log.wild && ids[n].0 == moments[n].now {
+                // The reply describes the log after the call, which has dropped what no longer decides anything.
+                let mut left = log_of(after, now, longest(n))?.hits;
+                let again = Question { tiers: tiers_of(n), cost: call.cost, strict: false };
+                expected[n][5] = oracle::ask(&mut left, now, again)[5];
             }
             if !wild && answer != expected[n] {
                 return Err(format!("not {:?} for {}", expected[n], KEYS[key]));
@@ -600,10 +624,18 @@ impl World {
                 true => self.stored(call, n, ids[n], before, after, log, allowed)?,
                 false if call.name == "PEEK" && before != after => return Err("PEEK wrote".to_owned()),
                 false => {
-                    // While a longer policy may be on its way out, a refused hit may prolong the key's life.
+                    // While a longer policy may be on its way out, a refused hit may prolong the key's life. And it does where
+                    // the hit is told to wait for longer.
                     let waiting = before.rows().last().is_some_and(|(_, fields)| fields[0].contains('>'));
-                    if before.kind != after.kind || before.expires != after.expires && !waiting {
+                    let longer =
+                        !log.stale && log.newest.is_some() && longest(n) > log.keep && retry > 0 && call.name != "PEEK";
+                    let dies_early = |known: &Known| (0..now as i64 + retry).contains(&known.expires);
+                    let prolonged = before.expires != after.expires;
+                    if before.kind != after.kind || prolonged && !waiting && !(longer && dies_early(before)) {
                         return Err("a refused hit wrote".to_owned());
+                    }
+                    if longer && dies_early(after) {
+                        return Err("the key does not live to see the end of the wait".to_owned());
                     }
                 }
             }
@@ -634,7 +666,6 @@ impl World {
         let Some((keep, cost)) = entry(fields) else { return Err("a foreign entry".to_owned()) };
         let own = if call.name == "MHIT" { &call.tiers[n..=n] } else { &call.tiers[..] };
         let begins = log.stale || rest.is_empty() && newest.1 == call.cost;
-        let id = if begins { (self.now, call.cost) } else { id };
         if !log.wild && *newest != id || cost != call.cost || after.last() != *newest {
             return Err(format!("not stored as {id:?}"));
         }

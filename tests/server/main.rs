@@ -17,6 +17,7 @@ mod conditions;
 mod crashes;
 mod cursors;
 mod documents;
+mod events;
 mod everywhere;
 mod examples;
 mod expiry;

@@ -1,22 +1,54 @@
-//! A module for a test: whatever happens to a key that begins with `outer`, it answers with hits on other keys, while the
-//! command that it happened in is still at work.
+//! A module for tests that acts in the events of others, while the command that sent them is still at work.
+//!
+//! `MEDDLE event key times command [arg ...]`: at the next `times` events of this name on this key, run the command. `*` is
+//! any event, or any key. `MEDDLE` alone forgets all that it was told.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use redis_module::{CallOptionsBuilder, CallResult, Context, NotifyEvent, redis_module};
+use redis_module::{
+    CallOptionsBuilder, CallResult, Context, NextArg, NotifyEvent, RedisError, RedisResult, RedisString, redis_module,
+};
 
-fn meddle(ctx: &Context, _: NotifyEvent, event: &str, key: &[u8]) {
-    static IS_AT_IT: AtomicBool = AtomicBool::new(false);
-    if !key.starts_with(b"outer") || IS_AT_IT.swap(true, Relaxed) {
-        return;
-    }
+struct Order {
+    event: String,
+    key: Vec<u8>,
+    times: u64,
+    command: String,
+    args: Vec<Vec<u8>>,
+}
+
+fn orders() -> MutexGuard<'static, Vec<Order>> {
+    static ORDERS: Mutex<Vec<Order>> = Mutex::new(Vec::new());
+    ORDERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn meddle(_: &Context, args: Vec<RedisString>) -> RedisResult {
+    let mut args = args.into_iter().skip(1);
+    let Ok(event) = args.next_string() else {
+        orders().clear();
+        return Ok("OK".into());
+    };
+    let key = args.next_arg()?.as_slice().to_vec();
+    let (times, command) = (args.next_u64()?, args.next_string()?);
+    let args = args.map(|arg| arg.as_slice().to_vec()).collect();
+    orders().push(Order { event, key, times, command, args });
+    Ok("OK".into())
+}
+
+fn act(ctx: &Context, _: NotifyEvent, event: &str, key: &[u8]) {
+    let (command, args) = {
+        let mut orders = orders();
+        let fits = |order: &&mut Order| {
+            order.times > 0 && (order.event == event || order.event == "*") && (order.key == key || order.key == b"*")
+        };
+        let Some(order) = orders.iter_mut().find(fits) else { return };
+        order.times -= 1;
+        (order.command.clone(), order.args.clone())
+    };
+    let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
     let replicated = CallOptionsBuilder::new().replicate().build();
-    for cost in ["2", "3", "4", "5", "6", "7"] {
-        let key = format!("inner:{event}");
-        let args = [&key[..], "1000000", "1h", "COST", cost];
-        ctx.call_ext::<_, CallResult>("RATELIMIT.HIT", &replicated, &args).unwrap();
-    }
-    IS_AT_IT.store(false, Relaxed);
+    // Whatever it replies: an action need not be possible.
+    let _ = ctx.call_ext::<_, CallResult>(&command, &replicated, &args[..]).map_err(|_| RedisError::Str(""));
 }
 
 redis_module! {
@@ -24,8 +56,10 @@ redis_module! {
     version: 1,
     allocator: (redis_module::alloc::RedisAlloc, redis_module::alloc::RedisAlloc),
     data_types: [],
-    commands: [],
+    commands: [
+        ["meddle", meddle, "write", 0, 0, 0, ""],
+    ],
     event_handlers: [
-        [@STREAM @GENERIC @NEW: meddle],
+        [@STREAM @GENERIC @EXPIRED @NEW @MODULE: act],
     ],
 }

@@ -1,0 +1,246 @@
+//! Other modules act in our events, on any key: with commands of their own, with hits, with FLUSHALL. What comes of it is as
+//! if they had acted after the command, and nothing of it ends the server or differs on a replica.
+
+use std::path::{Path, PathBuf};
+
+use redis::Connection;
+
+use crate::replication::{REPLICATION, caught_up, replica_of};
+use crate::support::{Ask, Setup, assert_same, module, words};
+
+fn meddler() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/debug/examples/libmeddler.so");
+    assert!(path.exists(), "{} is missing, run: cargo build --example meddler", path.display());
+    path
+}
+
+/// A server with both modules. The one that is loaded first hears of an event first.
+pub fn setup(meddler_first: bool) -> Setup {
+    let (first, second) = if meddler_first { (meddler(), module()) } else { (module(), meddler()) };
+    let second = second.display().to_string();
+    Setup::new().module(first).args(["--loadmodule", &second]).args(SMALL_NODES)
+}
+
+/// So that every call beyond a limit trims.
+const SMALL_NODES: [&str; 2] = ["--stream-node-max-entries", "2"];
+
+/// Calls that send the event on the key `a`.
+const CALLS: [(&str, &[&str]); 5] = [
+    (
+        "xadd",
+        &[
+            "RATELIMIT.HIT a 1000 1h COST 10",
+            "RATELIMIT.MHIT 2 a b 1000 1h 1000 1h COST 10",
+            "RATELIMIT.MHIT 3 b c a 1000 1h 1000 1h 1000 1h",
+            "RATELIMIT.HIT a 1000 1h 1000 1d",
+        ],
+    ),
+    ("expire", &["RATELIMIT.HIT a 1000 2h", "RATELIMIT.MHIT 3 a b c 1000 2h 1000 2h 1000 2h"]),
+    ("xtrim", &["RATELIMIT.HIT a 1 1h STRICT"]),
+    ("del", &["RATELIMIT.RESET a b", "RATELIMIT.RESET b a", "RATELIMIT.RESET a c"]),
+    (
+        "ratelimit.refused",
+        &["RATELIMIT.HIT a 0 1h", "RATELIMIT.MHIT 2 a b 0 1h 1000 1h", "RATELIMIT.MHIT 2 a b 0 1h 0 1h"],
+    ),
+];
+
+/// What the other module does.
+const ACTIONS: [&str; 24] = [
+    "DEL a",
+    "DEL b",
+    "DEL c",
+    "UNLINK a b c",
+    "RATELIMIT.HIT a 1000 1h COST 100",
+    "RATELIMIT.HIT b 1000 1h COST 100",
+    "RATELIMIT.HIT c 1000 1h COST 100",
+    "RATELIMIT.PEEK b 1000 1h",
+    "RATELIMIT.MHIT 3 a b c 1000 1h 1000 1h 1000 1h COST 100",
+    "RATELIMIT.RESET a b c",
+    "XTRIM a MAXLEN 1",
+    "XTRIM b MAXLEN 0",
+    "XADD a 9999999999999-9 3600000ms 5",
+    "XSETID b 18446744073709551615-1",
+    "SET a string",
+    "SET b string",
+    "SET c string",
+    "PEXPIRE a 3000000",
+    "PERSIST b",
+    "RENAME b a",
+    "COPY a c",
+    "FLUSHALL",
+    "SWAPDB 0 1",
+    // Deletes from both ends, looks, and hits: whatever is known of the keys is wrong, though their lengths may not be.
+    "EVAL script 3 a b c",
+];
+
+const SCRIPT: &str = "for _, key in ipairs(KEYS) do local log = redis.call('XRANGE', key, '-', '+') \
+    if #log > 2 then redis.call('XDEL', key, log[1][1], log[#log][1]) end \
+    redis.call('RATELIMIT.PEEK', key, 1000, '1h') redis.call('RATELIMIT.HIT', key, 1000, '1h', 'COST', 7) end";
+
+fn command(line: &str) -> redis::Cmd {
+    let mut command = redis::Cmd::new();
+    for word in line.split(' ') {
+        command.arg(if word == "script" { SCRIPT } else { word });
+    }
+    command
+}
+
+/// Tells the other module what to do at the next such event.
+fn order(client: &mut Connection, event: &str, key: &str, action: &str) {
+    let mut meddle = redis::cmd("MEDDLE");
+    meddle.arg(event).arg(key).arg(1);
+    for word in command(action).args_iter() {
+        if let redis::Arg::Simple(word) = word {
+            meddle.arg(word);
+        }
+    }
+    client.ask(&meddle).unwrap();
+}
+
+/// Logs of several hits at `a` and `b`, which the table of cursors follows, and nothing at `c`.
+fn begin(client: &mut Connection) {
+    client.run("FLUSHALL");
+    for key in ["a", "b"] {
+        for _ in 0..5 {
+            client.run(&format!("RATELIMIT.HIT {key} 1000 1h COST 100"));
+        }
+    }
+}
+
+/// What a caller sees of each key, but for times.
+fn state(client: &mut Connection) -> Vec<String> {
+    let mut state = Vec::new();
+    for key in ["a", "b", "c"] {
+        let kind = client.text(&format!("TYPE {key}"));
+        let length = client.ask(&words(&format!("XLEN {key}")));
+        let mut peek = client.ask(&words(&format!("RATELIMIT.PEEK {key} 1000 1h")));
+        if let Ok(redis::Value::Array(values)) = &mut peek {
+            values.truncate(3);
+        }
+        state.push(format!("{key}: {kind} {length:?} {peek:?}"));
+    }
+    state
+}
+
+/// Plays every call with every action, and shows `check` what was done.
+pub fn act_in_events(client: &mut Connection, mut check: impl FnMut(&mut Connection, &str, &str)) {
+    client.run("CONFIG SET notify-keyspace-events KEAd");
+    for (event, calls) in CALLS {
+        for call in calls {
+            for action in ACTIONS {
+                begin(client);
+                order(client, event, "a", action);
+                client.ask(&words(call)).unwrap_or_else(|error| panic!("{call}: {error}"));
+                client.run("MEDDLE");
+                check(client, call, action);
+            }
+        }
+    }
+}
+
+#[test]
+fn actions_come_after_the_command() {
+    for meddler_first in [false, true] {
+        let mut server = setup(meddler_first).tcp().args(REPLICATION).start();
+        let replica = replica_of(&server, Setup::new().without_module());
+        let plain = Setup::new().args(SMALL_NODES).start();
+        let (mut one_after_the_other, mut on_replica) = (plain.connect(), replica.connect());
+        let mut client = server.connect();
+        act_in_events(&mut client, |client, call, action| {
+            let what = format!("{action} in {call}, meddler first: {meddler_first}");
+            begin(&mut one_after_the_other);
+            one_after_the_other.run(call);
+            let _ = one_after_the_other.ask(&command(action));
+            let known = state(client);
+            assert_eq!(known, state(&mut one_after_the_other), "{what}");
+            client.run("CONFIG SET ratelimit.cursors 0");
+            assert_eq!(known, state(client), "without cursors: {what}");
+            client.run("CONFIG SET ratelimit.cursors 8192");
+            caught_up(&server, &replica);
+            assert_same(&on_replica.fingerprint(), &client.fingerprint(), &what);
+        });
+        assert!(server.is_alive());
+    }
+}
+
+/// Two events come while the command is at work: `expired` when a key is opened, and `new` when it is created. Others may do
+/// anything then but touch a key that is being created: the server's own XADD does not survive that either.
+#[test]
+fn actions_while_a_command_is_at_work() {
+    let mut server = setup(false).tcp().args(REPLICATION).start();
+    let replica = replica_of(&server, Setup::new().without_module());
+    let (mut client, mut on_replica) = (server.connect(), replica.connect());
+    client.run("DEBUG SET-ACTIVE-EXPIRE 0");
+    let calls = [
+        "RATELIMIT.HIT c 1000 1h",
+        "RATELIMIT.MHIT 3 a b c 1000 1h 1000 1h 1000 1h",
+        "RATELIMIT.MHIT 4 c d a b 1000 1h 1000 1h 1000 1h 1000 1h",
+        "RATELIMIT.RESET a c b",
+        "RATELIMIT.PEEK c 1000 1h",
+    ];
+    for (event, expired) in [("new", false), ("expired", true)] {
+        for call in calls {
+            for action in ACTIONS.into_iter().chain(["RATELIMIT.HIT d 1000 1h COST 1000", "SET d string"]) {
+                let touches = [" c", "COPY", "FLUSHALL", "SWAPDB"];
+                if !expired && touches.iter().any(|word| action.contains(word)) {
+                    continue;
+                }
+                begin(&mut client);
+                if expired {
+                    client.run("RATELIMIT.HIT c 1000 1h COST 100");
+                    client.run("PEXPIRE c 1");
+                    // Whoever looked whether it has expired would delete it.
+                    client.run("DEBUG SLEEP 0.002");
+                }
+                order(&mut client, event, "c", action);
+                let reply = client.ask(&words(call));
+                client.run("MEDDLE");
+                let what = format!("{action} at {event} in {call}: {reply:?}");
+                // A key may hold something else by now, which the command says.
+                assert!(
+                    reply.as_ref().is_ok_and(|_| true) || reply.is_err_and(|error| error.contains("WRONGTYPE")),
+                    "{what}"
+                );
+                let known = state(&mut client);
+                client.run("CONFIG SET ratelimit.cursors 0");
+                assert_eq!(known, state(&mut client), "without cursors: {what}");
+                client.run("CONFIG SET ratelimit.cursors 8192");
+                // Redis 7.0 replicates that a key has expired after the event, and so after what others did to the key then.
+                if !(expired && [" c", "COPY", "SWAPDB"].iter().any(|name| action.contains(name))) {
+                    caught_up(&server, &replica);
+                    assert_same(&on_replica.fingerprint(), &client.fingerprint(), &what);
+                }
+                assert!(server.is_alive(), "{what}");
+            }
+        }
+    }
+}
+
+/// Another module may hit other keys at every event of ours: each hit is stored as it should be.
+#[test]
+fn hits_on_other_keys_at_every_event() {
+    let server = setup(false).tcp().args(REPLICATION).start();
+    let replica = replica_of(&server, Setup::new().without_module());
+    let mut client = server.connect();
+    for event in ["new", "xadd", "expire", "del"] {
+        client.run(&format!("MEDDLE {event} outer 1000000 RATELIMIT.HIT inner:{event} 1000000 1h COST 7"));
+    }
+    for _ in 0..50 {
+        for left in [9, 8, 7] {
+            assert_eq!(client.answer("RATELIMIT.HIT outer 10 1m")[..3], [1, 10, left]);
+        }
+        for (id, field, value) in client.entries("outer") {
+            assert_eq!((&field[..], &value[..]), ("60000ms", "1"), "outer {id}");
+        }
+        client.run("RATELIMIT.RESET outer");
+    }
+    for event in ["new", "xadd", "expire", "del"] {
+        let expected: i64 = if event == "xadd" { 150 } else { 50 };
+        assert_eq!(client.integer(&format!("XLEN inner:{event}")), expected, "{event}");
+        for (id, field, value) in client.entries(&format!("inner:{event}")) {
+            assert_eq!((&field[..], &value[..]), ("3600000ms", "7"), "inner {id}");
+        }
+    }
+    caught_up(&server, &replica);
+    assert_same(&replica.connect().fingerprint(), &client.fingerprint(), "on the replica");
+}
