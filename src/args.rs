@@ -96,10 +96,8 @@ pub const MAX_COUNT: u64 = 1_000;
 /// Reads the number of keys that is MHIT's first argument, and checks that as many arguments follow.
 pub fn number_of_keys(numkeys: &[u8], following: usize) -> Result<usize, Error> {
     let keys = decimal(numkeys).filter(|&keys| keys > 0).ok_or(error::NUMKEYS)?;
-    if keys > MAX_KEYS {
-        return Err(error::TOO_MANY_KEYS);
-    }
-    usize::try_from(keys).ok().filter(|&keys| keys <= following).ok_or(error::TOO_FEW_KEYS)
+    let count = usize::try_from(keys).ok().filter(|&keys| keys <= following).ok_or(error::TOO_FEW_KEYS)?;
+    if keys > MAX_KEYS { Err(error::TOO_MANY_KEYS) } else { Ok(count) }
 }
 
 /// Reads everything after the keys of MHIT: one tier for each of `keys` keys, then options.

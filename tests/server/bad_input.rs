@@ -12,6 +12,8 @@ pub const COST: &str = "ERR cost is not an integer or out of range";
 pub const TOO_MANY_TIERS: &str = "ERR too many tiers, at most 8 are allowed";
 pub const SYNTAX: &str = "ERR syntax error";
 pub const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
+pub const LAST_ID_AHEAD: &str =
+    "ERR the last ID of the empty stream at this key is too far in the future, it is left as it was";
 pub const NOT_A_LOG: &str = "ERR the stream at this key was not written by this module, it is left as it was";
 
 /// What the server itself says of a call that is too short.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use redis::{Cmd, Connection, Value};
 
+use crate::bad_input::{LAST_ID_AHEAD, NOT_A_LOG, WRONG_TYPE};
 use crate::histories::time_of;
 use crate::oracle::{self, Hit, Moment, Question, Tier};
 use crate::replication::{NODES_OF_FOUR, REPLICATION, caught_up, replica_of, start_again};
@@ -21,11 +22,6 @@ const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 const SINGLE_MINDED: usize = 3;
 const WINDOWS: [u64; 4] = [20, 300, 1_000, 2_500];
 const LONGEST: u64 = WINDOWS[3];
-
-const NOT_A_LOG: &str = "ERR the stream at this key was not written by this module, it is left as it was";
-const LAST_ID_AHEAD: &str =
-    "ERR the last ID of the empty stream at this key is too far in the future, it is left as it was";
-const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
 
 /// Runs the commands of its arguments, each preceded by its length.
 const SCRIPT: &str = "local r, i = {}, 1 while i <= #ARGV do local n = tonumber(ARGV[i]) \

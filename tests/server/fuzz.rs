@@ -13,8 +13,8 @@ use std::time::SystemTime;
 use redis::{Connection, ConnectionLike, Value};
 
 use crate::bad_input::{
-    COST, FORMAT, HIT, LIMIT, MHIT, NOT_A_LOG, PEEK, RESET, SYNTAX, TOO_MANY_TIERS, TOP, WINDOW, WRONG_TYPE, arity,
-    call,
+    COST, FORMAT, HIT, LAST_ID_AHEAD, LIMIT, MHIT, NOT_A_LOG, PEEK, RESET, SYNTAX, TOO_MANY_TIERS, TOP, WINDOW,
+    WRONG_TYPE, arity, call,
 };
 use crate::histories::random;
 use crate::support::{Ask, Server, get, six, text_of};
@@ -341,7 +341,8 @@ fn broken_calls() {
     let Outcome { errors, allowed, refused, resets, mut stalls } = fuzz(&mut Server::start(), seed, calls);
     eprintln!("{calls} calls: {allowed} allowed, {refused} refused, {resets} logs reset, {errors:#?}");
     // Each error has been met, and no other.
-    let mut known = [LIMIT, WINDOW, COST, TOO_MANY_TIERS, SYNTAX, WRONG_TYPE, NOT_A_LOG].map(str::to_owned).to_vec();
+    let mut known =
+        [LIMIT, WINDOW, COST, TOO_MANY_TIERS, SYNTAX, WRONG_TYPE, NOT_A_LOG, LAST_ID_AHEAD].map(str::to_owned).to_vec();
     known.extend(
         [
             "ERR numkeys should be greater than 0",

@@ -2,13 +2,9 @@
 
 use redis::{Connection, Value};
 
+use crate::bad_input::{LAST_ID_AHEAD, NOT_A_LOG, WRONG_TYPE};
 use crate::histories::{random, time_of};
 use crate::support::{Ask, Clock, START, Server, get, six, words};
-
-const NOT_A_LOG: &str = "ERR the stream at this key was not written by this module, it is left as it was";
-const LAST_ID_AHEAD: &str =
-    "ERR the last ID of the empty stream at this key is too far in the future, it is left as it was";
-const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
 
 const HIT: &str = "RATELIMIT.HIT k 10 8s";
 const PEEK: &str = "RATELIMIT.PEEK k 10 8s";

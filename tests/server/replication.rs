@@ -342,9 +342,12 @@ fn the_effects_of_starting_again() {
     // Further back than the log is kept: it is stale.
     let expected = again(11_999);
     stage.at(11_999).admitted(hit, &expected.each_ref().map(String::as_str));
-    // Somebody pushes the last ID ahead, so that the server does not take an entry for now.
-    let push = format!("XSETID k {}-0", ms(11_999 + 500));
-    stage.client.run(&push);
+    // Somebody pushes the last ID ahead, so that the server does not take an entry for now: the next that it takes.
+    stage.client.run(&format!("XSETID k {}-0", ms(11_999 + 500)));
+    stage.effects.next();
+    stage.admitted(hit, &[&format!("XADD k {}-2 8000ms 1", ms(11_999 + 500))]);
+    // Further than the log is kept.
+    stage.client.run(&format!("XSETID k {}-0", ms(11_999 + 8_001)));
     stage.effects.next();
     stage.at(11_999).admitted(hit, &expected.each_ref().map(String::as_str));
     assert_eq!(stage.client.integer("XLEN k"), 1);
