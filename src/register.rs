@@ -354,7 +354,7 @@ impl<'c> Loader<'c> {
         if self.events_change_the_database() {
             self.ctx.log_notice(
                 "ratelimit: with this version of Valkey, MOVE and COPY would leave clients in another database if a module \
-                 heard of them, so that ratelimit.cursors stays 0, and hits are slower; 9.1.2 is not affected",
+                 heard of them, so that ratelimit.cursors has no effect, and hits are slower; 9.1.2 is not affected",
             );
             CURSORS.with(Table::put_out_of_use);
             return Ok(());

@@ -285,16 +285,11 @@ fn clients_stay_in_their_database() {
     }
 }
 
-/// The setting, and that a new size takes effect.
+/// The setting, and that a new size takes effect. What an operator sets is read back, also where no key is followed.
 #[test]
 fn the_size_of_the_table() {
     let server = Server::start();
     let mut client = server.connect();
-    if server.log().contains("ratelimit.cursors stays 0") {
-        client.run("CONFIG SET ratelimit.cursors 100");
-        assert_eq!(get::<Vec<String>>(client.run("CONFIG GET ratelimit.cursors"))[1], "0");
-        return;
-    }
     let setting = |client: &mut Connection| get::<Vec<String>>(client.run("CONFIG GET ratelimit.cursors"))[1].clone();
     assert_eq!(setting(&mut client), "8192");
     for size in ["0", "1", "1048576", "100"] {

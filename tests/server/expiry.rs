@@ -223,6 +223,110 @@ fn a_policy_that_is_given_up_costs_no_memory() {
     assert!((600..640).contains(&longest), "{longest} entries were kept for the minute");
 }
 
+/// A refused hit is told to wait for longer than anybody has stored for: the key lives to see the end of it, which is
+/// written once and not at every refusal.
+#[test]
+fn a_refusal_names_no_wait_that_the_key_does_not_live_to_see() {
+    let Some(clock) = Clock::at(START) else { return };
+    let (server, mut effects) = Effects::of(Setup::new().clock(&clock));
+    let mut client = server.connect();
+    const HOUR: u64 = 3_600_000;
+    for hit in ["RATELIMIT.HIT k 1 1h", "RATELIMIT.MHIT 2 k other 1 1h 1 1h", "RATELIMIT.HIT k 9 1ms 1 1h"] {
+        clock.set(START);
+        client.run("FLUSHALL");
+        client.run("RATELIMIT.HIT k 1 300ms");
+        effects.next();
+        let mut ask = |after_start: u64| {
+            clock.set(START + after_start);
+            let value = client.run(hit);
+            match &value {
+                Value::Array(keys) if matches!(keys[0], Value::Array(_)) => six(&keys[0]),
+                _ => six(&value),
+            }
+        };
+        assert_eq!(ask(0), [0, 1, 0, HOUR as i64, HOUR as i64, HOUR as i64]);
+        assert_eq!(effects.next(), [format!("PEXPIREAT k {}", START + HOUR + HOUR / 8)], "{hit}");
+        for later in [1, 600, HOUR / 2, HOUR - 1] {
+            assert_eq!(ask(later)[3], (HOUR - later) as i64);
+            assert_eq!(effects.next(), [""; 0], "{hit}");
+        }
+        assert_eq!(ask(HOUR)[..3], [1, 1, 0], "{hit}");
+        effects.next();
+    }
+    // A wait that the key lives to see anyway, one that never ends, and a look change nothing.
+    client.run("FLUSHALL");
+    client.run("RATELIMIT.HIT k 5 1h COST 5");
+    effects.next();
+    for line in ["HIT k 5 1h", "HIT k 5 1m", "HIT k 0 1d", "HIT k 1 1d COST 2", "PEEK k 5 1d", "HIT k 5 1h COST 5"] {
+        assert_eq!(client.answer(&format!("RATELIMIT.{line}"))[0], 0, "{line}");
+        assert_eq!(effects.next(), [""; 0], "{line}");
+    }
+}
+
+/// Whatever has piled up goes bit by bit, at most a thousand entries and a node a hit, and it does go: also where nodes have
+/// no bound of entries, from which the server derives its own, and where one node holds more than a thousand.
+#[test]
+fn a_backlog_goes_bit_by_bit() {
+    const ENTRIES: i64 = 6_000;
+    const HITS: i64 = 8 * 32;
+    for nodes in [["0", "512"], ["0", "65536"], ["100", "4096"], ["5000", "0"]] {
+        let Some(clock) = Clock::at(START) else { return };
+        let [entries, bytes] = nodes;
+        let setup = Setup::new().args(["--stream-node-max-entries", entries, "--stream-node-max-bytes", bytes]);
+        let server = setup.clock(&clock).start();
+        let mut client = server.connect();
+        let script = "for _ = 1, ARGV[1] do redis.call('RATELIMIT.HIT', KEYS[1], 10000000, '60s', 'COST', ARGV[2]) end";
+        let fill = |client: &mut Connection, cost: i64| {
+            client.ask(redis::cmd("EVAL").arg(script).arg(1).arg("k").arg(ENTRIES).arg(cost)).unwrap();
+        };
+        for (cost, hit, left) in [
+            // All but the newest has expired; looked for once in 32 hits.
+            (1, "RATELIMIT.HIT k 10000000 60s", 1_001),
+            (1_000, "RATELIMIT.HIT k 10000000 60s COST 1000", 1_001),
+            // A refusal that counts keeps no more than its limit.
+            (1, "RATELIMIT.HIT k 5 60s STRICT", 2_000),
+        ] {
+            clock.set(START);
+            client.run("FLUSHALL");
+            fill(&mut client, cost);
+            clock.set(START + 59_999);
+            client.run("RATELIMIT.HIT k 10000000 60s");
+            clock.set(START + if hit.ends_with("STRICT") { 59_999 } else { 60_000 });
+            let (mut length, mut most) = (client.integer("XLEN k"), 0);
+            let mut pipe = redis::pipe();
+            for _ in 0..HITS {
+                pipe.add_command(words(hit)).ignore().cmd("XLEN").arg("k");
+            }
+            for after in pipe.query::<Vec<i64>>(&mut client).unwrap() {
+                let before = std::mem::replace(&mut length, after);
+                most = most.max(before - length);
+            }
+            assert!((1..=1_000).contains(&most), "{nodes:?} {hit}: {most} entries went in one hit");
+            // What one node may hold beyond that, and what these hits have added.
+            let added = if hit.ends_with("STRICT") { 0 } else { HITS };
+            assert!(length <= left + added, "{nodes:?} {hit}: {length} entries are left");
+        }
+    }
+}
+
+/// A refusal that counts, and drops what no longer decides anything, describes what is left.
+#[test]
+fn a_strict_reply_describes_the_log_after_it() {
+    let Some((server, clock)) = Server::on_clock() else { return };
+    let mut client = server.connect();
+    let mut dropped = 0;
+    for step in 0..310 {
+        clock.set(START + step);
+        let before = client.integer("XLEN k");
+        let hit = client.answer("RATELIMIT.HIT k 5 10s STRICT");
+        dropped += i64::from(client.integer("XLEN k") < before);
+        if step >= 5 {
+            assert_eq!(hit, client.answer("RATELIMIT.PEEK k 5 10s"), "hit {step}");
+        }
+    }
+    assert!(dropped > 0, "nothing was dropped");
+}
+
 /// What a longer window still finds counts on, also in a long log of which nothing is alive by the window before.
 #[test]
 fn a_longer_policy_keeps_what_it_has_counted() {
