@@ -22,7 +22,7 @@ fetch)
     ;;
 smoke)
     [ -n "$(servers)" ] || echo "servers: tested on one server; make test-all fetches the others and tests there too"
-    on_each histories introspection mhit everywhere
+    on_each histories introspection mhit everywhere unload
     ;;
 all)
     [ -n "$(servers)" ] || { echo "servers: none are here, run: scripts/servers.sh fetch" >&2 && exit 1; }

@@ -83,11 +83,12 @@ fn load_all(ctx: &Context, args: &[RedisString]) -> Result<(), &'static str> {
     loader.command::<resetstat::ResetStat>()?;
     loader.settings()?;
     loader.events()?;
-    loader.info()
+    loader.info()?;
+    loader.end()
 }
 
 fn unload(ctx: &Context) -> Status {
-    register::outcome(ctx, register::unload(ctx))
+    register::outcome(ctx, register::unload())
 }
 
 // The server's allocator works inside a server only, so that unit tests are built without it.

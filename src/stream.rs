@@ -174,11 +174,6 @@ impl Pair {
     }
 }
 
-/// Gives back what outlives commands, before the module is unloaded.
-pub fn unload() {
-    PAIRS.with(|pairs| *pairs = VecDeque::new());
-}
-
 /// The server, during one command.
 #[derive(Clone, Copy)]
 pub struct Server<'a> {

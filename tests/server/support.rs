@@ -126,6 +126,7 @@ pub struct Setup {
     program: String,
     module: Option<PathBuf>,
     args: Vec<String>,
+    configuration: Option<PathBuf>,
     clock: Option<Clock>,
     tcp: bool,
     /// A tool of valgrind to run under, with its options.
@@ -138,6 +139,7 @@ impl Setup {
             program: server_program(),
             module: Some(module()),
             args: Vec::new(),
+            configuration: None,
             clock: None,
             tcp: false,
             valgrind: &[],
@@ -168,6 +170,13 @@ impl Setup {
     /// Listens on a free port of the loopback interface as well, which replication needs.
     pub fn tcp(mut self) -> Self {
         self.tcp = true;
+        self
+    }
+
+    /// Reads a configuration file first.
+    #[allow(dead_code, reason = "for one of those that include this file")]
+    pub fn configuration(mut self, file: &Path) -> Self {
+        self.configuration = Some(file.to_owned());
         self
     }
 
@@ -213,6 +222,14 @@ impl Setup {
         }
         panic!("the server does not start:\n{}", server.log());
     }
+
+    /// What a server writes that is expected to end instead of starting.
+    #[allow(dead_code, reason = "for one of those that include this file")]
+    pub fn does_not_start(self, dir: TempDir) -> String {
+        let mut server = Server { child: None, dir, port: 0, setup: self };
+        assert!(!server.launch(), "the server has started:\n{}", server.log());
+        server.log()
+    }
 }
 
 /// A running server.
@@ -235,7 +252,7 @@ impl Server {
     }
 
     fn launch(&mut self) -> bool {
-        let Setup { program, module, args, clock, tcp, valgrind } = &self.setup;
+        let Setup { program, module, args, configuration, clock, tcp, valgrind } = &self.setup;
         if *tcp {
             self.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         }
@@ -244,6 +261,7 @@ impl Server {
         if !valgrind.is_empty() {
             command.args(*valgrind).arg(program);
         }
+        command.args(configuration);
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
         command.args(["--unixsocket", "server.sock", "--save", "", "--enable-debug-command", "yes"]);
         command.args(["--logfile", "server.log"]).args(args);
