@@ -124,7 +124,9 @@ class Limiter:
         try:
             async with asyncio.timeout(self.timeout):
                 reply = await self.redis.execute_command(*command)
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError) as raised:
+            # An error reply to a new connection's first commands (password, database) comes wrapped.
+            error = raised.__cause__ if isinstance(raised.__cause__, RedisError) else raised
             if not _is_away(error):
                 self._failures, self._open_until = 0, 0.0
                 if isinstance(error, AskError):  # also MOVED
@@ -210,7 +212,7 @@ def _check_names(routes: Iterable[Any]) -> None:
             if dependant := pending.pop():
                 pending += dependant.dependencies
                 for limit in getattr(dependant.call, "rate_limits", ()):
-                    if seen.setdefault(limit.name, dependant.call) != dependant.call or not dependant.use_cache:
+                    if seen.setdefault(limit.name, dependant.call) != dependant.call:
                         raise ValueError(
                             f"{route.path} has two different limits named {limit.name!r}: give one RateLimit both "
                             f"windows, or each a name of its own"
