@@ -9,22 +9,10 @@ from typing import Any, Literal, get_args
 
 from fastapi import FastAPI, HTTPException, Request, routing
 from fastapi.responses import JSONResponse
+from redis import exceptions as errors
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    AuthorizationError,
-    ClusterDownError,
-    ConnectionError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
-from redis.exceptions import TimeoutError as RedisTimeout
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -34,7 +22,10 @@ Fail = Literal["open", "closed"]
 
 # Redis is away or cannot serve now. LOADING is a ConnectionError and MASTERDOWN a ClusterDownError; BUSY and a missing
 # module have no class of their own.
-AWAY = (OSError, ConnectionError, RedisTimeout, OutOfMemoryError, ReadOnlyError, NoPermissionError, ClusterDownError)
+AWAY = (
+    *(OSError, errors.ConnectionError, errors.TimeoutError),
+    *(errors.OutOfMemoryError, errors.ReadOnlyError, errors.NoPermissionError, errors.ClusterDownError),
+)
 AWAY_TEXTS = ("BUSY ", "unknown command")
 
 
@@ -124,19 +115,19 @@ class Limiter:
         try:
             async with asyncio.timeout(self.timeout):
                 reply = await self.redis.execute_command(*command)
-        except (RedisError, OSError) as raised:
+        except (errors.RedisError, OSError) as raised:
             # An error reply to a new connection's first commands (password, database) comes wrapped.
-            error = raised.__cause__ if isinstance(raised.__cause__, RedisError) else raised
+            error = raised.__cause__ if isinstance(raised.__cause__, errors.RedisError) else raised
             if not _is_away(error):
                 self._failures, self._open_until = 0, 0.0
-                if isinstance(error, AskError):  # also MOVED
+                if isinstance(error, errors.AskError):  # also MOVED
                     raise RuntimeError(
                         "the limiter's URL is that of one node of a Redis Cluster, and this key belongs to another "
                         "node; Limiter needs a server that is not in cluster mode"
                     ) from error
                 raise
             self._tell(error)
-            if not isinstance(error, ResponseError):  # which costs no time, so that nobody needs to be spared
+            if not isinstance(error, errors.ResponseError):  # which costs no time, so that nobody needs to be spared
                 self._failures += 1
                 if self._failures >= self._threshold:
                     self._open_until = monotonic() + self._pause
@@ -164,9 +155,9 @@ class Limiter:
 
 
 def _is_away(error: Exception) -> bool:
-    if isinstance(error, AuthenticationError | AuthorizationError):  # to the client, connection errors
+    if isinstance(error, errors.AuthenticationError | errors.AuthorizationError):  # to the client, connection errors
         return False
-    return isinstance(error, AWAY) or isinstance(error, ResponseError) and str(error).startswith(AWAY_TEXTS)
+    return isinstance(error, AWAY) or isinstance(error, errors.ResponseError) and str(error).startswith(AWAY_TEXTS)
 
 
 class _Headers:

@@ -180,3 +180,20 @@ def test_a_websocket_of_several_limits(app):
     with pytest.raises(InvalidStatus) as refused:
         connect(url, additional_headers={"X-Cost": "2"})
     assert json.loads(refused.value.response.body)["violated-policies"] == ["c"]
+
+
+TWICE = """
+import os
+from fastapi import Depends, FastAPI
+from rate_monitor import Limiter, RateLimit
+
+app = FastAPI(dependencies=[Depends(RateLimit("name", "5/minute"))])
+Limiter(os.environ["REDIS_URL"]).install(app)
+app.get("/twice", dependencies=[Depends(RateLimit("name", "2/10s"))])(lambda: {})
+"""
+
+
+def test_an_application_with_two_limits_of_one_name_on_a_route_does_not_start(start, tmp_path):
+    (tmp_path / "twice.py").write_text(TWICE)
+    with pytest.raises(AssertionError, match="(?s)it has ended:.*/twice has two different limits named 'name'"):
+        start(tmp_path / "twice.py")
