@@ -191,7 +191,7 @@ async def _hit(
     names = [await name_of(value, limit.by, request) for limit, value in zip(limits, who, strict=True)]
     keys = [limit.key(limiter, name) for limit, name in zip(limits, names, strict=True)]
     tiers = [[word for tier in limit.tiers for word in (tier.limit, tier.window)] for limit in limits]
-    options = ["COST", cost] if cost != 1 else []
+    options = ["COST", int(cost)] if cost != 1 else []  # of an IntEnum, the client would send the name
     try:
         if cost == 0:
             peeks = [await limiter.call("RATELIMIT.PEEK", key, *of) for key, of in zip(keys, tiers, strict=True)]

@@ -4,6 +4,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from enum import IntEnum
 from typing import Annotated, Any
 
 from fastapi import Body, Depends, FastAPI, Header, HTTPException, WebSocket
@@ -23,7 +24,10 @@ async def lifespan(_):
 app = FastAPI(lifespan=lifespan)
 limiter.install(app)
 
+Weight = IntEnum("Weight", {"HEAVY": 3})
+
 VALUES: dict[str, Any] = {
+    "enum": Weight.HEAVY,
     **{str(value): value for value in (1.5, 2.0, 0, 1, 3, -5, None, True, False, 2**53 - 1, 2**53, 42, "é", "")},
     **{"'3'": "3", "bytes": b"3", "nan": float("nan"), "list": [1], "object": object(), "uuid": uuid.UUID(int=7)},
     **{"\\ud800": "\ud800", "long": "x" * 10_000, "longer": "x" * 10_001, "nul": "a\0b\r\n"},

@@ -78,6 +78,10 @@ def test_a_cost_of_0_elsewhere(app, server):
     assert {server.client.xlen(key) for key in server.client.keys()} == {1}
 
 
+def test_a_cost_of_an_enum_is_its_number(app):
+    assert get(app, "/cost?cost=enum").headers["RateLimit"].startswith('"cost";r=2;')
+
+
 @pytest.mark.parametrize("cost", [1.5, 2.0, -5, None, True, "3", 2**53])
 def test_a_cost_that_is_wrong_in_the_program_is_told_at_once(cost):
     with pytest.raises(ValueError, match="name: cost is .*, not an integer from 0 or a dependency"):
