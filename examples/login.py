@@ -10,6 +10,7 @@ import math
 import os
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from unicodedata import normalize
 from urllib.parse import parse_qs
 
 import redis
@@ -25,13 +26,19 @@ def digest(password):
 ACCOUNTS = {"anna": digest("correct horse")}  # your users
 
 
+def one_spelling(name):
+    """anna, Anna and "anna " are one account, and have five attempts together."""
+    return normalize("NFKC", normalize("NFKC", name).casefold()).strip()
+
+
 class Login(BaseHTTPRequestHandler):
     def do_GET(self):
         self.answer(200, FORM)
 
     def do_POST(self):
-        fields = parse_qs(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())
+        fields = parse_qs(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode(errors="replace"))
         name, password = (fields.get(field, [""])[0] for field in ("name", "password"))
+        name = one_spelling(name)[:100]  # it becomes part of a key
         key = f"login:{name}:{self.client_address[0]}"
         allowed, _, left, retry_after, *_ = server.execute_command("RATELIMIT.HIT", key, 5, "15m", "STRICT")
         if not allowed:

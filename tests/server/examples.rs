@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::documents::{bounded, root};
-use crate::support::{Ask, Clock, PATIENCE, START, Server, Setup, wait_for};
+use crate::support::{Ask, Clock, PATIENCE, START, Server, Setup, get, wait_for};
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -202,7 +202,8 @@ fn login() {
     let port = free_port();
     let _login = Running::start(&mut example(&server, &["python3", "examples/login.py", &port.to_string()]));
     listens(port);
-    let attempt = |password: &str| http(port, "POST /", &format!("name=anna&password={password}"));
+    let attempt_of = |name: &str, password: &str| http(port, "POST /", &format!("name={name}&password={password}"));
+    let attempt = |password: &str| attempt_of("anna", password);
     assert!(http(port, "GET /", "").1.contains("<form"));
     for left in (1..5).rev() {
         let (status, answer) = attempt("wrong");
@@ -221,6 +222,19 @@ fn login() {
     }
     clock.set(START + 900_000);
     assert_eq!(attempt("correct+horse").0, 429, "only silence helps");
+    clock.set(START + 2_000_000);
+    for _ in 0..6 {
+        assert_eq!(attempt("correct+horse").0, 200, "a right password is no attempt");
+    }
+    // However the name is spelled: with a capital, a blank, a letter of full width.
+    for (left, name) in ["Anna", "anna+", "%09ANNA%C2%A0", "%EF%BD%81nna"].iter().enumerate() {
+        assert!(attempt_of(name, "wrong").1.contains(&format!("{} attempts left", 4 - left)), "{name}");
+    }
+    assert_eq!(attempt_of("ANNA", "correct+horse").0, 200);
+    let long = "x".repeat(100_000);
+    assert_eq!([0; 6].map(|_| attempt_of(&long, "wrong").0), [401, 401, 401, 401, 401, 429]);
+    let keys: Vec<String> = get(server.connect().run("KEYS *"));
+    assert_eq!(keys, [format!("login:{}:127.0.0.1", &long[..100])], "a right password leaves no log");
 }
 
 /// What docs/operations.md says of the exporter.

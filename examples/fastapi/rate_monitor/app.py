@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from hmac import compare_digest
 from typing import Annotated, Any
+from unicodedata import normalize
 
-from fastapi import Depends, FastAPI, HTTPException, Path
+from fastapi import Depends, FastAPI, HTTPException, Path, Request
 from fastapi.security import APIKeyHeader
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from .clients import client_address, everyone, hashed
 from .limiter import Limiter
@@ -68,8 +69,13 @@ async def stock_history(symbol: Annotated[str, Path(pattern="^[A-Z]{1,6}$")]) ->
     return {"symbol": symbol, "prices": prices}
 
 
+def one_spelling(name: str) -> str:
+    """`anna`, `Anna` and `anna ` are one user, to the limit as well as to what looks the user up."""
+    return normalize("NFKC", normalize("NFKC", name).casefold()).strip()
+
+
 class Credentials(BaseModel):
-    username: Annotated[str, Field(max_length=100)]
+    username: Annotated[str, Field(max_length=100), AfterValidator(one_spelling)]
     password: Annotated[str, Field(max_length=100)]
 
 
@@ -79,14 +85,18 @@ async def attempt(credentials: Credentials, address: Annotated[str, Depends(clie
 
 
 # Attempts that are refused count too, so that trying on does not help; and none is made while they can't be counted.
-login = RateLimit("login", "5/minute", by=hashed(attempt, secret), strict=True, fail="closed")
+who_logs_in = hashed(attempt, secret)
+login = RateLimit("login", "5/minute", by=who_logs_in, strict=True, fail="closed")
 
 
 @app.post("/login", dependencies=[Depends(login)])
-async def log_in(credentials: Credentials) -> dict[str, str]:
+async def log_in(
+    request: Request, credentials: Credentials, who: Annotated[str, Depends(who_logs_in)]
+) -> dict[str, str]:
     expected = settings.login_password.get_secret_value()
     if not compare_digest(credentials.password.encode(), expected.encode()):
         raise HTTPException(401, "Wrong user name or password.")
+    await login.forget(request, who)
     return {"message": f"Welcome, {credentials.username}."}
 
 

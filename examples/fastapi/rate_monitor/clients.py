@@ -1,13 +1,18 @@
-"""Who is limited. Each is a dependency of FastAPI, as any function may be that returns a string."""
+"""Who is limited. Each is a dependency of FastAPI, as any function may be that returns a string, an int or None."""
 
+import hashlib
 import hmac
 from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Any
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+MAX_NAME = 128
 
 
-async def client_address(request: Request) -> str:
+async def client_address(request: HTTPConnection) -> str:
     """The client's address. Which proxies may name it in X-Forwarded-For is the HTTP server's business: uvicorn's
     `forwarded_allow_ips`, by which it takes the right-most address that is not such a proxy's.
 
@@ -34,10 +39,37 @@ def hashed(source: Callable, secret: str) -> Callable:
     """Who, by something that must not be stored: `by=hashed(APIKeyHeader(name="X-API-Key"), secret)`.
 
     Names of keys are seen by everyone who may look into Redis: in MONITOR, the slow log, backups, RATELIMIT.TOP. So the
-    name is an HMAC, which nobody can turn back without the secret, not even by trying all the short ones.
+    name is an HMAC, which nobody can turn back without the secret, not even by trying all the short ones. None, an
+    optional key that was not sent, stays None.
     """
 
-    async def who(value: str = Depends(source)) -> str:
-        return hmac.digest(secret.encode(), value.encode(), "sha256")[:16].hex()
+    async def who(value: Any = Depends(source)) -> str | None:
+        if value is None:
+            return None
+        return hmac.digest(secret.encode(), _encoded(_text(value, source)), "sha256")[:16].hex()
 
     return who
+
+
+async def name_of(value: Any, source: Callable, request: HTTPConnection) -> str:
+    """What `source` returned, as the name of a log: None is the client's address, so that who sends no key has a limit
+    too. A long name is its hash, because it is part of a key and of a header."""
+    text = await client_address(request) if value is None else _text(value, source)
+    encoded = _encoded(text)
+    return hashlib.sha256(encoded).hexdigest() if len(encoded) > MAX_NAME else encoded.decode()
+
+
+def _text(value: Any, source: Callable) -> str:
+    # Other types have no text of their own, or one for each object: a log for each request would limit nobody.
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise TypeError(f"by={called(source)} returned a {type(value).__name__}, not a string, an int or None")
+    return str(value)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")  # JSON may hold half of a character
+
+
+def called(dependency: Any) -> str:
+    """Its name, for errors."""
+    return getattr(dependency, "__qualname__", None) or type(dependency).__qualname__

@@ -2,22 +2,31 @@
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from math import ceil
 from time import monotonic
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Request, routing
 from fastapi.responses import JSONResponse
+from redis import exceptions as errors
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
 
 Fail = Literal["open", "closed"]
+
+# Redis is away or cannot serve now. LOADING is a ConnectionError and MASTERDOWN a ClusterDownError; BUSY and a missing
+# module have no class of their own.
+AWAY = (
+    *(OSError, errors.ConnectionError, errors.TimeoutError),
+    *(errors.OutOfMemoryError, errors.ReadOnlyError, errors.NoPermissionError, errors.ClusterDownError),
+)
+AWAY_TEXTS = ("BUSY ", "unknown command")
 
 
 class Problem(HTTPException):
@@ -58,18 +67,31 @@ class Limiter:
         pause: float = 1.0,
         connections: int = 50,
     ):
+        if fail not in get_args(Fail) or not timeout > 0:
+            raise ValueError(f"fail is 'open' or 'closed', and timeout above 0: not {fail!r} and {timeout!r}")
         self.prefix, self.fail, self.timeout = prefix, fail, timeout
         self._threshold, self._pause = threshold, pause
         self._away, self._failures, self._open_until = False, 0, 0.0
-        # No retries: a hit whose reply was lost may have been counted.
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=connections,
-            retry=Retry(NoBackoff(), 0),
-            decode_responses=True,
-            encoding_errors="backslashreplace",
-        )
-        self.redis = Redis.from_pool(pool)
+        self._url, self._connections = url, connections
+        self._clients: dict[asyncio.AbstractEventLoop, Redis] = {}
+
+    @property
+    def redis(self) -> Redis:
+        """Connections belong to an event loop: an application has one, a `TestClient` without `with` one a request."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            for other in [other for other in self._clients if other.is_closed()]:
+                del self._clients[other]
+            # No retries: a hit whose reply was lost may have been counted.
+            pool = BlockingConnectionPool.from_url(
+                self._url,
+                max_connections=self._connections,
+                retry=Retry(NoBackoff(), 0),
+                decode_responses=True,
+                encoding_errors="backslashreplace",
+            )
+            self._clients[loop] = Redis.from_pool(pool)
+        return self._clients[loop]
 
     def install(self, app: FastAPI) -> None:
         app.add_middleware(_Headers, limiter=self)
@@ -82,7 +104,8 @@ class Limiter:
         await self.redis.aclose()
 
     async def call(self, *command: Any) -> Any:
-        """The reply to a command, or `Unavailable`."""
+        """The reply to a command, or `Unavailable`. Any other error is a fault of the program or of its settings, which
+        must not open the gate, and is raised."""
         now = monotonic()
         if now < self._open_until:
             raise Unavailable
@@ -92,15 +115,22 @@ class Limiter:
         try:
             async with asyncio.timeout(self.timeout):
                 reply = await self.redis.execute_command(*command)
-        except ResponseError as error:
-            # A server without the module, or out of memory. It limits nobody, but it costs no time either.
+        except (errors.RedisError, OSError) as raised:
+            # An error reply to a new connection's first commands (password, database) comes wrapped.
+            error = raised.__cause__ if isinstance(raised.__cause__, errors.RedisError) else raised
+            if not _is_away(error):
+                self._failures, self._open_until = 0, 0.0
+                if isinstance(error, errors.AskError):  # also MOVED
+                    raise RuntimeError(
+                        "the limiter's URL is that of one node of a Redis Cluster, and this key belongs to another "
+                        "node; Limiter needs a server that is not in cluster mode"
+                    ) from error
+                raise
             self._tell(error)
-            raise Unavailable from error
-        except (RedisError, OSError, TimeoutError) as error:
-            self._tell(error)
-            self._failures += 1
-            if self._failures >= self._threshold:
-                self._open_until = monotonic() + self._pause
+            if not isinstance(error, errors.ResponseError):  # which costs no time, so that nobody needs to be spared
+                self._failures += 1
+                if self._failures >= self._threshold:
+                    self._open_until = monotonic() + self._pause
             raise Unavailable from error
         if self._away:
             log.warning("rate limiter: Redis answers again")
@@ -124,21 +154,57 @@ class Limiter:
         )
 
 
+def _is_away(error: Exception) -> bool:
+    if isinstance(error, errors.AuthenticationError | errors.AuthorizationError):  # to the client, connection errors
+        return False
+    return isinstance(error, AWAY) or isinstance(error, errors.ResponseError) and str(error).startswith(AWAY_TEXTS)
+
+
 class _Headers:
     """Adds the headers of limits to every answer, also to one that an exception makes, which a dependency cannot. (Not
     to the 500 for an exception that nobody handles: it is made outside of all middleware.)"""
 
     def __init__(self, app: ASGIApp, limiter: Limiter):
-        self.app, self.limiter = app, limiter
+        self.app, self.limiter, self.checked = app, limiter, False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self.checked:
+            try:
+                _check_names(scope["app"].routes)
+            except ValueError as error:
+                if scope["type"] == "lifespan":
+                    await receive()
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                raise
+            self.checked = True
         headers: dict[str, list[str]] = {}
 
         async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            # The second is how a WebSocket is refused, the third how it begins.
+            if message["type"] in ("http.response.start", "websocket.http.response.start", "websocket.accept"):
+                message.setdefault("headers", [])
                 for name, values in headers.items():
                     MutableHeaders(scope=message)[name] = ", ".join(values)
             await send(message)
 
         scope["ratelimit"] = self.limiter, headers
         await self.app(scope, receive, send_with_headers)
+
+
+def _check_names(routes: Iterable[Any]) -> None:
+    """A request to which two limits of one name apply would be charged twice in one log. (FastAPI calls equal
+    dependencies once.)"""
+    # What routers add to a route is known by iter_route_contexts, and to older versions of FastAPI by the route itself.
+    for route in getattr(routing, "iter_route_contexts", iter)(routes):
+        _check_names(getattr(route, "routes", None) or ())
+        seen: dict[str, Any] = {}
+        pending = [getattr(route, "dependant", None)]
+        while pending:
+            if dependant := pending.pop():
+                pending += dependant.dependencies
+                for limit in getattr(dependant.call, "rate_limits", ()):
+                    if seen.setdefault(limit.name, dependant.call) != dependant.call:
+                        raise ValueError(
+                            f"{route.path} has two different limits named {limit.name!r}: give one RateLimit both "
+                            f"windows, or each a name of its own"
+                        )

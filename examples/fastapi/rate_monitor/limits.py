@@ -9,14 +9,16 @@ found, and what they need appears in the OpenAPI document.
 import re
 from base64 import b64encode
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from inspect import Parameter, Signature
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from starlette.requests import HTTPConnection
 
-from .clients import client_address
-from .limiter import Fail, Problem, Unavailable
+from .clients import called, client_address, name_of
+from .limiter import Fail, Limiter, Problem, Unavailable
 
 MAX_LIMIT = 2**53 - 1
 UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -54,13 +56,28 @@ class Tier(NamedTuple):
         raise ValueError(f"{text!r} is not a limit like 10/minute, 500/hour, 5/10s or 20/500ms")
 
 
-class RateLimit:
+class _Dependency:
+    """Equal ones are one to FastAPI, which calls a dependency once for a request: on a router and on its route, say."""
+
+    rate_limits: Sequence["RateLimit"]
+    _spec: tuple
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._spec == other._spec
+
+    def __hash__(self) -> int:
+        return hash(self._spec)
+
+
+class RateLimit(_Dependency):
     """At most so much for each client. Several limits are tiers: `RateLimit("api", "10/second", "500/hour")` admits a
     request only if both do, and counts it once.
 
-    `name`: limits of the same name share one log for each client, so that a request to one counts for the others.
-    `by`: whose log; a dependency that returns a string.
-    `cost`: what a request weighs, a number or a dependency that returns one.
+    `name`: limits of the same name share one log for each client, so that a request to one counts for the others. On
+    one route, equal limits are one, and others of the same name an error when the application starts.
+    `by`: whose log; a dependency that returns a string or an int, or None for the client's address.
+    `cost`: what a request weighs, an integer or a dependency that returns one. 0 charges nothing, is never refused, and
+    tells what is left. Anything but an integer from 0 is an error, whatever `fail` says.
     `strict`: refused requests count as well, so that only silence helps.
     `fail`: `"open"` or `"closed"`, where it is not as the limiter says.
 
@@ -78,16 +95,27 @@ class RateLimit:
     ):
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
             raise ValueError(f"{name!r} is not a name of letters, digits, '_', '-' and '.'")
+        _check_options(name, cost, fail)
         self.name, self.by, self.cost, self.strict, self.fail = name, by, cost, strict, fail
-        self.tiers = [Tier.parse(text) for text in limits]
+        self.tiers = tuple(Tier.parse(text) for text in limits)
         # Of two tiers with one limit the longer window decides, and the reply tells tiers apart by their limits.
         if not 1 <= len({tier.limit for tier in self.tiers}) == len(limits) <= 8:
             raise ValueError(f"{name}: give 1 to 8 different limits, not {limits}")
+        self.rate_limits, self._spec = [self], (name, self.tiers, by, cost, strict, fail)
         self.__signature__ = _signature([self], cost)
 
-    async def __call__(self, request: Request, cost: int, **who: str) -> Answer | None:
-        answers = await _hit(request, [self], list(who.values()), cost, self.fail)
+    async def __call__(self, request: HTTPConnection, cost: int, **who: Any) -> Answer | None:
+        answers = await _hit(request, self, list(who.values()), cost)
         return answers[0] if answers else None
+
+    async def forget(self, request: HTTPConnection, who: Any) -> None:
+        """Gives a client all of the limit back. `who` is what `by` returned."""
+        limiter, _ = _installed(request)
+        with suppress(Unavailable):
+            await limiter.call("RATELIMIT.RESET", self.key(limiter, await name_of(who, self.by, request)))
+
+    def key(self, limiter: Limiter, name: str) -> str:
+        return f"{limiter.prefix}{self.name}:{name}"
 
     def policy(self, tier: Tier) -> str:
         """The name of a tier in headers."""
@@ -97,7 +125,7 @@ class RateLimit:
         return next(tier for tier in self.tiers if tier.limit == answer.limit)
 
 
-class AllOf:
+class AllOf(_Dependency):
     """Several limits in one step: a request is charged to all of them or to none.
 
         AllOf(RateLimit("user", "10/second", by=user), RateLimit("team", "1000/minute", by=team))
@@ -110,11 +138,24 @@ class AllOf:
             raise ValueError("AllOf takes limits of one tier each, without options")
         if not 1 <= len({limit.name for limit in limits}) == len(limits):
             raise ValueError("AllOf takes limits of different names")
-        self.limits, self.fail = limits, fail
+        _check_options("AllOf", cost, fail)
+        self.cost, self.fail = cost, fail
+        self.rate_limits, self._spec = limits, (limits, cost, fail)
         self.__signature__ = _signature(limits, cost)
 
-    async def __call__(self, request: Request, cost: int, **who: str) -> list[Answer] | None:
-        return await _hit(request, self.limits, list(who.values()), cost, self.fail)
+    async def __call__(self, request: HTTPConnection, cost: int, **who: Any) -> list[Answer] | None:
+        return await _hit(request, self, list(who.values()), cost)
+
+
+def _check_options(name: str, cost: Any, fail: Any) -> None:
+    if not callable(cost) and not _is_cost(cost):
+        raise ValueError(f"{name}: cost is {cost!r}, not an integer from 0 or a dependency")
+    if fail not in (None, *get_args(Fail)):
+        raise ValueError(f"{name}: fail is {fail!r}, not 'open' or 'closed'")
+
+
+def _is_cost(cost: Any) -> bool:
+    return isinstance(cost, int) and not isinstance(cost, bool) and 0 <= cost <= MAX_LIMIT
 
 
 def _signature(limits: Sequence[RateLimit], cost: int | Callable) -> Signature:
@@ -126,37 +167,48 @@ def _signature(limits: Sequence[RateLimit], cost: int | Callable) -> Signature:
     def parameter(name: str, **more: Any) -> Parameter:
         return Parameter(name, Parameter.KEYWORD_ONLY, **more)
 
-    request = parameter("request", annotation=Request)
+    request = parameter("request", annotation=HTTPConnection)
     weight = parameter("cost", default=Depends(cost if callable(cost) else constant))
     who = [parameter(f"who{i}", default=Depends(limit.by)) for i, limit in enumerate(limits)]
     return Signature([request, weight, *who])
 
 
-async def _hit(
-    request: Request, limits: Sequence[RateLimit], who: Sequence[str], cost: int, fail: Fail | None
-) -> list[Answer] | None:
+def _installed(request: HTTPConnection) -> tuple[Limiter, dict[str, list[str]]]:
     if "ratelimit" not in request.scope:
         raise RuntimeError("Limiter.install(app) is missing")
-    if not 1 <= cost <= MAX_LIMIT:
-        raise ValueError(f"a cost of {cost}")
-    limiter, headers = request.scope["ratelimit"]
-    keys = [f"{limiter.prefix}{limit.name}:{name}" for limit, name in zip(limits, who, strict=True)]
-    tiers = [word for limit in limits for tier in limit.tiers for word in (tier.limit, tier.window)]
-    options = ["COST", cost] if cost != 1 else []
+    return request.scope["ratelimit"]
+
+
+async def _hit(
+    request: HTTPConnection, dependency: RateLimit | AllOf, who: Sequence[Any], cost: Any
+) -> list[Answer] | None:
+    # All that can be wrong with the program is found out before anything is charged.
+    limiter, headers = _installed(request)
+    limits = dependency.rate_limits
+    if not _is_cost(cost):
+        source = called(dependency.cost)
+        raise ValueError(f"{limits[0].name}: cost={source} returned {cost!r}, not an integer from 0 to {MAX_LIMIT}")
+    names = [await name_of(value, limit.by, request) for limit, value in zip(limits, who, strict=True)]
+    keys = [limit.key(limiter, name) for limit, name in zip(limits, names, strict=True)]
+    tiers = [[word for tier in limit.tiers for word in (tier.limit, tier.window)] for limit in limits]
+    options = ["COST", int(cost)] if cost != 1 else []  # of an IntEnum, the client would send the name
     try:
-        if len(limits) == 1:
+        if cost == 0:
+            peeks = [await limiter.call("RATELIMIT.PEEK", key, *of) for key, of in zip(keys, tiers, strict=True)]
+            replies = [_without_the_hit(*peek) for peek in peeks]
+        elif len(limits) == 1:
             strict = ["STRICT"] if limits[0].strict else []
-            replies = [await limiter.call("RATELIMIT.HIT", *keys, *tiers, *options, *strict)]
+            replies = [await limiter.call("RATELIMIT.HIT", *keys, *tiers[0], *options, *strict)]
         else:
-            replies = await limiter.call("RATELIMIT.MHIT", len(keys), *keys, *tiers, *options)
+            replies = await limiter.call("RATELIMIT.MHIT", len(keys), *keys, *sum(tiers, []), *options)
     except Unavailable:
-        if (fail or limiter.fail) == "closed":
+        if (dependency.fail or limiter.fail) == "closed":
             raise limiter.unavailable() from None
         return None
 
     answers = [Answer(*reply) for reply in replies]
     policies, states = headers.setdefault("RateLimit-Policy", []), headers.setdefault("RateLimit", [])
-    for limit, name, answer in zip(limits, who, answers, strict=True):
+    for limit, name, answer in zip(limits, names, answers, strict=True):
         key = b64encode(name.encode()).decode()
         for tier in limit.tiers:
             policies.append(f'"{limit.policy(tier)}";q={tier.limit};w={seconds(tier.milliseconds)}')
@@ -165,6 +217,12 @@ async def _hit(
     if not answers[0].allowed:
         raise _refusal(limits, answers)
     return answers
+
+
+def _without_the_hit(allowed: int, limit: int, remaining: int, _: int, reset_after: int, next_after: int) -> list[int]:
+    """PEEK answers for a hit of 1; this is without it. (But reset_after may be too long.)"""
+    left = remaining + allowed
+    return [1, limit, left, 0, *((0, 0) if left == limit else (reset_after, next_after))]
 
 
 def _refusal(limits: Sequence[RateLimit], answers: Sequence[Answer]) -> Problem:

@@ -70,8 +70,8 @@ class Process:
 class Server(Process):
     """Redis with the module."""
 
-    def __init__(self, directory: Path):
-        self.directory = directory
+    def __init__(self, directory: Path, *options: str):
+        self.directory, self.options = directory, options
         self.url = f"unix://{directory}/redis.sock"
         self.client = redis.Redis.from_url(self.url, decode_responses=True)
         self.start()
@@ -79,7 +79,7 @@ class Server(Process):
     def start(self, module: bool = True) -> None:
         server = os.environ.get("RATELIMIT_SERVER", "redis-server")
         options = ["--port", "0", "--unixsocket", "redis.sock", "--save", "", "--dir", str(self.directory)]
-        options += ["--loadmodule", str(MODULE)] if module else []
+        options += [*self.options, *(["--loadmodule", str(MODULE)] if module else [])]
         super().__init__(self.directory / "redis.log", server, *options)
         wait_for("redis", self.client.ping)
 

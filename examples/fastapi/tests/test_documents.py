@@ -79,9 +79,11 @@ def test_the_acl(start, server):
     assert app.get("/protected").status_code == 200
     body, key = {"prompt": "", "max_tokens": 1}, {"X-API-Key": "k"}
     assert app.client.post("/completions", json=body, headers=key).status_code == 200
+    assert app.client.post("/login", json={"username": "a", "password": "open sesame"}).status_code == 200
+    assert not server.client.keys("rl:login:*"), "and its log may be forgotten"
     with app.client.stream("GET", "/monitor/events?client=protected:127.0.0.1") as events:
         event = json.loads(next(events.iter_lines()).removeprefix("data: "))
-    assert (event["admitted"], len(event["window"]["hits"])) == (3, 1)
+    assert (event["admitted"], len(event["window"]["hits"])) == (4, 1)
 
 
 def test_the_table_of_routes(app):

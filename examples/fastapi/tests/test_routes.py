@@ -81,8 +81,7 @@ def test_a_login_that_is_refused_counts(app, server):
     def attempt(password, username="alice"):
         return app.client.post("/login", json={"username": username, "password": password})
 
-    assert attempt("open sesame").json() == {"message": "Welcome, alice."}
-    assert [attempt("guess").status_code for _ in range(4)] == [401] * 4
+    assert [attempt("guess").status_code for _ in range(5)] == [401] * 5
     refused = attempt("open sesame")
     assert refused.status_code == 429
     # Unlike elsewhere, the waiting begins anew with each attempt, because the newest five count.
@@ -92,6 +91,33 @@ def test_a_login_that_is_refused_counts(app, server):
     assert "alice" not in key
     assert attempt("guess", "bob").status_code == 401, "another account is not locked"
     assert app.client.post("/login", json={"username": "x" * 101, "password": ""}).status_code == 422
+
+
+def test_a_right_password_is_no_attempt(app, server):
+    def attempt(password):
+        return app.client.post("/login", json={"username": "alice", "password": password}).status_code
+
+    assert [attempt("open sesame") for _ in range(6)] == [200] * 6
+    assert server.client.keys() == []
+    # And it forgets those that were wrong.
+    assert [attempt("guess") for _ in range(4)] == [401] * 4
+    assert attempt("open sesame") == 200
+    assert [attempt("guess") for _ in range(6)] == [401] * 5 + [429]
+
+
+def test_a_user_is_one_however_the_name_is_spelled(app, server):
+    def attempt(username, password="guess"):
+        return app.client.post("/login", json={"username": username, "password": password})
+
+    spellings = ["anna", "Anna", "anna ", "\tANNA\u00a0", "\uff41nna", "ANN\uff21"]
+    assert [attempt(name).status_code for name in spellings] == [401] * 5 + [429]
+    assert len(server.client.keys()) == 1
+    assert attempt("Straße").headers["RateLimit"].startswith('"login";r=4;')
+    assert attempt("STRASSE").headers["RateLimit"].startswith('"login";r=3;')
+    # Composed or not, small or not.
+    assert attempt("é").headers["RateLimit"].startswith('"login";r=4;')
+    assert attempt("E\u0301").headers["RateLimit"].startswith('"login";r=3;')
+    assert attempt(" Bob ", "open sesame").json() == {"message": "Welcome, bob."}
 
 
 def test_a_401_has_the_headers_too(app):
