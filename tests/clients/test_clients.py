@@ -1,4 +1,5 @@
-"""Every command through redis-py: sync, asyncio, RESP2 and RESP3, and its cluster client. PORT and CLUSTER_PORT name servers."""
+"""Every command through redis-py: sync, asyncio, RESP2 and RESP3, and its cluster client. PORT and CLUSTER_PORT name
+servers."""
 
 import asyncio
 import os
@@ -16,7 +17,10 @@ CALLS = [
     (("RATELIMIT.HIT", "{py}a", 2, "1h", 5, "1d", "COST", 1), lambda reply: reply[:4] == [1, 2, 0, 0]),
     (("RATELIMIT.HIT", "{py}a", 2, 3600, "STRICT"), lambda reply: reply[0] == 0 and reply[3] > 0),
     (("RATELIMIT.MHIT", 2, "{py}a", "{py}b", 2, "1h", 9, "1h"), lambda reply: [row[0] for row in reply] == [0, 0]),
-    (("RATELIMIT.MHIT", 2, "{py}c", "{py}b", 2, "1h", 9, "1h"), lambda reply: [row[:3] for row in reply] == [[1, 2, 1], [1, 9, 8]]),
+    (
+        ("RATELIMIT.MHIT", 2, "{py}c", "{py}b", 2, "1h", 9, "1h"),
+        lambda reply: [row[:3] for row in reply] == [[1, 2, 1], [1, 9, 8]],
+    ),
     (("RATELIMIT.TOP", "COUNT", 1), lambda reply: reply[0][:2] == [b"{py}a", 2]),
     (("RATELIMIT.RESET", "{py}a", "{py}b", "{py}c"), lambda reply: reply == 3),
 ]
