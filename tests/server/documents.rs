@@ -187,9 +187,29 @@ fn anchor(heading: &str) -> String {
     format!("#{}", kept.collect::<String>().to_lowercase().replace(' ', "-"))
 }
 
+/// All that a reader may follow a link from.
+fn pages() -> Vec<PathBuf> {
+    let others = ["CHANGELOG.md", "SECURITY.md", "examples/README.md", "examples/fastapi/README.md"];
+    documents().into_iter().chain(others.map(|name| root().join(name))).collect()
+}
+
+/// A project's own page outlives its place in a registry, and is what a reader wants to see.
+#[test]
+fn no_link_leads_to_a_registry_of_packages() {
+    let registries = ["pypi", "npmjs", "crates", "rubygems", "packagist", "nuget"];
+    for name in pages() {
+        let text = fs::read_to_string(&name).unwrap();
+        for address in text.split("://").skip(1) {
+            let host = address.split(|c: char| c != '.' && c != '-' && !c.is_alphanumeric()).next().unwrap_or_default();
+            let labels: Vec<&str> = host.split('.').collect();
+            assert!(!registries.iter().any(|registry| labels.contains(registry)), "{}: {host}", name.display());
+        }
+    }
+}
+
 #[test]
 fn links_lead_somewhere() {
-    for name in documents() {
+    for name in pages() {
         let text = fs::read_to_string(&name).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let (path, section) = link.split_once('#').unwrap_or((link, ""));
