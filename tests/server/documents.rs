@@ -33,6 +33,8 @@ impl Snippet {
             "sh" => self.program(clock, &["sh", "-euc"]),
             "python" => self.program(clock, &["python3", "-c"]),
             "js" => self.program(clock, &["node", "--input-type=module", "-e"]),
+            // By tests/clients, which start a cluster.
+            "js cluster" | "python cluster" => {}
             "text" => {}
             other => panic!("{}: nothing runs {other:?}", self.place),
         }
