@@ -109,12 +109,18 @@ test("ioredis in a cluster: call", () =>
     assert.equal(tops.flat().filter(([name]) => name.startsWith("call:")).length, 60);
   }));
 
-test("ioredis in a cluster: call with enableAutoPipelining", () =>
-  inCluster({ enableAutoPipelining: true }, async (cluster) => {
-    const calls = spread("auto").map((key) => cluster.call("RATELIMIT.HIT", key, "2", "1h"));
-    const failed = (await Promise.allSettled(calls)).filter((call) => call.status === "rejected");
-    assert.ok(failed.length > 0 && failed.every((call) => /^MOVED/.test(call.reason.message)));
-  }));
+test("ioredis in a cluster: call with enableAutoPipelining", async () => {
+  // A client sends all of them to nodes by chance, which may once be the right ones.
+  let failed = [];
+  for (let attempt = 0; attempt < 50 && failed.length === 0; attempt++) {
+    await inCluster({ enableAutoPipelining: true }, async (cluster) => {
+      const calls = spread("auto").map((key) => cluster.call("RATELIMIT.HIT", key, "100", "1h"));
+      failed = (await Promise.allSettled(calls)).filter((call) => call.status === "rejected");
+    });
+  }
+  assert.ok(failed.length > 0, "if ioredis has mended this, docs/cluster.md may be shorter");
+  assert.ok(failed.every((call) => /^MOVED/.test(call.reason.message)));
+});
 
 test("ioredis: keyPrefix and call", async () => {
   const single = new Redis(port, { keyPrefix: "prefix:" });
