@@ -24,7 +24,7 @@ help:
 	@echo 'make test-examples  the examples, and the snippets of the documents in Python and JavaScript'
 	@echo 'make dist           a tar.gz and a Debian package, into target/dist'
 	@echo 'make test-dist      the package installed, used and removed on this machine, which needs root'
-	@echo 'make lint           formatting, clippy, shell scripts and dependencies; warnings are errors'
+	@echo 'make lint           formatting, clippy, shellcheck, ruff and dependencies; warnings are errors'
 	@echo 'make bench          what a decision costs, beside what one would pick instead (UPDATE=1 writes docs/benchmarks.md)'
 	@echo 'make instructions   the same in instructions, which may not become more (UPDATE=1, ONLY=refused)'
 	@echo 'make clean          remove what was built'
@@ -113,7 +113,9 @@ lint:
 	$(CARGO) clippy --locked --features planted-panic -- -D warnings
 	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir target/fuzz -- -D warnings
 	@scripts/deny.sh
-	for script in scripts/*.sh examples/*.sh packaging/prerm .ci/run; do sh -n $$script || exit 1; done
+	target/tools/shellcheck/bin/shellcheck scripts/*.sh examples/*.sh packaging/prerm .ci/run
+	target/tools/ruff/bin/ruff check --quiet --no-cache
+	target/tools/ruff/bin/ruff format --quiet --no-cache --check
 
 bench:
 	@scripts/setup.sh bench

@@ -1,7 +1,7 @@
 """A login form that allows five attempts in a quarter of an hour: login.py [port]
 
-STRICT counts refused attempts as well, so that whoever keeps trying stays out and only silence helps. Attempts are counted
-by account and address together: by account alone, anybody could lock its owner out.
+STRICT counts refused attempts as well, so that whoever keeps trying stays out and only silence helps. Attempts are
+counted by account and address together: by account alone, anybody could lock its owner out.
 """
 
 import hashlib

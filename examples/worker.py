@@ -1,4 +1,4 @@
-"""A queue worker that waits for its turn: however many of them run, the API behind them sees 5 calls in any half second.
+"""A queue worker that waits for its turn: however many there are, the API behind them sees 5 calls in any half second.
 
 Start some, and give them work: redis-cli LPUSH jobs one two three
 """

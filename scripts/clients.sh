@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs the tests of other clients, in Python and Node, against RATELIMIT_SERVER. What they need goes to target/clients.
+# Runs the tests of other clients, in Python and Node, against RATELIMIT_SERVER and a cluster of three of it. What they need
+# goes to target/clients.
 set -eu
 server=${RATELIMIT_SERVER:-redis-server}
 here=$PWD/target/clients
@@ -15,7 +16,7 @@ pids=
 trap 'kill $pids 2>/dev/null || true; wait; rm -rf "$dir"' EXIT
 
 free_ports() { python3 -c 'import socket
-sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(7)]
 print(*(s.getsockname()[1] for s in sockets))'; }
 start() { # port, more options
     port=$1
@@ -32,13 +33,31 @@ start() { # port, more options
 }
 
 module=$PWD/target/release/libratelimit.so
-# shellcheck disable=SC2046 # three numbers
+# shellcheck disable=SC2046 # seven numbers
 set -- $(free_ports)
 export PORT="$1" CLUSTER_PORT="$2"
 start "$PORT"
-start "$CLUSTER_PORT" --cluster-enabled yes --cluster-port "$3"
-redis-cli -p "$CLUSTER_PORT" CLUSTER ADDSLOTSRANGE 0 16383 >/dev/null
-until redis-cli -p "$CLUSTER_PORT" CLUSTER INFO | grep -q cluster_state:ok; do sleep 0.1; done
+first_bus=$5
+slot=0
+for node in "$2 $5 5460" "$3 $6 10922" "$4 $7 16383"; do
+    # shellcheck disable=SC2086 # three numbers
+    set -- $node
+    start "$1" --cluster-enabled yes --cluster-port "$2" --cluster-config-file "$1.conf"
+    redis-cli -p "$1" CLUSTER SET-CONFIG-EPOCH $((slot + 1)) >/dev/null
+    redis-cli -p "$1" CLUSTER ADDSLOTSRANGE $slot "$3" >/dev/null
+    [ $slot = 0 ] || redis-cli -p "$1" CLUSTER MEET 127.0.0.1 "$CLUSTER_PORT" "$first_bus" >/dev/null
+    slot=$(($3 + 1))
+    nodes="${nodes:-} $1"
+done
+for port in $nodes; do
+    tries=0
+    until redis-cli -p "$port" CLUSTER INFO | tr -d '\r' | tr '\n' ' ' | grep -q "cluster_state:ok .*slots_ok:16384"; do
+        tries=$((tries + 1))
+        [ $tries -lt 200 ] || { cat "$dir/$port.log" >&2; exit 1; }
+        sleep 0.1
+    done
+done
 
+export CLUSTER_PAGE="$PWD/docs/cluster.md"
 PYTHONPATH=$here/python PYTHONDONTWRITEBYTECODE=1 python3 tests/clients/test_clients.py
 (cd "$here" && node --test clients.test.mjs)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Packs what `make build` has built into target/dist: a tar.gz for any Linux of this architecture, and a Debian package.
-# What is packed twice has the same bytes twice.
+# Packs what `make build` has built into target/dist, or DIST: a tar.gz for any Linux of this architecture, and a Debian
+# package. What is packed twice has the same bytes twice.
 #
 # The module must be executable, or Redis does not load it.
 set -eu
@@ -9,7 +9,7 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 architecture=$(uname -m)
 name=redis-ratelimit-$version-linux-$architecture
 module=target/release/libratelimit.so
-here=$PWD/target/dist
+here=${DIST:-$PWD/target/dist}
 # The time of every file: that of the last commit, where there is one.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 1767225600)}
 export SOURCE_DATE_EPOCH
@@ -19,13 +19,26 @@ mkdir -p "$here"
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 
-mkdir -p "$stage/$name"
-cp -R README.md CHANGELOG.md docs examples "$stage/$name"
-# What trying the examples leaves behind.
-find "$stage" \( -name node_modules -o -name .venv -o -name __pycache__ \) -prune -exec rm -rf {} +
-chmod -R u=rwX,go=rX "$stage"
-cp -R "$stage/$name" "$stage/doc"
-install -m 644 LICENSE packaging/ratelimit.conf "$stage/$name"
+# A folder to read and try: pages, examples, and a configuration that finds the module.
+pages() { # folder, path of the module
+    mkdir -p "$1"
+    cp -R README.md CHANGELOG.md SECURITY.md docs examples "$1"
+    # What trying the examples leaves behind.
+    find "$1" \( -name node_modules -o -name .venv -o -name __pycache__ -o -name '.*_cache' \) -prune -exec rm -rf {} +
+    sed -e "s|^loadmodule .*|loadmodule $2|" -e 's|from the repository root|from this folder|' -e 's| *(or: make run)||' \
+        redis.conf >"$1/redis.conf"
+    install -m 644 LICENSE "$1"
+    chmod -R u=rwX,go=rX "$1"
+    # The sources are not packed, and what links to them becomes text.
+    find "$1" -name '*.md' | while read -r page; do
+        grep -o '](\(\.\./\)*\(src\|tests\)/[^)]*)' "$page" | sort -u | while read -r link; do
+            sed -i "s|\[\([^]]*\)$link|`\1` of the sources|" "$page"
+        done
+    done
+}
+
+pages "$stage/$name" ./libratelimit.so
+install -m 644 packaging/ratelimit.conf "$stage/$name"
 install -s -m 755 $module "$stage/$name/libratelimit.so"
 tar -C "$stage" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner -cf - "$name" |
     gzip -9n >"$here/$name.tar.gz"
@@ -36,9 +49,9 @@ if command -v dpkg-deb >/dev/null; then
     deb=$stage/deb
     install -D -s -m 755 $module "$deb/usr/lib/redis/modules/libratelimit.so"
     install -D -m 644 packaging/ratelimit.conf "$deb/etc/redis/ratelimit.conf"
-    mkdir -p "$deb/usr/share/doc"
-    mv "$stage/doc" "$deb/usr/share/doc/redis-ratelimit"
-    install -m 644 LICENSE "$deb/usr/share/doc/redis-ratelimit/copyright"
+    pages "$deb/usr/share/doc/redis-ratelimit" /usr/lib/redis/modules/libratelimit.so
+    # Debian's name for it; the README's is another.
+    ln "$deb/usr/share/doc/redis-ratelimit/LICENSE" "$deb/usr/share/doc/redis-ratelimit/copyright"
     install -D -m 755 packaging/prerm "$deb/DEBIAN/prerm"
     echo /etc/redis/ratelimit.conf >"$deb/DEBIAN/conffiles"
     cat >"$deb/DEBIAN/control" <<CONTROL

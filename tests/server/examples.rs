@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use redis::Connection;
+use tempfile::TempDir;
+
 use crate::documents::{bounded, root};
 use crate::support::{Ask, Clock, PATIENCE, START, Server, Setup, get, wait_for};
 
@@ -44,10 +47,15 @@ impl Drop for Running {
 
 /// The status and all of an HTTP answer.
 fn http(port: u16, request: &str, body: &str) -> (u16, String) {
+    http_with(port, request, "X-None: none", body)
+}
+
+fn http_with(port: u16, request: &str, header: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let length = body.len();
-    write!(stream, "{request} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+    let headers = format!("Host: localhost\r\n{header}\r\nContent-Length: {length}");
+    write!(stream, "{request} HTTP/1.0\r\n{headers}\r\n\r\n{body}").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
@@ -74,18 +82,141 @@ fn limits_requests(port: u16, clock: &Clock) {
     assert_eq!(http(port, "GET /", "").0, 200);
 }
 
+/// One log for each IPv4 address and for each /64 of IPv6.
+fn limits_networks(port: u16, client: &mut Connection) {
+    client.run("FLUSHALL");
+    for address in [
+        "192.0.2.1",
+        "::ffff:192.0.2.1",
+        "::FFFF:c000:201",
+        "192.0.2.2",
+        "2001:db8:1:2::1",
+        "2001:DB8:0001:2:ffff:ffff:ffff:ffff",
+        "2001:db8:1:3::1",
+        "2001:db8::1",
+        "64:ff9b::192.0.2.1",
+        "::1",
+    ] {
+        assert_eq!(http_with(port, "GET /", &format!("X-Forwarded-For: {address}"), "").0, 200, "{address}");
+    }
+    let mut keys: Vec<String> = get(client.run("KEYS *"));
+    keys.sort();
+    let hits = |key: &String| client.integer(&format!("XLEN {key}"));
+    let hits: Vec<i64> = keys.iter().map(hits).collect();
+    let expected = [
+        ("rl:default:0:0:0:0::/64", 1),
+        ("rl:default:192.0.2.1", 3),
+        ("rl:default:192.0.2.2", 1),
+        ("rl:default:2001:db8:0:0::/64", 1),
+        ("rl:default:2001:db8:1:2::/64", 2),
+        ("rl:default:2001:db8:1:3::/64", 1),
+        ("rl:default:64:ff9b:0:0::/64", 1),
+    ];
+    assert_eq!(keys.iter().map(String::as_str).zip(hits).collect::<Vec<_>>(), expected);
+}
+
+/// What says that Redis cannot serve opens the gate; what says that the call is wrong does not.
+fn tells_outages_from_mistakes(port: u16, client: &mut Connection) {
+    client.run("FLUSHALL");
+    client.run("SET rl:default:127.0.0.1 somebody-else's");
+    assert_eq!(http(port, "GET /", "").0, 500, "WRONGTYPE");
+    client.run("FLUSHALL");
+    for (wrong, right) in [
+        ("ACL SETUSER default -ratelimit.hit", "ACL SETUSER default +ratelimit.hit"),
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+        ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
+    ] {
+        client.run(wrong);
+        let (status, answer) = http(port, "GET /", "");
+        assert!(status == 200 && !answer.contains("RateLimit"), "{wrong}: {answer}");
+        client.run(right);
+        assert!(http(port, "GET /", "").1.contains("RateLimit"), "{right}");
+    }
+}
+
+/// An example that was started before its Redis. Redis comes, stops, goes on, dies and comes again; no request waits for it,
+/// and whenever it is there, it limits.
+fn lives_through_outages(port: u16, redis: u16) {
+    let clock = Clock::at(START).unwrap();
+    let start = || Setup::new().clock(&clock).args(["--port".to_owned(), redis.to_string()]).start();
+    let is_open = |when: &str| {
+        let answers = [(); 3].map(|()| {
+            let since = Instant::now();
+            let (status, answer) = http(port, "GET /", "");
+            assert!(status == 200 && !answer.contains("RateLimit"), "{when}: {answer}");
+            since.elapsed()
+        });
+        // The fastest, as this machine may be busy.
+        assert!(answers.iter().min() < Some(&Duration::from_millis(500)), "{when}: {answers:?}");
+    };
+    let is_limited = || wait_for("it limits", || http(port, "GET /", "").1.contains("RateLimit"));
+
+    is_open("without Redis at start");
+    let server = start();
+    let mut client = server.connect();
+    is_limited();
+    client.run("FLUSHALL");
+    limits_requests(port, &clock);
+
+    server.signal("STOP");
+    is_open("Redis is stopped");
+    server.signal("CONT");
+    // One hit was there, and the three that were let through have reached Redis all the same.
+    wait_for("late hits count", || client.answer("RATELIMIT.PEEK rl:default:127.0.0.1 5 10")[2] == 0);
+    let (status, answer) = http(port, "GET /", "");
+    assert!(status == 200 && answer.contains("r=0"), "each gets the answer to its own call: {answer}");
+    assert_eq!(http(port, "GET /", "").0, 429);
+
+    drop(server);
+    is_open("Redis is gone");
+    let server = start();
+    is_limited();
+    server.connect().run("FLUSHALL");
+    clock.set(START);
+    limits_requests(port, &clock);
+}
+
+fn start_express(redis: u16) -> (Running, u16) {
+    let port = free_port();
+    let text = fs::read_to_string(root().join("examples/express/server.mjs")).unwrap();
+    let mut node = bounded(&["node", "--input-type=module", "-e", &text]);
+    node.env("REDIS_URL", format!("redis://127.0.0.1:{redis}")).env("TRUST_PROXY", "loopback");
+    let node = Running::start(node.env("PORT", port.to_string()));
+    listens(port);
+    (node, port)
+}
+
 #[test]
 #[ignore = "make test-examples"]
 fn express() {
     let (server, clock) = server_on_clock();
-    let port = free_port();
-    let text = fs::read_to_string(root().join("examples/express/server.mjs")).unwrap();
-    let mut node = example(&server, &["node", "--input-type=module", "-e", &text]);
-    let _node = Running::start(node.env("PORT", port.to_string()));
-    listens(port);
+    let (_node, port) = start_express(server.port);
+    let mut client = server.connect();
+    wait_for("it has found Redis", || http(port, "GET /", "").1.contains("RateLimit"));
+    client.run("FLUSHALL");
     limits_requests(port, &clock);
-    drop(server);
-    assert_eq!(http(port, "GET /", "").0, 200, "without its Redis it lets requests through");
+    limits_networks(port, &mut client);
+    tells_outages_from_mistakes(port, &mut client);
+
+    // A route with a limit of its own counts on a key of its own, and tells both.
+    client.run("FLUSHALL");
+    for (status, left) in [(200, 1), (200, 0), (429, 0)] {
+        let (answered, answer) = http(port, "GET /report", "");
+        assert_eq!(answered, status, "{answer}");
+        assert!(answer.contains("RateLimit-Policy: \"default\";q=5;w=10\r\n"), "{answer}");
+        assert!(answer.contains("RateLimit-Policy: \"report\";q=2;w=60\r\n"), "{answer}");
+        assert!(answer.contains(&format!("RateLimit: \"report\";r={left};t=60\r\n")), "{answer}");
+    }
+    assert_eq!(client.integer("XLEN rl:default:127.0.0.1"), 3);
+    assert_eq!(client.integer("XLEN rl:report:127.0.0.1"), 2);
+}
+
+#[test]
+#[ignore = "make test-examples"]
+fn express_in_outages() {
+    let redis = free_port();
+    let (_node, port) = start_express(redis);
+    lives_through_outages(port, redis);
 }
 
 /// Where scripts/examples.sh has unpacked packages of Debian. None, and a word about the test that is skipped, where it
@@ -104,16 +235,14 @@ fn libraries(debian: &Path) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-#[test]
-#[ignore = "make test-examples"]
-fn nginx() {
-    let Some(debian) = unpacked() else { return };
-    let (server, clock) = server_on_clock();
+/// With a folder for its files. It believes the test what address it comes from.
+fn start_nginx(debian: &Path, redis: u16) -> (Running, u16, TempDir) {
     let (port, behind) = (free_port(), free_port());
     let example = fs::read_to_string(root().join("examples/nginx.conf")).unwrap();
     let example = example.replace("8080", &port.to_string()).replace("8000", &behind.to_string());
-    let example = example.replace("6379", &server.port.to_string());
-    let dir = server.dir().display();
+    let example = example.replace("6379", &redis.to_string());
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().display();
     let in_debian = |path: &str| debian.join(path).display().to_string();
     let modules = in_debian("usr/lib/nginx/modules");
     let configuration = format!(
@@ -121,6 +250,7 @@ fn nginx() {
         daemon off; master_process off; pid {dir}/pid; error_log {dir}/nginx.log; events {{}}
         http {{
             access_log off; lua_package_path '{lua}/?.lua;;';
+            set_real_ip_from 127.0.0.1; real_ip_header X-Forwarded-For;
             client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
             uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
             server {{ listen 127.0.0.1:{behind}; return 200 hello; }}
@@ -128,16 +258,35 @@ fn nginx() {
         }}",
         lua = in_debian("usr/share/lua/5.1"),
     );
-    fs::write(server.dir().join("nginx.conf"), configuration).unwrap();
+    fs::write(folder.path().join("nginx.conf"), configuration).unwrap();
     let program = in_debian("usr/sbin/nginx");
     let mut nginx = bounded(&[&program, "-e", &format!("{dir}/nginx.log"), "-c", &format!("{dir}/nginx.conf")]);
-    let _nginx = Running::start(nginx.env("LD_LIBRARY_PATH", libraries(&debian)));
+    let nginx = Running::start(nginx.env("LD_LIBRARY_PATH", libraries(debian)));
     listens(port);
+    (nginx, port, folder)
+}
+
+#[test]
+#[ignore = "make test-examples"]
+fn nginx() {
+    let Some(debian) = unpacked() else { return };
+    let (server, clock) = server_on_clock();
+    let (_nginx, port, dir) = start_nginx(&debian, server.port);
     limits_requests(port, &clock);
-    let dir = server.kill();
-    let (status, answer) = http(port, "GET /", "");
-    assert!(status == 200 && answer.ends_with("hello"), "without its Redis it lets requests through: {answer}");
-    assert!(fs::read_to_string(dir.path().join("nginx.log")).unwrap().contains("rate limit:"));
+    let mut client = server.connect();
+    limits_networks(port, &mut client);
+    tells_outages_from_mistakes(port, &mut client);
+    assert!(fs::read_to_string(dir.path().join("nginx.log")).unwrap().contains("rate limit: WRONGTYPE"));
+}
+
+#[test]
+#[ignore = "make test-examples"]
+fn nginx_in_outages() {
+    let Some(debian) = unpacked() else { return };
+    let redis = free_port();
+    let (_nginx, port, dir) = start_nginx(&debian, redis);
+    lives_through_outages(port, redis);
+    assert!(fs::read_to_string(dir.path().join("nginx.log")).unwrap().contains("rate limit: timeout"));
 }
 
 #[test]
