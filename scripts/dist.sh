@@ -32,7 +32,7 @@ pages() { # folder, path of the module
     # The sources are not packed, and what links to them becomes text.
     find "$1" -name '*.md' | while read -r page; do
         grep -o '](\(\.\./\)*\(src\|tests\)/[^)]*)' "$page" | sort -u | while read -r link; do
-            sed -i "s|\[\([^]]*\)$link|`\1` of the sources|" "$page"
+            sed -i "s|\[\([^]]*\)$link|\`\1\` of the sources|" "$page"
         done
     done
 }
