@@ -9,7 +9,7 @@ use crate::cursors::Followed;
 use crate::error::{self, Error};
 use crate::hash;
 use crate::limiter::{Answer, Review};
-use crate::log::{Id, Log, Store, Written};
+use crate::log::{Id, Log, Store};
 use crate::offenders::Offenders;
 use crate::stats::STATS;
 use crate::stream::{Arg, Events, Key, Mode, OFFENDERS, Server};
@@ -31,24 +31,28 @@ pub fn charge(server: Server, name: Arg, call: &Call, clock: u64, verdict: Optio
     let mut last_id = Id::default();
     for _ in 0..ATTEMPTS {
         let mut log = server.follow(name, Mode::Write)?;
-        let mut review = Review::new(clock, call).above(last_id);
+        let mut review = Review::above(last_id, clock, call);
         review.read(&mut log)?;
         let decision = review.decide(&mut log, verdict.unwrap_or_else(|| review.fits()))?;
-        let write = review.write(&decision, &mut log);
-        if let Some(written) = write.as_ref().map_or(Ok(Some(Written::default())), |write| log.write(write))? {
-            let charged = close(server, name, log, &review, decision.answer_after(written))?;
-            events.add(charged.events);
-            return Ok(Charged { events, ..charged });
+        let Some(write) = review.write(&decision, &mut log) else {
+            events.add(close(server, name, log, &review, &decision.answer)?);
+            return Ok(Charged { answer: decision.answer, events });
+        };
+        if let Some(written) = log.write(&write)? {
+            let answer = decision.answer_after(written);
+            events.add(close(server, name, log, &review, &answer)?);
+            return Ok(Charged { answer, events });
         }
-        let tried = write.and_then(|write| write.append).map_or(last_id, |append| append.entry.hit.id);
+        let tried = write.append.map_or(last_id, |append| append.entry.hit.id);
         last_id = log.last_id()?.max(tried);
         events.add(server.close(log));
     }
     Err(error::APPEND_FAILED)
 }
 
-/// Keeps the books on an answer that stands, and closes its key.
-pub fn close(server: Server, name: Arg, log: Followed<Key>, review: &Review, answer: Answer) -> Result<Charged, Error> {
+/// Keeps the books on an answer that stands, and closes its key. What is to be told of it.
+#[inline]
+pub fn close(server: Server, name: Arg, log: Followed<Key>, review: &Review, answer: &Answer) -> Result<Events, Error> {
     let refused = !answer.allowed && answer.retry_after != Some(0);
     if answer.allowed {
         STATS.hits_admitted.add(1);
@@ -60,8 +64,8 @@ pub fn close(server: Server, name: Arg, log: Followed<Key>, review: &Review, ans
         OFFENDERS.with(|offenders: &mut Offenders| offenders.record(hash, database, name, review.clock));
     }
     let mut events = server.close(log);
-    if refused {
+    if refused && server.module_events_are_on()? {
         events.add(Events::REFUSED);
     }
-    Ok(Charged { answer, events })
+    Ok(events)
 }

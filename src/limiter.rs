@@ -132,15 +132,17 @@ pub struct Review<'c> {
 }
 
 impl<'c> Review<'c> {
+    #[inline]
     pub fn new(clock: u64, call: &'c Call) -> Self {
-        let (last_id, usages) = (Id::default(), [Usage::default(); MAX_TIERS]);
-        Self { call, clock, now: clock, newest: None, last_id, stale: false, usages }
+        Self::above(Id::default(), clock, call)
     }
 
     /// For a log that did not take an ID: its stream's last ID is at least `last_id`, which the newest entry did not tell.
     /// That was deleted, or XSETID was used.
-    pub fn above(self, last_id: Id) -> Self {
-        Self { last_id, ..self }
+    #[inline]
+    pub fn above(last_id: Id, clock: u64, call: &'c Call) -> Self {
+        let usages = [Usage::default(); MAX_TIERS];
+        Self { call, clock, now: clock, newest: None, last_id, stale: false, usages }
     }
 
     /// Reads what the call needs to know. (In place, because a review is large and would be copied on its way.)
@@ -200,6 +202,7 @@ impl<'c> Review<'c> {
     }
 
     /// What a decision writes. `None` if nothing.
+    #[inline]
     pub fn write(&self, decision: &Decision, store: &mut impl Store) -> Option<Write> {
         let window = self.call.longest_window();
         let retention = self.newest.map(|newest| newest.retention);

@@ -72,7 +72,11 @@ impl Command for MultiHit {
                 None => Some(Written::default()),
             };
             charged.push(match written {
-                Some(written) => Ok(charge::close(server, *name, log, &review, decision.answer_after(written))?),
+                Some(written) => {
+                    let answer = decision.answer_after(written);
+                    let events = charge::close(server, *name, log, &review, &answer)?;
+                    Ok(Charged { answer, events })
+                }
                 None => Err(decision.answer),
             });
         }

@@ -240,6 +240,7 @@ impl<'a> Server<'a> {
     }
 
     /// Closes the key, and puts its cursor back into the table. What is to be told of it.
+    #[inline]
     pub fn close(self, log: Followed<Key>) -> Events {
         let (key, cursor) = log.into_parts();
         if let Some(cursor) = cursor {
@@ -250,8 +251,11 @@ impl<'a> Server<'a> {
 
     /// Sends the events of a key. Anybody may do anything to any key before it returns.
     pub fn tell(self, name: Arg, events: Events) -> Result<(), Error> {
+        if events == Events::default() {
+            return Ok(());
+        }
         for (event, class, text) in &EVENTS {
-            if events.0 & event.0 != 0 && (*event != Events::REFUSED || self.module_events_are_on()?) {
+            if events.0 & event.0 != 0 {
                 // SAFETY: context and name belong to the running command.
                 unsafe { api(raw::RedisModule_NotifyKeyspaceEvent)?(self.ctx, *class, text.as_ptr(), name.raw) };
             }
@@ -259,13 +263,15 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
-    fn module_events_are_on(self) -> Result<bool, Error> {
+    /// Whether the server sends events of modules at all.
+    pub fn module_events_are_on(self) -> Result<bool, Error> {
         // SAFETY: the function takes nothing and only reads the configuration.
         let turned_on = unsafe { api(raw::RedisModule_GetNotifyKeyspaceEvents)?() };
         Ok(turned_on & raw::REDISMODULE_NOTIFY_MODULE != 0)
     }
 
     /// Opens a key that holds a stream or does not exist.
+    #[inline]
     pub fn open(self, name: Arg<'a>, mode: Mode) -> Result<Key<'a>, Error> {
         let key = self.open_once(name, mode)?;
         if mode == Mode::Write && !key.exists()? {
@@ -276,6 +282,7 @@ impl<'a> Server<'a> {
         Ok(key)
     }
 
+    #[inline]
     fn open_once(self, name: Arg<'a>, mode: Mode) -> Result<Key<'a>, Error> {
         let flags = match mode {
             Mode::Read => raw::REDISMODULE_READ,

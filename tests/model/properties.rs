@@ -98,7 +98,7 @@ fn review_above<'c>(
     clock: u64,
     call: &'c Call,
 ) -> Result<(Review<'c>, Decision), Error> {
-    let mut review = Review::new(clock, call).above(last_id);
+    let mut review = Review::above(last_id, clock, call);
     review.read(log)?;
     let decision = review.decide(log, review.fits())?;
     Ok((review, decision))
