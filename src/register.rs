@@ -1,8 +1,15 @@
 //! Registration: what the module does when it is loaded, and the one way by which a command is entered and left.
 //!
-//! Commands are registered through the raw API and not with `#[command]` of redis-module-macros, which does not load on
-//! Redis 7.0, nor in the table of `redis_module!`, which copies every argument into a vector of retained strings: that
-//! alone costs more than the rest of a refused hit.
+//! Commands are not registered in the table of `redis_module!`, which copies every argument into a vector of retained strings:
+//! that alone costs more than the rest of a refused hit.
+//!
+//! Nothing of redis-module-macros is used. It was tried on every server:
+//! * `#[command]` does not load on Redis 7.0.
+//! * Handlers of server events (`#[cron_event_handler]` and the like) are subscribed before `init` runs. Redis 7.0 keeps the
+//!   subscriptions of a module whose load fails: after `MODULE LOAD` with an unknown argument the next event ended the server.
+//!   Here subscribing comes after all that can fail. And there is no handler for SWAPDB or for another data set.
+//! * `#[info_command_handler]` shows the same section, but makes the crate put a backtrace of its own into crash reports: 0.2 to
+//!   0.35 s in the handler of the crash, in which it allocates, perhaps on a broken heap. `InfoSection` renames the section.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_longlong, c_void};
 use std::io::{Error as SystemError, ErrorKind};
@@ -11,7 +18,6 @@ use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed};
 
 use redis_module::{Context, RedisString, RedisValue, Status, raw};
-use redis_module_macros::cron_event_handler;
 
 use crate::args;
 use crate::cursors::Table;
@@ -359,8 +365,7 @@ impl<'c> Loader<'c> {
         if registered == OK { Ok(()) } else { Err(REFUSED) }
     }
 
-    /// Subscribes to whatever can change a log behind the back of its cursor. Raw, because redis-module-macros has handlers for
-    /// three of these events only: for FLUSHDB, LOADING and the change of role.
+    /// Subscribes to whatever can change a log behind the back of its cursor.
     pub fn events(&self) -> Result<(), &'static str> {
         if self.events_change_the_database() {
             self.ctx.log_notice(
@@ -412,15 +417,16 @@ impl<'c> Loader<'c> {
     /// Finds out when loading has ended, see [`unload`].
     pub fn end(&self) -> Result<(), &'static str> {
         // SAFETY: the context is that of the module that is being loaded.
-        let filter =
-            unsafe { raw::RedisModule_RegisterCommandFilter.ok_or(REFUSED)?(self.ctx.ctx, Some(a_command_begins), 0) };
-        FILTER.store(filter, Relaxed);
-        if filter.is_null() { Err(REFUSED) } else { Ok(()) }
+        unsafe {
+            let register = raw::RedisModule_RegisterCommandFilter.ok_or(REFUSED)?;
+            let to_server = raw::RedisModule_SubscribeToServerEvent.ok_or(REFUSED)?;
+            FILTER.store(register(self.ctx.ctx, Some(a_command_begins), 0), Relaxed);
+            let event = raw::RedisModuleEvent { id: raw::REDISMODULE_EVENT_CRON_LOOP, dataver: 1 };
+            if to_server(self.ctx.ctx, event, Some(tick)) == OK { Ok(()) } else { Err(REFUSED) }
+        }
     }
 
-    /// Registers the section of INFO. With `#[info_command_handler]` of redis-module-macros it reads the same on every server,
-    /// but a crash report then begins with a backtrace of the crate's own: 0.15 to 0.35 s more in the handler of the crash,
-    /// in which it allocates, perhaps on a broken heap. (And `InfoSection` gives the section another name.)
+    /// Registers the section of INFO.
     pub fn info(&self) -> Result<(), &'static str> {
         // SAFETY: the context is that of the module that is being loaded.
         unsafe {
@@ -510,16 +516,17 @@ unsafe extern "C" fn a_command_begins(_: *mut raw::RedisModuleCommandFilterCtx) 
 
 /// Takes the filter away, within a tenth of a second, so that other commands do not pay for it: a filter is given no context to
 /// do so itself.
-#[cron_event_handler]
-fn tick(ctx: &Context, _: u64) {
+///
+/// # Safety
+/// Called by the server alone, with a context of this module.
+unsafe extern "C" fn tick(ctx: *mut raw::RedisModuleCtx, _: raw::RedisModuleEvent, _: u64, _: *mut c_void) {
     let filter = FILTER.swap(null_mut(), Relaxed);
     if !filter.is_null() {
         IS_LOADED.store(true, Relaxed);
-        // SAFETY: the context is that of the event, and with it of this module; the filter is registered, and is taken away
-        // once.
+        // SAFETY: the context is as promised; the filter is registered, and is taken away once.
         unsafe {
             if let Some(unregister) = raw::RedisModule_UnregisterCommandFilter {
-                unregister(ctx.ctx, filter);
+                unregister(ctx, filter);
             }
         }
     }
