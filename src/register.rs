@@ -1,8 +1,15 @@
 //! Registration: what the module does when it is loaded, and the one way by which a command is entered and left.
 //!
-//! Commands are registered through the raw API and not with `#[command]` of redis-module-macros, which does not load on
-//! Redis 7.0, nor in the table of `redis_module!`, which copies every argument into a vector of retained strings: that
-//! alone costs more than the rest of a refused hit.
+//! Commands are not registered in the table of `redis_module!`, which copies every argument into a vector of retained strings:
+//! that alone costs more than the rest of a refused hit.
+//!
+//! Nothing of redis-module-macros is used. It was tried on every server:
+//! * `#[command]` does not load on Redis 7.0.
+//! * Handlers of server events (`#[cron_event_handler]` and the like) are subscribed before `init` runs. Redis 7.0 keeps the
+//!   subscriptions of a module whose load fails: after `MODULE LOAD` with an unknown argument the next event ended the server.
+//!   Here subscribing comes after all that can fail. And there is no handler for SWAPDB or for another data set.
+//! * `#[info_command_handler]` shows the same section, but makes the crate put a backtrace of its own into crash reports: 0.2 to
+//!   0.35 s in the handler of the crash, in which it allocates, perhaps on a broken heap. `InfoSection` renames the section.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_longlong, c_void};
 use std::io::{Error as SystemError, ErrorKind};
@@ -11,7 +18,6 @@ use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed};
 
 use redis_module::{Context, RedisString, RedisValue, Status, raw};
-use redis_module_macros::cron_event_handler;
 
 use crate::args;
 use crate::cursors::Table;
@@ -221,6 +227,9 @@ impl<'c> Loader<'c> {
         if !args.is_empty() {
             return Err("ratelimit takes no arguments at load, settings are ratelimit.* in the configuration");
         }
+        if replicated_commands_are_renamed(ctx) {
+            return Err("ratelimit replicates by XADD, PEXPIREAT and UNLINK, which must not be renamed");
+        }
         // SAFETY: the pointers are set before the module's load function runs; they are copied, not borrowed. The context
         // is that of the module that is being loaded, and the server copies the category's name.
         let has_category = unsafe {
@@ -251,7 +260,7 @@ impl<'c> Loader<'c> {
             // loads another data set: the table of cursors hears of the exchange.
             let options =
                 raw::REDISMODULE_OPTION_NO_IMPLICIT_SIGNAL_MODIFIED | raw::REDISMODULE_OPTIONS_HANDLE_REPL_ASYNC_LOAD;
-            set_options(ctx.ctx, options as c_int | slot_migration_option(ctx));
+            set_options(ctx.ctx, options as c_int | options_of_valkey(ctx));
             // Absent before Redis 7.4 and Valkey 8. Servers keep the category of a module that they took out again, as after
             // a failed MODULE LOADEX.
             raw::RedisModule_AddACLCategory.is_some_and(|add| {
@@ -356,8 +365,7 @@ impl<'c> Loader<'c> {
         if registered == OK { Ok(()) } else { Err(REFUSED) }
     }
 
-    /// Subscribes to whatever can change a log behind the back of its cursor. Raw, because redis-module-macros has handlers for
-    /// three of these events only: for FLUSHDB, LOADING and the change of role.
+    /// Subscribes to whatever can change a log behind the back of its cursor.
     pub fn events(&self) -> Result<(), &'static str> {
         if self.events_change_the_database() {
             self.ctx.log_notice(
@@ -409,15 +417,16 @@ impl<'c> Loader<'c> {
     /// Finds out when loading has ended, see [`unload`].
     pub fn end(&self) -> Result<(), &'static str> {
         // SAFETY: the context is that of the module that is being loaded.
-        let filter =
-            unsafe { raw::RedisModule_RegisterCommandFilter.ok_or(REFUSED)?(self.ctx.ctx, Some(a_command_begins), 0) };
-        FILTER.store(filter, Relaxed);
-        if filter.is_null() { Err(REFUSED) } else { Ok(()) }
+        unsafe {
+            let register = raw::RedisModule_RegisterCommandFilter.ok_or(REFUSED)?;
+            let to_server = raw::RedisModule_SubscribeToServerEvent.ok_or(REFUSED)?;
+            FILTER.store(register(self.ctx.ctx, Some(a_command_begins), 0), Relaxed);
+            let event = raw::RedisModuleEvent { id: raw::REDISMODULE_EVENT_CRON_LOOP, dataver: 1 };
+            if to_server(self.ctx.ctx, event, Some(tick)) == OK { Ok(()) } else { Err(REFUSED) }
+        }
     }
 
-    /// Registers the section of INFO. With `#[info_command_handler]` of redis-module-macros it reads the same on every server,
-    /// but a crash report then begins with a backtrace of the crate's own: 0.15 to 0.35 s more in the handler of the crash,
-    /// in which it allocates, perhaps on a broken heap. (And `InfoSection` gives the section another name.)
+    /// Registers the section of INFO.
     pub fn info(&self) -> Result<(), &'static str> {
         // SAFETY: the context is that of the module that is being loaded.
         unsafe {
@@ -507,16 +516,17 @@ unsafe extern "C" fn a_command_begins(_: *mut raw::RedisModuleCommandFilterCtx) 
 
 /// Takes the filter away, within a tenth of a second, so that other commands do not pay for it: a filter is given no context to
 /// do so itself.
-#[cron_event_handler]
-fn tick(ctx: &Context, _: u64) {
+///
+/// # Safety
+/// Called by the server alone, with a context of this module.
+unsafe extern "C" fn tick(ctx: *mut raw::RedisModuleCtx, _: raw::RedisModuleEvent, _: u64, _: *mut c_void) {
     let filter = FILTER.swap(null_mut(), Relaxed);
     if !filter.is_null() {
         IS_LOADED.store(true, Relaxed);
-        // SAFETY: the context is that of the event, and with it of this module; the filter is registered, and is taken away
-        // once.
+        // SAFETY: the context is as promised; the filter is registered, and is taken away once.
         unsafe {
             if let Some(unregister) = raw::RedisModule_UnregisterCommandFilter {
-                unregister(ctx.ctx, filter);
+                unregister(ctx, filter);
             }
         }
     }
@@ -585,16 +595,37 @@ fn advise_on_node_size(ctx: &Context) {
     }
 }
 
-/// The option by which a module declares that slots may move as a whole (CLUSTER MIGRATESLOTS), which one module without it
-/// forbids to all of the server. Logs are streams, and keys that arrive or leave are heard of like any others. Redis, where
-/// CLUSTER MIGRATION asks for no option, may give the bit another meaning.
+/// Options of Valkey alone: Redis may give the bits another meaning.
 ///
-/// Valkey's option before it (1 << 4) leaves out the look-up of the name of each command that is replicated. @SKIP@
-fn slot_migration_option(ctx: &Context) -> c_int {
+/// Slots may move as a whole (CLUSTER MIGRATESLOTS), which one module that does not say so forbids to all of the server. Keys
+/// that arrive or leave in this way are heard of like any others. On Redis CLUSTER MIGRATION asks for no option; it deletes
+/// what has left without a word, but what comes, or comes back, is restored, and that is heard.
+///
+/// The names of commands that are replicated need not be looked up each time: 7 % of the instructions of a hit on Valkey 9.1.2.
+/// What is replicated is known, see [`REPLICATED`].
+fn options_of_valkey(ctx: &Context) -> c_int {
+    const SKIP_COMMAND_VALIDATION: c_int = 1 << 4;
     const HANDLE_ATOMIC_SLOT_MIGRATION: c_int = 1 << 5;
     // SAFETY: the pointer is copied; the function takes nothing.
     let known = unsafe { raw::RedisModule_GetModuleOptionsAll.map_or(0, |all| all()) };
-    if valkey_version(ctx).is_some() { known & HANDLE_ATOMIC_SLOT_MIGRATION } else { 0 }
+    match valkey_version(ctx) {
+        Some(_) => known & (SKIP_COMMAND_VALIDATION | HANDLE_ATOMIC_SLOT_MIGRATION),
+        None => 0,
+    }
+}
+
+/// The commands by which this module replicates what it did.
+const REPLICATED: [&str; 3] = ["XADD", "PEXPIREAT", "UNLINK"];
+
+/// Where they have other names, nothing would get to replicas, nor to an append-only file that can be read again.
+fn replicated_commands_are_renamed(ctx: &Context) -> bool {
+    let mut args = vec!["INFO"];
+    args.extend(REPLICATED);
+    // Where COMMAND itself is renamed that cannot be told.
+    match ctx.call("COMMAND", args.as_slice()) {
+        Ok(RedisValue::Array(known)) => known.iter().any(|command| matches!(command, RedisValue::Null)),
+        _ => false,
+    }
 }
 
 /// None on Redis.

@@ -574,6 +574,30 @@ fn arguments_at_load_are_refused() {
     assert!(log.contains("<ratelimit> ratelimit takes no arguments at load"), "{log}");
 }
 
+/// Replicas and append-only files get the server's own commands by their own names.
+#[test]
+fn renamed_commands() {
+    for name in ["XADD", "PEXPIREAT", "UNLINK"] {
+        let setup = Setup::new().args(["--rename-command", name, "hidden"]);
+        let log = setup.does_not_start(tempfile::TempDir::new().unwrap());
+        assert!(log.contains("<ratelimit> ratelimit replicates by XADD"), "{log}");
+    }
+    let setup = Setup::new().args([
+        "--rename-command",
+        "FLUSHALL",
+        "",
+        "--rename-command",
+        "COMMAND",
+        "",
+        "--appendonly",
+        "yes",
+    ]);
+    let server = setup.clone().start();
+    assert_eq!(server.connect().answer("RATELIMIT.HIT key 2 1m")[0], 1);
+    let server = setup.start_in(server.kill());
+    assert_eq!(server.connect().answer("RATELIMIT.HIT key 2 1m")[..3], [1, 2, 0]);
+}
+
 #[test]
 fn loaded_twice() {
     let server = Setup::new().without_module().args(["--enable-module-command", "yes"]).start();

@@ -249,9 +249,21 @@ fn a_load_that_failed_leaves_nothing() {
         let mut cmd = redis::cmd("MODULE");
         cmd.arg("LOADEX").arg(path.to_str()).arg("CONFIG").arg("ratelimit.nonsense").arg(1);
         assert!(client.ask(&cmd).unwrap_err().starts_with("ERR Error loading the extension"));
+        cmd = redis::cmd("MODULE");
+        cmd.arg("LOADEX").arg(path.to_str()).arg("CONFIG").arg("ratelimit.cursors").arg("x");
+        assert!(client.ask(&cmd).unwrap_err().starts_with("ERR Error loading the extension"));
+        cmd = redis::cmd("MODULE");
+        cmd.arg("LOAD").arg(path.to_str()).arg("unknown");
+        assert!(client.ask(&cmd).unwrap_err().starts_with("ERR Error loading the extension"));
         assert_eq!(client.run("MODULE LIST"), before);
         assert!(client.error(HIT).starts_with("ERR unknown command"));
     }
+    // Nor is anything called that was there for a moment.
+    let up = |client: &mut Connection| client.info("server", "uptime_in_seconds").parse::<u64>().unwrap();
+    let since = up(&mut client);
+    wait_for("the server's clock ticks", || up(&mut client) > since + 1);
+    client.run("FLUSHALL");
+    client.run("SWAPDB 0 1");
     let knew_category = client.ask(&words("ACL CAT ratelimit")).is_ok();
     load(&mut client).unwrap();
     assert_eq!(client.answer(HIT)[2], 999_999);
