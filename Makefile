@@ -17,7 +17,7 @@ help:
 	@echo 'make test-histories a hundred random histories, some ten minutes; SEED=n repeats one'
 	@echo 'make test-long      the tests that can run short or long, long, some twenty minutes: crashes, clocks, memory, attackers'
 	@echo 'make fuzz           broken arguments, histories and calls, MINUTES=1 for each target'
-	@echo 'make memcheck       every command, and loading, under valgrind'
+	@echo 'make memcheck       every command, loading, and other modules that act in events, under valgrind'
 	@echo 'make soak           a server near saturation beside the oracle, with rewrites and failovers, for MINUTES=1'
 	@echo 'make example        examples/fastapi: a REST API and its live monitor, on a Redis of its own (PORT=6379 HTTP_PORT=8000)'
 	@echo 'make test-fastapi   its tests, over HTTP and in Chromium'
@@ -98,6 +98,7 @@ fuzz:
 memcheck:
 	@scripts/setup.sh memcheck
 	$(CARGO) build --release --locked
+	$(CARGO) build --locked --example meddler
 	$(CARGO) test --locked --test server memcheck -- --ignored
 
 soak:

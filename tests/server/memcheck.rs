@@ -5,10 +5,11 @@
 
 use redis::{Connection, Value};
 
+use crate::events::{act_in_events, setup};
 use crate::fuzz::{fuzz, now};
 use crate::histories::random;
 use crate::hostile::make_streams;
-use crate::support::{Ask, Setup, get, module, wait_for, words};
+use crate::support::{Ask, Server, Setup, get, module, wait_for, words};
 
 fn load(client: &mut Connection, args: &[&str]) -> Result<Value, String> {
     client.ask(redis::cmd("MODULE").arg("LOAD").arg(module().to_str()).arg(args))
@@ -101,9 +102,21 @@ fn memcheck() {
     client.run("FLUSHALL");
     fuzz(&mut server, seed, 10_000);
     client.error("MODULE UNLOAD ratelimit");
-    let _ = client.ask(&words("SHUTDOWN NOSAVE"));
-    wait_for("the server ends", || !server.is_alive());
+    is_clean(server);
+}
 
+/// Another module acts in our events.
+#[test]
+#[ignore = "needs valgrind: make memcheck"]
+fn memcheck_of_events() {
+    let server = setup(true).under_memcheck().start();
+    act_in_events(&mut server.connect(), |_, _, _| {});
+    is_clean(server);
+}
+
+fn is_clean(mut server: Server) {
+    let _ = server.connect().ask(&words("SHUTDOWN NOSAVE"));
+    wait_for("the server ends", || !server.is_alive());
     let report = std::fs::read_to_string(server.dir().join("valgrind.log")).unwrap();
     let clean = ["definitely lost: 0 bytes in 0 blocks", "ERROR SUMMARY: 0 errors"].map(|text| report.contains(text));
     assert_eq!(clean, [true; 2], "{report}");
