@@ -434,6 +434,8 @@ proptest! {
             prop_assert!(!(answer.allowed && needed >= limit), "a needed hit was forgotten");
             prop_assert!(answer.allowed || live(&hits) >= limit, "refused without need");
             prop_assert!(answer.remaining + needed <= limit.max(needed));
+            let until = now + answer.retry_after.unwrap_or(0);
+            prop_assert!(subject.log.expires.is_none_or(|at| at >= until), "the key does not live to see the end of the wait");
             calls.push((now, window, answer.allowed));
             if answer.allowed {
                 hits.push(now);
