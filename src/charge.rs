@@ -9,7 +9,7 @@ use crate::cursors::Followed;
 use crate::error::{self, Error};
 use crate::hash;
 use crate::limiter::{Answer, Review};
-use crate::log::{Id, Log, Store};
+use crate::log::{Id, Log, Store, Written};
 use crate::offenders::Offenders;
 use crate::stats::STATS;
 use crate::stream::{Arg, Events, Key, Mode, OFFENDERS, Server};
@@ -33,17 +33,18 @@ pub fn charge(server: Server, name: Arg, call: &Call, clock: u64, verdict: Optio
         let mut log = server.follow(name, Mode::Write)?;
         let mut review = Review::above(last_id, clock, call);
         review.read(&mut log)?;
-        let decision = review.decide(&mut log, verdict.unwrap_or_else(|| review.fits()))?;
-        let Some(write) = review.write(&decision, &mut log) else {
+        let mut decision = review.decide(&mut log, verdict.unwrap_or_else(|| review.fits()))?;
+        let write = review.write(&decision, &mut log);
+        let written = match &write {
+            Some(write) => log.write(write)?,
+            None => Some(Written::default()),
+        };
+        if let Some(written) = written {
+            decision.adjust(written);
             events.add(close(server, name, log, &review, &decision.answer)?);
             return Ok(Charged { answer: decision.answer, events });
-        };
-        if let Some(written) = log.write(&write)? {
-            let answer = decision.answer_after(written);
-            events.add(close(server, name, log, &review, &answer)?);
-            return Ok(Charged { answer, events });
         }
-        let tried = write.append.map_or(last_id, |append| append.entry.hit.id);
+        let tried = write.and_then(|write| write.append).map_or(last_id, |append| append.entry.hit.id);
         last_id = log.last_id()?.max(tried);
         events.add(server.close(log));
     }

@@ -90,15 +90,14 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// The answer after writing. It describes the log as it is then: what was dropped with this very call no longer
-    /// counts, so that another entry may be the oldest.
-    pub fn answer_after(&self, written: Written) -> Answer {
-        let later = match (written.oldest, self.first_time) {
-            (Some(oldest), Some(first)) => oldest.time.saturating_sub(first),
-            _ => 0,
-        };
-        let next_after = self.answer.next_after.saturating_add(later);
-        Answer { next_after, ..self.answer }
+    /// Lets the answer describe the log as it is after writing: what was dropped with this very call no longer counts, so
+    /// that another entry may be the oldest.
+    #[inline]
+    pub fn adjust(&mut self, written: Written) {
+        if let (Some(oldest), Some(first)) = (written.oldest, self.first_time) {
+            let later = oldest.time.saturating_sub(first);
+            self.answer.next_after = self.answer.next_after.saturating_add(later);
+        }
     }
 }
 

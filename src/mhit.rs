@@ -65,7 +65,7 @@ impl Command for MultiHit {
         // Creating a key tells other modules so at once. So the keys that exist are written first, and the others when
         // none of these is open any more.
         let mut charged = Vec::with_capacity(count);
-        for (name, (mut log, review, decision, write)) in names.iter().zip(decided) {
+        for (name, (mut log, review, mut decision, write)) in names.iter().zip(decided) {
             let written = match &write {
                 Some(write) if write.creates(&log) => None,
                 Some(write) => log.write(write)?,
@@ -73,9 +73,9 @@ impl Command for MultiHit {
             };
             charged.push(match written {
                 Some(written) => {
-                    let answer = decision.answer_after(written);
-                    let events = charge::close(server, *name, log, &review, &answer)?;
-                    Ok(Charged { answer, events })
+                    decision.adjust(written);
+                    let events = charge::close(server, *name, log, &review, &decision.answer)?;
+                    Ok(Charged { answer: decision.answer, events })
                 }
                 None => Err(decision.answer),
             });

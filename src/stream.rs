@@ -409,7 +409,7 @@ impl Key<'_> {
         if added != OK {
             return Ok(None);
         }
-        let oldest = if self.trim(append, expired)? { self.oldest()? } else { None };
+        let oldest = if self.trim(append, expired)? { self.oldest(null_mut())? } else { None };
 
         let id = hit.id.text();
         let id = id.bytes();
@@ -459,9 +459,10 @@ impl Key<'_> {
         if self.length() <= MOST_DROPPED {
             return Ok(whole);
         }
-        if let (Ok(Some(oldest)), Ok(Some(live))) = (self.seek(0), self.seek(expired.time)) {
+        let mut start = raw_id(expired);
+        if let (Some(oldest), Some(live)) = (self.oldest(null_mut())?, self.oldest(&raw mut start)?) {
             // An entry weighs at least one unit.
-            if live.units_since(&oldest).saturating_sub(live.cost) <= MOST_DROPPED {
+            if live.tally.wrapping_sub(oldest.tally) <= MOST_DROPPED {
                 return Ok(whole);
             }
         }
@@ -533,8 +534,9 @@ impl Key<'_> {
         Ok(())
     }
 
-    fn oldest(&mut self) -> Result<Option<Id>, Error> {
-        let entries = Entries::start(self, 0, null_mut())?;
+    /// The oldest entry from an ID on, or of all where that is null.
+    fn oldest(&mut self, from: *mut raw::RedisModuleStreamID) -> Result<Option<Id>, Error> {
+        let entries = Entries::start(self, 0, from)?;
         Ok(entries.next_id()?.map(|(id, _)| id))
     }
 }

@@ -108,12 +108,13 @@ fn review_above<'c>(
 fn charge(log: &mut Followed<&mut MemoryLog>, clock: u64, call: &Call) -> Result<Answer, Error> {
     let mut last_id = Id::default();
     for _ in 0..2 {
-        let (review, decision) = review_above(log, last_id, clock, call)?;
+        let (review, mut decision) = review_above(log, last_id, clock, call)?;
         let Some(write) = review.write(&decision, log) else {
             return Ok(decision.answer);
         };
         if let Some(written) = log.write(&write)? {
-            return Ok(decision.answer_after(written));
+            decision.adjust(written);
+            return Ok(decision.answer);
         }
         last_id = log.last_id()?;
     }
