@@ -20,13 +20,13 @@ log = logging.getLogger(__name__)
 
 Fail = Literal["open", "closed"]
 
-# Redis is away or cannot serve now. LOADING is a ConnectionError and MASTERDOWN a ClusterDownError; BUSY and a missing
-# module have no class of their own.
+# Redis is away or cannot serve now. LOADING is a ConnectionError and MASTERDOWN a ClusterDownError; the others have no
+# class of their own.
 AWAY = (
     *(OSError, errors.ConnectionError, errors.TimeoutError),
     *(errors.OutOfMemoryError, errors.ReadOnlyError, errors.NoPermissionError, errors.ClusterDownError),
 )
-AWAY_TEXTS = ("BUSY ", "unknown command")
+AWAY_TEXTS = ("BUSY ", "MISCONF ", "NOREPLICAS ", "unknown command")
 
 
 class Problem(HTTPException):

@@ -33,6 +33,13 @@ def test_out_of_memory(app, server):
     assert codes(app) == {"/open": 200, "/closed": 200}
 
 
+def test_too_few_replicas(app, server):
+    server.client.config_set("min-replicas-to-write", 1)
+    assert codes(app) == CODES
+    server.client.config_set("min-replicas-to-write", 0)
+    assert codes(app) == {"/open": 200, "/closed": 200}
+
+
 def test_busy(app, server):
     server.client.config_set("busy-reply-threshold", 1)
     script = threading.Thread(target=lambda: server.client.eval("while true do end", 0), daemon=True)
