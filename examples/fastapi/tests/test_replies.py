@@ -64,6 +64,34 @@ def test_busy(app, server):
     assert codes(app) == {"/open": 200, "/closed": 200}
 
 
+def test_loading(start, tmp_path):
+    server = Server(tmp_path)
+    app = start("features.py", REDIS_URL=server.url)
+    try:
+        server.client.config_set("rdbcompression", "no")
+        server.client.mset({str(i): "x" * 200 for i in range(5000)})
+        server.client.save()
+        server.kill()
+        # A millisecond or so a key, and every few keys it looks for commands.
+        server.options = ("--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024")
+        restart = threading.Thread(target=server.start)
+        restart.start()
+        wait_for("a server that loads", lambda: loading(server))
+        assert codes(app) == CODES
+        assert "is loading the dataset in memory" in app.output()
+        assert loading(server), "still"
+        restart.join()
+    finally:
+        server.kill()
+
+
+def loading(server):
+    try:
+        server.client.ping()
+    except redis.BusyLoadingError:
+        return True
+
+
 def test_a_replica_and_one_without_its_master(app, server):
     server.client.replicaof("127.0.0.1", "1")
     try:
