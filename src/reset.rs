@@ -6,7 +6,6 @@
 
 use redis_module::raw;
 
-use crate::cursors::Followed;
 use crate::error::{self, Error};
 use crate::log::{Log, Store};
 use crate::register::{Argument, Command, Keys, Kind, Reply, Spec};
@@ -42,7 +41,7 @@ impl Command for Reset {
             if key.length() > 0 {
                 key.remove()?;
             }
-            events.push(server.close(Followed::new(key, None)));
+            events.push(key.events);
         }
         let existed = events.iter().filter(|events| **events != Events::default()).count() as u64;
         STATS.keys_reset.add(existed);

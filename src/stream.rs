@@ -350,7 +350,7 @@ pub struct Key<'a> {
     name: Arg<'a>,
     server: Server<'a>,
     /// What has been done to it since it was opened.
-    events: Events,
+    pub events: Events,
 }
 
 impl Drop for Key<'_> {
