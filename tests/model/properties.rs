@@ -1,203 +1,22 @@
-//! Random histories over the pure logic, against the oracle.
+//! Properties of random histories, against the oracle.
 
+use limiter::cursors::{CachedLog, Table};
+use limiter::error::Error;
+use limiter::log::{self, Entry, Id, Log};
+use limiter::number::MAX_UNITS;
+use limiter::plan::Store;
+use limiter::retention::Retention;
+use limiter::usage::Usage;
 use proptest::prelude::*;
 
-use super::oracle::{self, Hit, Question, Tier};
-use crate::args::{Call, MAX_UNITS, Strict};
-use crate::cursors::{Cursor, Followed, Table};
-use crate::error::Error;
-use crate::limiter::{Answer, Decision, Review, Write};
-use crate::log::{self, Entry, Id, Log, Store, Written};
-use crate::retention::Retention;
+use crate::memory_log::{self, MemoryLog, START, Subject, Tier, call_of, old_log};
+use crate::oracle::{self, Hit, Question};
 
-/// A log in memory, which drops what it is told to drop as eagerly or as lazily as `keep_expired` says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemoryLog {
-    pub entries: Vec<Entry>,
-    pub last_id: Option<Id>,
-    pub expires: Option<u64>,
-    keep_expired: usize,
+/// A configuration for so many histories, or for a part of them: `PROPTEST_CASES` is the part in percent.
+fn cases(number: u32) -> ProptestConfig {
+    let percent = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(100);
+    ProptestConfig { cases: (number * percent / 100).max(1), ..ProptestConfig::default() }
 }
-
-impl Log for &mut MemoryLog {
-    fn newest(&mut self) -> Result<Option<Entry>, Error> {
-        Ok(self.entries.last().copied())
-    }
-
-    fn last_id(&mut self) -> Result<Id, Error> {
-        Ok(self.last_id.unwrap_or_default())
-    }
-
-    fn walk(&mut self, from: u64, visit: &mut dyn FnMut(log::Hit) -> bool) -> Result<(), Error> {
-        let start = self.entries.partition_point(|entry| entry.hit.id.time < from);
-        self.entries[start..].iter().all(|entry| visit(entry.hit));
-        Ok(())
-    }
-
-    /// What is known without being read must be so.
-    fn walk_since(&mut self, from: u64, since: Id, visit: &mut dyn FnMut(log::Hit) -> bool) -> Result<(), Error> {
-        let mut before: Option<log::Hit> = None;
-        self.walk(from, &mut |hit| {
-            if let Some(before) = before.filter(|before| before.id >= since) {
-                assert_eq!(hit.cost, hit.id.tally.wrapping_sub(before.id.tally));
-            }
-            before = Some(hit);
-            visit(hit)
-        })
-    }
-}
-
-impl Store for &mut MemoryLog {
-    fn length(&self) -> u64 {
-        self.entries.len() as u64
-    }
-
-    fn expires(&mut self) -> Option<u64> {
-        self.expires
-    }
-
-    fn write(&mut self, write: &Write) -> Result<Option<Written>, Error> {
-        let mut oldest = None;
-        if let Some(append) = write.append {
-            if append.restart {
-                self.clear();
-            }
-            if self.last_id >= Some(append.entry.hit.id) {
-                return Ok(None);
-            }
-            self.last_id = Some(append.entry.hit.id);
-            self.entries.push(append.entry);
-            let length = self.entries.len();
-            if let Some(before) = append.expired_before {
-                let expired = self.entries.partition_point(|entry| entry.hit.id < before);
-                self.entries.drain(..expired.saturating_sub(self.keep_expired));
-            }
-            if let Some(before) = append.surplus_before {
-                self.entries.retain(|entry| entry.hit.id >= before);
-            }
-            if let Some(most) = append.max_entries {
-                let most = most as usize + self.keep_expired;
-                self.entries.drain(..self.entries.len().saturating_sub(most));
-            }
-            assert!(!self.entries.is_empty(), "the newest entry is never dropped");
-            oldest = (self.entries.len() < length).then(|| self.entries[0].hit.id);
-        }
-        self.expires = write.expire_at.or(self.expires);
-        Ok(Some(Written { oldest }))
-    }
-}
-
-/// Reads and decides, as the commands do it. An error only for an empty stream whose last ID is in the far future.
-fn review<'c>(log: &mut impl Log, clock: u64, call: &'c Call) -> Result<(Review<'c>, Decision), Error> {
-    review_above(log, Id::default(), clock, call)
-}
-
-fn review_above<'c>(
-    log: &mut impl Log,
-    last_id: Id,
-    clock: u64,
-    call: &'c Call,
-) -> Result<(Review<'c>, Decision), Error> {
-    let mut review = Review::above(last_id, clock, call);
-    review.read(log)?;
-    let decision = review.decide(log, review.fits())?;
-    Ok((review, decision))
-}
-
-/// Decides and writes, as `RATELIMIT.HIT` does it.
-fn charge(log: &mut Followed<&mut MemoryLog>, clock: u64, call: &Call) -> Result<Answer, Error> {
-    let mut last_id = Id::default();
-    for _ in 0..2 {
-        let (review, mut decision) = review_above(log, last_id, clock, call)?;
-        let Some(write) = review.write(&decision, log) else {
-            return Ok(decision.answer);
-        };
-        if let Some(written) = log.write(&write)? {
-            decision.adjust(written);
-            return Ok(decision.answer);
-        }
-        last_id = log.last_id()?;
-    }
-    panic!("an ID above the last one is taken");
-}
-
-impl MemoryLog {
-    fn clear(&mut self) {
-        *self = Self { keep_expired: self.keep_expired, ..Self::default() };
-    }
-
-    fn expire(&mut self, clock: u64) {
-        if self.expires.is_some_and(|at| at <= clock) {
-            self.clear();
-        }
-    }
-
-    /// As `RATELIMIT.PEEK` answers.
-    pub fn peek(&mut self, clock: u64, call: &Call) -> Result<Answer, Error> {
-        Subject::new(self.clone(), 0).peek(clock, call)
-    }
-
-    /// As `RATELIMIT.HIT` does it.
-    pub fn hit(&mut self, clock: u64, call: &Call) -> Result<Answer, Error> {
-        self.expire(clock);
-        charge(&mut Followed::new(self, None), clock, call)
-    }
-}
-
-/// A log and the table that follows it.
-pub struct Subject {
-    pub log: MemoryLog,
-    pub table: Table,
-}
-
-impl Subject {
-    pub fn new(log: MemoryLog, cursors: usize) -> Self {
-        let mut table = Table::new();
-        table.resize(cursors);
-        Self { log, table }
-    }
-
-    fn take(&mut self, clock: u64) -> Option<Box<Cursor>> {
-        self.log.expire(clock);
-        if self.log.entries.is_empty() {
-            self.table.forget(0, b"key");
-            return None;
-        }
-        self.table.take(0, b"key", self.log.entries.len() as u64)
-    }
-
-    fn follow<R>(&mut self, clock: u64, work: impl FnOnce(&mut Followed<&mut MemoryLog>) -> R) -> R {
-        let cursor = self.take(clock);
-        let mut log = Followed::new(&mut self.log, cursor);
-        let result = work(&mut log);
-        log.into_parts().1.into_iter().for_each(|cursor| self.table.put(cursor));
-        result
-    }
-
-    pub fn peek(&mut self, clock: u64, call: &Call) -> Result<Answer, Error> {
-        self.follow(clock, |log| review(log, clock, call).map(|(_, decision)| decision.answer))
-    }
-
-    pub fn hit(&mut self, clock: u64, call: &Call) -> Result<Answer, Error> {
-        self.follow(clock, |log| charge(log, clock, call))
-    }
-}
-
-pub fn call_of(tiers: &[Tier], cost: u64, strict: bool) -> Call {
-    let mut words: Vec<String> = Vec::new();
-    for (limit, window) in tiers {
-        words.extend([limit.to_string(), format!("{window}ms")]);
-    }
-    words.extend(["COST".to_owned(), cost.to_string()]);
-    if strict {
-        words.push("STRICT".to_owned());
-    }
-    let mut call = Call::default();
-    call.read(words.iter().map(String::as_bytes), Strict::Known).unwrap();
-    call
-}
-
-pub const START: u64 = 1_767_225_600_000;
 
 /// Milliseconds between calls: mostly none or few, sometimes as long as a window.
 fn gap() -> impl Strategy<Value = u64> {
@@ -244,14 +63,6 @@ fn cursors() -> impl Strategy<Value = usize> {
     prop_oneof![Just(0_usize), Just(64)]
 }
 
-/// A log whose tally is about to wrap, or has got anywhere else, with nothing alive in it.
-pub fn old_log(tally: u64, longest: u64, keep_expired: usize) -> MemoryLog {
-    let id = Id { time: START - 2 * longest, tally };
-    let retention = Retention { keep: longest, then: None };
-    let entries = vec![Entry { hit: log::Hit { id, cost: 1 }, retention }];
-    MemoryLog { entries, last_id: Some(id), expires: None, keep_expired }
-}
-
 fn tally() -> impl Strategy<Value = u64> {
     prop_oneof![1 => Just(0_u64), 1 => any::<u64>(), 2 => (u64::MAX - 2000)..=u64::MAX]
 }
@@ -263,7 +74,7 @@ fn agree(answer: [i64; 6], expected: [i64; 6], cut: bool) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(cases(400))]
 
     /// Every one of the six values is what brute force says, and a wait is exact: refused until a millisecond before
     /// its end, admitted at it.
@@ -353,7 +164,7 @@ proptest! {
         let mut now = START;
         for (Step { gap, policy, cost, peek }, jump) in steps.into_iter().zip(jumps) {
             now = (now + gap).saturating_add_signed(jump);
-            if subject.log.expires.is_some_and(|at| at <= now) {
+            if subject.log.expires_at.is_some_and(|at| at <= now) {
                 hits.clear();
             }
             let newest = hits.iter().map(|hit| hit.0).max().unwrap_or(0);
@@ -368,7 +179,7 @@ proptest! {
             if !peek && after.len() > known.len() {
                 hits = after;
             }
-            if let (Some(newest), Some(at)) = (subject.log.entries.last(), subject.log.expires) {
+            if let (Some(newest), Some(at)) = (subject.log.entries.last(), subject.log.expires_at) {
                 prop_assert!(at >= newest.hit.id.time + longest, "the key outlives its newest hit");
             }
         }
@@ -385,17 +196,17 @@ proptest! {
     ) {
         let mut entries: Vec<Entry> = entries
             .into_iter()
-            .map(|(time, tally, cost, keep, falling)| {
-                let then = (falling && keep > 1).then_some(keep / 2);
-                Entry { hit: log::Hit { id: Id { time, tally }, cost }, retention: Retention { keep, then } }
+            .map(|(time, tally, cost, longest, falling)| {
+                let fallback = (falling && longest > 1).then_some(longest / 2);
+                Entry { hit: log::Hit { id: Id { time, tally }, cost }, retention: Retention { longest, fallback } }
             })
             .collect();
         entries.sort_by_key(|entry| entry.hit.id);
         entries.dedup_by_key(|entry| entry.hit.id);
-        let mut log = MemoryLog { entries, last_id: None, expires, keep_expired: 0 };
+        let mut log = MemoryLog { entries, last_id: None, expires_at: expires, keep_expired: 0 };
         let call = call_of(&tiers, cost, strict);
-        let (review, decision) = review(&mut &mut log, clock, &call).unwrap();
-        let answer = decision.answer;
+        let mut log = &mut log;
+        let answer = Usage::read(&mut log, &call, clock, Id::default()).unwrap().decide(&mut log).unwrap().answer;
         prop_assert!(tiers.iter().any(|tier| tier.0 == answer.limit));
         prop_assert!(answer.remaining <= answer.limit);
         // The log may be ahead of the clock by what it is kept, and the ID may need one millisecond more.
@@ -403,7 +214,6 @@ proptest! {
         prop_assert!(answer.next_after <= answer.reset_after && answer.reset_after <= longest);
         prop_assert!(answer.retry_after.unwrap_or(0) <= longest);
         prop_assert_eq!(answer.allowed, answer.retry_after == Some(0));
-        let _ = review.write(&decision, &mut &mut log);
     }
 
     /// Two to four policies that come, go and are refused on one key: no entry is forgotten that a policy counts which
@@ -425,7 +235,7 @@ proptest! {
             }
             let (limit, window) = in_use[pick % in_use.len()];
             now += gap * window / 60;
-            if subject.log.expires.is_some_and(|at| at <= now) {
+            if subject.log.expires_at.is_some_and(|at| at <= now) {
                 calls.clear();
             }
             let call = call_of(&[(limit, window)], 1, false);
@@ -436,7 +246,7 @@ proptest! {
             prop_assert!(answer.allowed || live(&hits) >= limit, "refused without need");
             prop_assert!(answer.remaining + needed <= limit.max(needed));
             let until = now + answer.retry_after.unwrap_or(0);
-            prop_assert!(subject.log.expires.is_none_or(|at| at >= until), "the key does not live to see the end of the wait");
+            prop_assert!(subject.log.expires_at.is_none_or(|at| at >= until), "the key does not live to see the end of the wait");
             calls.push((now, window, answer.allowed));
             if answer.allowed {
                 hits.push(now);
@@ -445,7 +255,7 @@ proptest! {
     }
 }
 
-/// What a call must still see: every hit since an admitted call for this window or a longer one, followed by calls for
+/// What a call must still see: every hit since an admitted call for this window or a longer one, cached by calls for
 /// such a window with gaps shorter than it.
 fn needed(hits: &[u64], calls: &[(u64, u64, bool)], now: u64, window: u64) -> Vec<u64> {
     let (mut at, mut start) = (now, now);
@@ -476,7 +286,7 @@ fn retention_falls_again() {
         let now = START + tenth * 100;
         log.hit(now, &call_of(&[short], 1, false)).unwrap();
         let retention = log.entries.last().unwrap().retention;
-        if fell.is_none() && retention == (Retention { keep: 1_000, then: None }) {
+        if fell.is_none() && retention == (Retention { longest: 1_000, fallback: None }) {
             fell = Some(now - START);
         }
     }
@@ -484,7 +294,7 @@ fn retention_falls_again() {
     let fell = fell.expect("the retention falls");
     assert!((60_000..=60_000 * 10 / 4).contains(&fell), "{fell}");
     assert!(log.entries.len() <= 11, "{} entries are kept", log.entries.len());
-    assert!(log.expires.unwrap() <= START + 299_900 + 1_125);
+    assert!(log.expires_at.unwrap() <= START + 299_900 + 1_125);
 }
 
 /// The heaviest hits there can be, thousands of them in one window: the tally does not lap itself. A short policy admits
@@ -536,7 +346,7 @@ fn the_search_for_a_wait_is_bounded() {
     for cost in [1, 2, 10, 1_000, 25_000, 49_999, 50_000] {
         let mut counting = Counting(log.clone(), 0);
         let now = START + limit * 7;
-        let answer = review(&mut counting, now, &call_of(&[(limit, day)], cost, false)).unwrap().1.answer;
+        let answer = memory_log::peek(&mut counting, now, &call_of(&[(limit, day)], cost, false)).unwrap();
         assert_eq!(answer.retry_after, Some(START + (cost - 1) * 7 + day - now));
         assert!(counting.1 <= 60, "cost {cost}: {} entries were read", counting.1);
     }
@@ -570,9 +380,9 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+    #![proptest_config(cases(600))]
 
-    /// Seven logs that a table follows, and the same without one: whatever is done to them, replies and data are the same.
+    /// Seven logs with a table of cursors, and the same without one: whatever is done to them, replies and data are the same.
     /// Tables so small that keys push each other out, or large enough for all.
     #[test]
     fn a_table_of_cursors_changes_nothing(
@@ -582,35 +392,35 @@ proptest! {
         let mut table = Table::new();
         table.resize(cursors);
         let mut plain = vec![MemoryLog { keep_expired, ..MemoryLog::default() }; 7];
-        let mut followed = plain.clone();
+        let mut cached = plain.clone();
         let mut now = START;
         for (at, gap, back, act) in acts {
             now = now + gap - back;
             let name = [b"key:", &[at as u8][..]].concat();
-            let expires = plain[at].expires;
+            let expires = plain[at].expires_at;
             if expires.is_some_and(|at| at <= now) {
                 plain[at].clear();
-                followed[at].clear();
+                cached[at].clear();
                 table.forget(0, &name);
             }
             let one = &mut plain[at];
             match act {
                 Act::Call { tiers, cost, strict, peek } => {
                     let call = call_of(&tiers, cost, strict && !peek);
-                    let cursor = match followed[at].entries.len() {
+                    let cursor = match cached[at].entries.len() {
                         0 => None,
-                        length => table.take(0, &name, length as u64),
+                        _ => table.take(0, &name, (&mut cached[at]).length()),
                     };
-                    let mut log = Followed::new(&mut followed[at], cursor);
+                    let mut log = CachedLog::new(&mut cached[at], cursor);
                     let (expected, answer) = if peek {
-                        (one.peek(now, &call), review(&mut log, now, &call).map(|(_, decision)| decision.answer))
+                        (one.peek(now, &call), memory_log::peek(&mut log, now, &call))
                     } else {
-                        (one.hit(now, &call), charge(&mut log, now, &call))
+                        (one.hit(now, &call), memory_log::hit(&mut log, now, &call))
                     };
                     let cursor = log.into_parts().1;
                     prop_assert_eq!(answer, expected);
                     cursor.into_iter().for_each(|cursor| table.put(cursor));
-                    prop_assert_eq!(&followed[at], &plain[at]);
+                    prop_assert_eq!(&cached[at], &plain[at]);
                     continue;
                 }
                 Act::Delete(index) if !one.entries.is_empty() => {
@@ -625,22 +435,22 @@ proptest! {
                         time: newest.map_or(now, |newest| newest.hit.id.time.max(now)) + ahead + 1,
                         tally: newest.map_or(0, |newest| newest.hit.id.tally).wrapping_add(units),
                     };
-                    let retention = newest.map_or(Retention { keep: 60, then: None }, |newest| newest.retention);
+                    let retention = newest.map_or(Retention { longest: 60, fallback: None }, |newest| newest.retention);
                     one.entries.push(Entry { hit: log::Hit { id, cost }, retention });
                     one.last_id = one.last_id.max(Some(id));
                 }
                 Act::Replace(other) => plain[at] = plain[other].clone(),
-                Act::Expire(left) => one.expires = left.map(|left| now + left),
+                Act::Expire(left) => one.expires_at = left.map(|left| now + left),
                 Act::Push => one.last_id = one.last_id.map(|id| Id { time: id.time.max(now) + 40, ..id }),
                 Act::Everything => {
                     plain.rotate_left(1);
-                    followed.clone_from(&plain);
+                    cached.clone_from(&plain);
                     table.forget_all();
                     continue;
                 }
                 Act::Delete(_) | Act::Trim(_) => {}
             }
-            followed[at] = plain[at].clone();
+            cached[at] = plain[at].clone();
             table.forget(0, &name);
         }
     }

@@ -7,15 +7,18 @@ use std::ffi::CStr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// One counter. It wraps, after a few hundred years of hits.
-pub struct Counter(AtomicU64);
+pub struct Counter {
+    name: &'static CStr,
+    value: AtomicU64,
+}
 
 impl Counter {
-    const fn new() -> Self {
-        Self(AtomicU64::new(0))
+    const fn new(name: &'static CStr) -> Self {
+        Self { name, value: AtomicU64::new(0) }
     }
 
     pub fn add(&self, count: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
+        self.value.store(self.value.load(Relaxed).wrapping_add(count), Relaxed);
     }
 }
 
@@ -32,44 +35,39 @@ pub struct Stats {
     pub foreign_stream_errors: Counter,
     /// Times that the server's clock was earlier than at the command before.
     pub clock_steps: Counter,
+    /// Of the last command, in milliseconds since the epoch.
     last_clock: AtomicU64,
 }
 
 pub static STATS: Stats = Stats {
-    hits_admitted: Counter::new(),
-    hits_refused: Counter::new(),
-    units_admitted: Counter::new(),
-    keys_reset: Counter::new(),
-    foreign_stream_errors: Counter::new(),
-    clock_steps: Counter::new(),
+    hits_admitted: Counter::new(c"hits_admitted"),
+    hits_refused: Counter::new(c"hits_refused"),
+    units_admitted: Counter::new(c"units_admitted"),
+    keys_reset: Counter::new(c"keys_reset"),
+    foreign_stream_errors: Counter::new(c"foreign_stream_errors"),
+    clock_steps: Counter::new(c"clock_steps"),
     last_clock: AtomicU64::new(0),
 };
 
 impl Stats {
-    /// Every counter with its name.
-    pub fn counters(&self) -> [(&'static CStr, u64); 6] {
+    fn all(&self) -> [&Counter; 6] {
         [
-            (c"hits_admitted", &self.hits_admitted),
-            (c"hits_refused", &self.hits_refused),
-            (c"units_admitted", &self.units_admitted),
-            (c"keys_reset", &self.keys_reset),
-            (c"foreign_stream_errors", &self.foreign_stream_errors),
-            (c"clock_steps", &self.clock_steps),
-        ]
-        .map(|(name, counter)| (name, counter.0.load(Relaxed)))
-    }
-
-    pub fn reset(&self) {
-        for counter in [
             &self.hits_admitted,
             &self.hits_refused,
             &self.units_admitted,
             &self.keys_reset,
             &self.foreign_stream_errors,
             &self.clock_steps,
-        ] {
-            counter.0.store(0, Relaxed);
-        }
+        ]
+    }
+
+    /// Every counter with its name.
+    pub fn counters(&self) -> [(&'static CStr, u64); 6] {
+        self.all().map(|counter| (counter.name, counter.value.load(Relaxed)))
+    }
+
+    pub fn reset(&self) {
+        self.all().into_iter().for_each(|counter| counter.value.store(0, Relaxed));
     }
 
     /// Notes the time of a command, in milliseconds since the epoch.

@@ -21,18 +21,18 @@
 //! Simpler rules forget entries that a policy still counts (trimming by the caller's window; falling when the expiry is
 //! due; ignoring refusals) or keep a day of hits for a minute (never falling).
 //!
-//! Times and windows are milliseconds; a window is at most ten years, so that nothing here can overflow.
+//! Times and windows are milliseconds; a window is at most ten years.
 
-use crate::args::decimal;
 use crate::duration::{MAX_MS, MIN_MS};
+use crate::number::decimal;
 
-/// The field name of a log entry: how long the log must be kept.
+/// The field name of a log entry: how long the log is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// `R`: the longest window in force.
-    pub keep: u64,
-    /// `M`, shorter than `R`: what to keep once nobody asks for `R` any more.
-    pub then: Option<u64>,
+    pub longest: u64,
+    /// `M`, shorter than `R`: what `R` falls to once nobody asks for it any more.
+    pub fallback: Option<u64>,
 }
 
 impl Retention {
@@ -41,20 +41,20 @@ impl Retention {
         let mut parts = name
             .splitn(2, |&byte| byte == b'>')
             .map(|part| decimal(part.strip_suffix(b"ms")?).filter(|ms| (MIN_MS..=MAX_MS).contains(ms)));
-        let keep = parts.next()??;
-        let then = match parts.next() {
-            Some(shorter) => Some(shorter.filter(|&then| then < keep)?),
+        let longest = parts.next()??;
+        let fallback = match parts.next() {
+            Some(shorter) => Some(shorter.filter(|&fallback| fallback < longest)?),
             None => None,
         };
-        Some(Self { keep, then })
+        Some(Self { longest, fallback })
     }
 }
 
 impl std::fmt::Display for Retention {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{}ms", self.keep)?;
-        match self.then {
-            Some(then) => write!(out, ">{then}ms"),
+        write!(out, "{}ms", self.longest)?;
+        match self.fallback {
+            Some(fallback) => write!(out, ">{fallback}ms"),
             None => Ok(()),
         }
     }
@@ -68,28 +68,28 @@ pub fn after_stored(
     now: u64,
     window: u64,
 ) -> (Retention, Option<u64>) {
-    let kept_until = |span: u64| expires.is_some_and(|at| at >= now.saturating_add(span));
+    let lives_for = |span: u64| expires.is_some_and(|at| at >= now.saturating_add(span));
     match current {
-        Some(Retention { keep, then: None }) if window < keep => {
-            if kept_until(keep) {
-                (Retention { keep, then: None }, None)
+        Some(Retention { longest, fallback: None }) if window < longest => {
+            if lives_for(longest) {
+                (Retention { longest, fallback: None }, None)
             } else {
-                (Retention { keep, then: Some(window) }, Some(waiting(now, keep)))
+                (Retention { longest, fallback: Some(window) }, Some(waiting(now, longest)))
             }
         }
-        Some(Retention { keep, then: Some(then) }) if window < keep => {
-            let then = then.max(window);
+        Some(Retention { longest, fallback: Some(fallback) }) if window < longest => {
+            let fallback = fallback.max(window);
             match expires {
-                None => (Retention { keep, then: Some(then) }, Some(waiting(now, keep))),
-                Some(at) if now.saturating_add(keep) >= at => {
-                    (Retention { keep: then, then: None }, Some(renewed(now, then)))
+                None => (Retention { longest, fallback: Some(fallback) }, Some(waiting(now, longest))),
+                Some(at) if now.saturating_add(longest) >= at => {
+                    (Retention { longest: fallback, fallback: None }, Some(renewed(now, fallback)))
                 }
-                Some(_) => (Retention { keep, then: Some(then) }, None),
+                Some(_) => (Retention { longest, fallback: Some(fallback) }, None),
             }
         }
         _ => {
-            let expire = (!kept_until(window)).then(|| renewed(now, window));
-            (Retention { keep: window, then: None }, expire)
+            let expire = (!lives_for(window)).then(|| renewed(now, window));
+            (Retention { longest: window, fallback: None }, expire)
         }
     }
 }
@@ -103,21 +103,21 @@ pub fn after_refused(
     window: u64,
     until: Option<u64>,
 ) -> Option<u64> {
-    let Retention { keep, then } = current?;
-    let still_asked = then.is_some_and(|then| window > then);
+    let Retention { longest, fallback } = current?;
+    let still_asked = fallback.is_some_and(|fallback| window > fallback);
     // A shorter one never waits for longer than the key is kept anyway.
-    let until = until.filter(|_| window > keep);
+    let until = until.filter(|_| window > longest);
     if !still_asked && until.is_none() {
         return None;
     }
     let at = expires();
-    let due = at.is_none_or(|at| at < now.saturating_add(keep.saturating_mul(2)));
-    let begun_again = (still_asked && due).then(|| waiting(now, keep));
-    let lives_until = begun_again.or(at);
+    let due = at.is_none_or(|at| at < now.saturating_add(longest.saturating_mul(2)));
+    let waiting_again = (still_asked && due).then(|| waiting(now, longest));
+    let lives_until = waiting_again.or(at);
     if until.is_some_and(|until| lives_until.is_some_and(|at| at < until)) {
         return Some(renewed(now, window));
     }
-    begun_again
+    waiting_again
 }
 
 /// `now` + 9/8 of the window, so that a steady client's expiry is set once in an eighth of its window.
@@ -137,13 +137,13 @@ mod tests {
     #[test]
     fn names_are_read_as_they_are_written() {
         for retention in [
-            Retention { keep: 60_000, then: None },
-            Retention { keep: 60_000, then: Some(10_000) },
-            Retention { keep: MAX_MS, then: Some(MIN_MS) },
+            Retention { longest: 60_000, fallback: None },
+            Retention { longest: 60_000, fallback: Some(10_000) },
+            Retention { longest: MAX_MS, fallback: Some(MIN_MS) },
         ] {
             assert_eq!(Retention::parse(retention.to_string().as_bytes()), Some(retention));
         }
-        assert_eq!(Retention { keep: 60_000, then: Some(10_000) }.to_string(), "60000ms>10000ms");
+        assert_eq!(Retention { longest: 60_000, fallback: Some(10_000) }.to_string(), "60000ms>10000ms");
     }
 
     #[test]

@@ -4,13 +4,11 @@
 //! without `DEL`: with any other key among its arguments it is an error and deletes nothing. An empty stream is nobody's log
 //! and is left alone.
 
+use limiter::error::{self, Error};
+use limiter::log::Log;
 use redis_module::raw;
 
-use crate::error::{self, Error};
-use crate::log::{Log, Store};
-use crate::register::{Argument, Command, Keys, Kind, Reply, Spec};
-use crate::stats::STATS;
-use crate::stream::{Arg, Events, Mode, Server};
+use crate::server::{Arg, Argument, ArgumentKind, Command, Key, Keys, Mode, Reply, STATS, Server, Spec};
 
 pub struct Reset;
 
@@ -22,7 +20,7 @@ impl Command for Reset {
         keys: Keys::Range { last: -1, flags: raw::REDISMODULE_CMD_KEY_RM | raw::REDISMODULE_CMD_KEY_DELETE },
         summary: c"Forgets the hits of keys.",
         complexity: c"O(N) where N is the number of keys; their memory is freed in the background",
-        args: &[Argument::new(c"key", Kind::Key).multiple()],
+        args: &[Argument::new(c"key", ArgumentKind::Key).multiple()],
         categories: c"write stream slow",
     };
 
@@ -30,23 +28,23 @@ impl Command for Reset {
         let [_, names @ ..] = args else {
             return Err(error::SYNTAX);
         };
-        server.settle(names)?;
+        Key::delete_expired(server, names)?;
         for name in names {
-            server.open(*name, Mode::Write)?.newest()?;
+            Key::open(server, *name, Mode::Write)?.newest()?;
         }
         let mut events = Vec::with_capacity(names.len());
         for name in names {
-            let mut key = server.open(*name, Mode::Write)?;
+            let mut key = Key::open(server, *name, Mode::Write)?;
             // An empty stream is nobody's log: it may be a queue that is drained for the moment, with its consumer groups.
             if key.length() > 0 {
                 key.remove()?;
             }
             events.push(key.events);
         }
-        let existed = events.iter().filter(|events| **events != Events::default()).count() as u64;
+        let existed = events.iter().filter(|events| !events.is_empty()).count() as u64;
         STATS.keys_reset.add(existed);
         for (name, events) in names.iter().zip(events) {
-            server.tell(*name, events)?;
+            server.notify(*name, events)?;
         }
         Ok(Reply::Integer(i64::try_from(existed).unwrap_or(i64::MAX)))
     }

@@ -5,10 +5,10 @@
 //! selected database; how many keys are counted is set by `ratelimit.top-entries`. What a server does not count is
 //! forgotten: the list is neither saved nor replicated.
 
-use crate::args;
-use crate::error::Error;
-use crate::register::{Argument, Command, Keys, Kind, Reply, Spec};
-use crate::stream::{Arg, OFFENDERS, Server};
+use limiter::error::Error;
+use limiter::syntax::parse_count;
+
+use crate::server::{Arg, Argument, ArgumentKind, Command, Keys, REFUSALS, Reply, Server, Spec};
 
 pub struct Top;
 
@@ -21,17 +21,17 @@ impl Command for Top {
         keys: Keys::None,
         summary: c"Lists the keys that are being refused most.",
         complexity: c"O(N log N) where N is the number of keys that are counted (ratelimit.top-entries)",
-        args: &[Argument::new(c"count", Kind::Integer).token(c"COUNT").optional()],
+        args: &[Argument::new(c"count", ArgumentKind::Integer).token(c"COUNT").optional()],
         categories: c"read admin slow dangerous",
     };
 
     fn run(server: Server, args: &[Arg]) -> Result<Reply, Error> {
-        let count = args::parse_count(args.iter().skip(1).map(|arg| arg.bytes()))?;
+        let count = parse_count(args.iter().skip(1).map(|arg| arg.bytes()))?;
         let integer = |value: u64| Reply::Integer(i64::try_from(value).unwrap_or(i64::MAX));
         let (database, now) = (server.database()?, server.clock());
-        let top = OFFENDERS.with(|offenders| offenders.top(database, count, now));
-        let rows = top.into_iter().flatten().map(|offender| {
-            Reply::Array(vec![Reply::Text(offender.key), integer(offender.refused), integer(offender.last)])
+        let top = REFUSALS.with(|table| table.top(database, count, now));
+        let rows = top.into_iter().flatten().map(|row| {
+            Reply::Array(vec![Reply::Text(row.key), integer(row.refused), integer(row.last)])
         });
         Ok(Reply::Array(rows.collect()))
     }

@@ -1,4 +1,4 @@
-//! Who is being refused most, right now: a sketch of fixed size.
+//! Which keys are refused most, right now: a sketch of fixed size.
 //!
 //! Space-Saving (Metwally, Agrawal, El Abbadi: Efficient Computation of Frequent and Top-k Elements in Data Streams, ICDT
 //! 2005) in small sets: a key belongs to the one set of [`WAYS`] counters that its hash chooses, and a key that is not
@@ -25,7 +25,7 @@ pub const MIN_ENTRIES: i64 = 0;
 pub const MAX_ENTRIES: i64 = 65_536;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Offender {
+pub struct RefusedKey {
     pub key: Box<[u8]>,
     /// Refusals, halved every minute.
     pub refused: u64,
@@ -37,7 +37,7 @@ pub struct Offender {
 struct Slot {
     hash: u64,
     database: i32,
-    offender: Offender,
+    counted: RefusedKey,
     halved_at: u64,
 }
 
@@ -46,18 +46,18 @@ impl Slot {
         let halvings = now.saturating_sub(self.halved_at) / HALF_LIFE;
         if halvings > 0 {
             let shift = u32::try_from(halvings).unwrap_or(u32::MAX);
-            self.offender.refused = self.offender.refused.checked_shr(shift).unwrap_or(0);
+            self.counted.refused = self.counted.refused.checked_shr(shift).unwrap_or(0);
             self.halved_at = self.halved_at.saturating_add(halvings.saturating_mul(HALF_LIFE));
         }
     }
 }
 
-pub struct Offenders {
+pub struct Refusals {
     entries: usize,
     sets: Vec<[Slot; WAYS]>,
 }
 
-impl Offenders {
+impl Refusals {
     /// A table in which nothing is counted.
     pub const fn new() -> Self {
         Self { entries: 0, sets: Vec::new() }
@@ -73,10 +73,10 @@ impl Offenders {
         self.entries = entries;
         let old = std::mem::replace(&mut self.sets, vec![Default::default(); entries.div_ceil(WAYS)]);
         let mut slots: Vec<Slot> = old.into_iter().flatten().collect();
-        slots.sort_by_key(|slot| Reverse(slot.offender.refused));
+        slots.sort_by_key(|slot| Reverse(slot.counted.refused));
         for slot in slots {
             let set = self.set_of(slot.hash);
-            if let Some(free) = set.and_then(|set| set.iter_mut().find(|free| free.offender.refused == 0)) {
+            if let Some(free) = set.and_then(|set| set.iter_mut().find(|free| free.counted.refused == 0)) {
                 *free = slot;
             }
         }
@@ -86,24 +86,24 @@ impl Offenders {
         self.sets.fill_with(Default::default);
     }
 
-    /// Counts a refusal of `key` in `database` at `now`, in milliseconds since the epoch. `hash` is that of [`crate::hash`].
+    /// Counts a refusal of `key` in `database` at `now`, in milliseconds since the epoch. `hash` is that of [`crate::hash::of`].
     pub fn record(&mut self, hash: u64, database: i32, key: &[u8], now: u64) {
         if self.sets.is_empty() || key.len() > MAX_KEY {
             return;
         }
         let Some(set) = self.set_of(hash) else { return };
-        let is_it = |slot: &Slot| slot.hash == hash && slot.database == database && *slot.offender.key == *key;
+        let is_it = |slot: &Slot| slot.hash == hash && slot.database == database && *slot.counted.key == *key;
         if let Some(slot) = set.iter_mut().find(|slot| is_it(slot)) {
             slot.decay(now);
-            slot.offender.refused = slot.offender.refused.saturating_add(1);
-            slot.offender.last = now;
+            slot.counted.refused = slot.counted.refused.saturating_add(1);
+            slot.counted.last = now;
             return;
         }
         set.iter_mut().for_each(|slot| slot.decay(now));
-        if let Some(smallest) = set.iter_mut().min_by_key(|slot| slot.offender.refused) {
-            let refused = smallest.offender.refused.saturating_add(1);
-            let offender = Offender { key: key.into(), refused, last: now };
-            *smallest = Slot { hash, database, offender, halved_at: now };
+        if let Some(smallest) = set.iter_mut().min_by_key(|slot| slot.counted.refused) {
+            let refused = smallest.counted.refused.saturating_add(1);
+            let counted = RefusedKey { key: key.into(), refused, last: now };
+            *smallest = Slot { hash, database, counted, halved_at: now };
         }
     }
 
@@ -115,15 +115,15 @@ impl Offenders {
     }
 
     /// The `count` keys of `database` that are refused most, the worst first.
-    pub fn top(&mut self, database: i32, count: usize, now: u64) -> Vec<Offender> {
+    pub fn top(&mut self, database: i32, count: usize, now: u64) -> Vec<RefusedKey> {
         let slots = self.sets.iter_mut().flatten();
-        let mut listed: Vec<&Offender> = slots
+        let mut listed: Vec<&RefusedKey> = slots
             .filter_map(|slot| {
                 slot.decay(now);
-                (slot.database == database && slot.offender.refused > 0).then_some(&slot.offender)
+                (slot.database == database && slot.counted.refused > 0).then_some(&slot.counted)
             })
             .collect();
-        let worse = |one: &&Offender, other: &&Offender| {
+        let worse = |one: &&RefusedKey, other: &&RefusedKey| {
             (other.refused, other.last, &one.key).cmp(&(one.refused, one.last, &other.key))
         };
         // A large table is neither sorted nor copied for a few keys.
@@ -140,84 +140,84 @@ impl Offenders {
 mod tests {
     use super::*;
 
-    fn of_size(entries: usize) -> Offenders {
-        let mut offenders = Offenders::new();
-        offenders.resize(entries);
-        offenders
+    fn of_size(entries: usize) -> Refusals {
+        let mut table = Refusals::new();
+        table.resize(entries);
+        table
     }
 
-    fn record(offenders: &mut Offenders, database: i32, key: &[u8], now: u64) {
-        offenders.record(crate::hash::of(database, key), database, key, now);
+    fn record(table: &mut Refusals, database: i32, key: &[u8], now: u64) {
+        table.record(crate::hash::of(database, key), database, key, now);
     }
 
-    fn names(offenders: &[Offender]) -> Vec<String> {
-        offenders.iter().map(|offender| String::from_utf8_lossy(&offender.key).into_owned()).collect()
+    fn names(table: &[RefusedKey]) -> Vec<String> {
+        table.iter().map(|key| String::from_utf8_lossy(&key.key).into_owned()).collect()
     }
 
     #[test]
     fn a_few_keys_are_counted_exactly() {
-        let mut offenders = of_size(1_000);
+        let mut table = of_size(1_000);
         for (key, times) in [("a", 3), ("b", 5), ("c", 1)] {
-            (0..times).for_each(|at| record(&mut offenders, 0, key.as_bytes(), 1_000 + at));
+            (0..times).for_each(|at| record(&mut table, 0, key.as_bytes(), 1_000 + at));
         }
-        record(&mut offenders, 1, b"elsewhere", 1_000);
-        let top = offenders.top(0, 10, 2_000);
+        record(&mut table, 1, b"elsewhere", 1_000);
+        let top = table.top(0, 10, 2_000);
         assert_eq!(names(&top), ["b", "a", "c"]);
         assert_eq!((top[0].refused, top[0].last), (5, 1_004));
-        assert_eq!(names(&offenders.top(0, 1, 2_000)), ["b"]);
-        assert_eq!(names(&offenders.top(1, 10, 2_000)), ["elsewhere"]);
+        assert_eq!(names(&table.top(0, 1, 2_000)), ["b"]);
+        assert_eq!(names(&table.top(1, 10, 2_000)), ["elsewhere"]);
     }
 
     #[test]
     fn counts_are_halved_every_minute() {
-        let mut offenders = of_size(8);
-        (0..100).for_each(|_| record(&mut offenders, 0, b"key", 0));
+        let mut table = of_size(8);
+        (0..100).for_each(|_| record(&mut table, 0, b"key", 0));
         for (now, refused) in [(59_999, 100), (60_000, 50), (119_999, 50), (120_000, 25), (360_000, 1)] {
-            assert_eq!(offenders.top(0, 1, now)[0].refused, refused, "{now}");
+            assert_eq!(table.top(0, 1, now)[0].refused, refused, "{now}");
         }
-        assert_eq!(offenders.top(0, 1, 420_000), []);
-        assert_eq!(offenders.top(0, 1, u64::MAX), []);
-        record(&mut offenders, 0, b"key", 5);
-        assert_eq!(offenders.top(0, 1, 0)[0].refused, 1, "a clock that was stepped back");
+        assert_eq!(table.top(0, 1, 420_000), []);
+        assert_eq!(table.top(0, 1, u64::MAX), []);
+        record(&mut table, 0, b"key", 5);
+        assert_eq!(table.top(0, 1, 0)[0].refused, 1, "a clock that was stepped back");
     }
 
     #[test]
     fn a_table_of_no_size_counts_nothing() {
-        let mut offenders = of_size(0);
-        record(&mut offenders, 0, b"key", 0);
-        assert_eq!(offenders.top(0, 10, 0), []);
-        let mut offenders = of_size(1);
-        record(&mut offenders, 0, &[b'x'; MAX_KEY + 1], 0);
-        assert_eq!(offenders.top(0, 10, 0), []);
+        let mut table = of_size(0);
+        record(&mut table, 0, b"key", 0);
+        assert_eq!(table.top(0, 10, 0), []);
+        let mut table = of_size(1);
+        record(&mut table, 0, &[b'x'; MAX_KEY + 1], 0);
+        assert_eq!(table.top(0, 10, 0), []);
     }
 
     #[test]
     fn another_size_keeps_the_worst() {
-        let mut offenders = of_size(64);
+        let mut table = of_size(64);
         for (key, times) in [("a", 3), ("b", 5), ("c", 1)] {
-            (0..times).for_each(|_| record(&mut offenders, 0, key.as_bytes(), 0));
+            (0..times).for_each(|_| record(&mut table, 0, key.as_bytes(), 0));
         }
-        offenders.resize(1_000);
-        assert_eq!(names(&offenders.top(0, 10, 0)), ["b", "a", "c"]);
-        record(&mut offenders, 0, b"a", 0);
-        assert_eq!(offenders.top(0, 10, 0)[1].refused, 4);
-        offenders.clear();
-        assert_eq!((offenders.top(0, 10, 0), offenders.entries()), (vec![], 1_000));
-        offenders.resize(0);
-        record(&mut offenders, 0, b"a", 0);
-        assert_eq!(offenders.top(0, 10, 0), []);
+        table.resize(1_000);
+        assert_eq!(names(&table.top(0, 10, 0)), ["b", "a", "c"]);
+        record(&mut table, 0, b"a", 0);
+        assert_eq!(table.top(0, 10, 0)[1].refused, 4);
+        table.clear();
+        assert_eq!((table.top(0, 10, 0), table.entries()), (vec![], 1_000));
+        table.resize(0);
+        record(&mut table, 0, b"a", 0);
+        assert_eq!(table.top(0, 10, 0), []);
     }
 
     #[test]
     fn every_counter_is_used() {
-        let mut offenders = of_size(64);
-        (0..10_000).for_each(|n| record(&mut offenders, 0, format!("{n}").as_bytes(), 0));
-        assert_eq!(offenders.top(0, 100, 0).len(), 64);
+        let mut table = of_size(64);
+        (0..10_000).for_each(|n| record(&mut table, 0, format!("{n}").as_bytes(), 0));
+        assert_eq!(table.top(0, 100, 0).len(), 64);
     }
 
     #[test]
     fn the_heavy_are_told_from_the_many() {
-        let mut offenders = of_size(DEFAULT_ENTRIES as usize);
+        let mut table = of_size(DEFAULT_ENTRIES as usize);
         let mut rng = fastrand::Rng::with_seed(7);
         // The weight of key n is 1/n, n up to 100,000.
         let mut cumulative = Vec::new();
@@ -229,10 +229,10 @@ mod tests {
         for _ in 0..400_000 {
             let at = rng.f64() * total;
             let n = cumulative.partition_point(|&sum| sum < at) + 1;
-            record(&mut offenders, 0, format!("user:{n}").as_bytes(), 0);
+            record(&mut table, 0, format!("user:{n}").as_bytes(), 0);
         }
         let expected: Vec<String> = (1..=10).map(|n| format!("user:{n}")).collect();
-        assert_eq!(names(&offenders.top(0, 10, 0)), expected);
-        assert_eq!(offenders.sets.len() * WAYS, 1_000);
+        assert_eq!(names(&table.top(0, 10, 0)), expected);
+        assert_eq!(table.sets.len() * WAYS, 1_000);
     }
 }

@@ -3,11 +3,10 @@
 //! Sets the counters of `INFO ratelimit` to zero and empties the list of `RATELIMIT.TOP`, as `CONFIG RESETSTAT`, which a
 //! module does not hear of, does for the server's own. Replies OK.
 
-use crate::error::Error;
-use crate::offenders::Offenders;
-use crate::register::{Command, Keys, Reply, Spec};
-use crate::stats::STATS;
-use crate::stream::{Arg, OFFENDERS, Server};
+use limiter::error::Error;
+use limiter::refusals::Refusals;
+
+use crate::server::{Arg, Command, Keys, REFUSALS, Reply, STATS, Server, Spec};
 
 pub struct ResetStat;
 
@@ -25,7 +24,7 @@ impl Command for ResetStat {
 
     fn run(_: Server, _: &[Arg]) -> Result<Reply, Error> {
         STATS.reset();
-        OFFENDERS.with(Offenders::clear);
+        REFUSALS.with(Refusals::clear);
         Ok(Reply::Ok)
     }
 }

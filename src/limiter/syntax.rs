@@ -1,11 +1,9 @@
-//! What the arguments after the key mean:
+//! What the arguments of commands mean, above all those after the key:
 //! `limit window [limit window ...] [COST units] [STRICT]`.
 
 use crate::duration;
 use crate::error::{self, Error};
-
-/// Largest limit and largest cost: the integers that every client language holds exactly.
-pub const MAX_UNITS: u64 = (1 << 53) - 1;
+use crate::number::{decimal, units};
 
 /// Most tiers of one call.
 pub const MAX_TIERS: usize = 8;
@@ -13,7 +11,7 @@ pub const MAX_TIERS: usize = 8;
 /// At most `limit` units in any interval of length `window`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tier {
-    /// Units, from 0 to [`MAX_UNITS`].
+    /// Units, from 0 to [`MAX_UNITS`](crate::number::MAX_UNITS).
     pub limit: u64,
     /// Milliseconds, from [`duration::MIN_MS`] to [`duration::MAX_MS`].
     pub window: u64,
@@ -24,7 +22,7 @@ pub struct Tier {
 pub struct Call {
     tiers: [Tier; MAX_TIERS],
     count: usize,
-    /// Units, from 1 to [`MAX_UNITS`].
+    /// Units, from 1 to [`MAX_UNITS`](crate::number::MAX_UNITS).
     pub cost: u64,
     /// A refused hit is stored as well.
     pub strict: bool,
@@ -44,10 +42,10 @@ impl Call {
         Ok(())
     }
 
-    /// Reads everything after the key of HIT and PEEK into an empty call. After the first pair, an argument that starts with
-    /// a digit begins another tier; anything else is an option, in any case, at most once. (In place, because a call is
-    /// large and would be copied on its way.)
-    pub fn read<'a>(&mut self, mut args: impl Iterator<Item = &'a [u8]>, strict: Strict) -> Result<(), Error> {
+    /// Parses everything after the key of HIT and PEEK into an empty call. After the first pair, an argument that starts with
+    /// a digit begins another tier; anything else is an option, in upper or lower case, at most once. (In place, because a
+    /// call is large and would be copied on its way.)
+    pub fn parse<'a>(&mut self, mut args: impl Iterator<Item = &'a [u8]>, strict: Strict) -> Result<(), Error> {
         self.push(tier(args.next(), args.next())?)?;
         let mut cost = None;
         while let Some(arg) = args.next() {
@@ -56,7 +54,7 @@ impl Call {
             } else if arg.eq_ignore_ascii_case(b"STRICT") && strict == Strict::Known && !self.strict {
                 self.strict = true;
             } else {
-                read_cost(arg, &mut args, &mut cost)?;
+                parse_cost(arg, &mut args, &mut cost)?;
             }
         }
         self.cost = cost.unwrap_or(1);
@@ -93,14 +91,14 @@ pub const MAX_KEYS: u64 = 1_024;
 /// Most keys that TOP lists at once.
 pub const MAX_COUNT: u64 = 1_000;
 
-/// Reads the number of keys that is MHIT's first argument, and checks that as many arguments follow.
-pub fn number_of_keys(numkeys: &[u8], following: usize) -> Result<usize, Error> {
+/// Parses `numkeys`, the first argument of MHIT, and checks that as many arguments follow.
+pub fn parse_numkeys(numkeys: &[u8], following: usize) -> Result<usize, Error> {
     let keys = decimal(numkeys).filter(|&keys| keys > 0).ok_or(error::NUMKEYS)?;
     let count = usize::try_from(keys).ok().filter(|&keys| keys <= following).ok_or(error::TOO_FEW_KEYS)?;
     if keys > MAX_KEYS { Err(error::TOO_MANY_KEYS) } else { Ok(count) }
 }
 
-/// Reads everything after the keys of MHIT: one tier for each of `keys` keys, then options.
+/// Parses everything after the keys of MHIT: one tier for each of `keys` keys, then options.
 pub fn parse_each<'a>(mut args: impl Iterator<Item = &'a [u8]>, keys: usize) -> Result<Vec<Call>, Error> {
     let mut calls = Vec::new();
     let mut cost = None;
@@ -111,7 +109,7 @@ pub fn parse_each<'a>(mut args: impl Iterator<Item = &'a [u8]>, keys: usize) -> 
             }
             calls.push(Call::new(tier(Some(arg), args.next())?, 1));
         } else {
-            read_cost(arg, &mut args, &mut cost)?;
+            parse_cost(arg, &mut args, &mut cost)?;
         }
     }
     if calls.len() != keys {
@@ -121,8 +119,8 @@ pub fn parse_each<'a>(mut args: impl Iterator<Item = &'a [u8]>, keys: usize) -> 
     Ok(calls)
 }
 
-/// Reads `COST units`, of which `arg` is the first word; anything else is no option.
-fn read_cost<'a>(arg: &[u8], args: &mut impl Iterator<Item = &'a [u8]>, cost: &mut Option<u64>) -> Result<(), Error> {
+/// Parses `COST units`, of which `arg` is the first word. Any other word is a syntax error.
+fn parse_cost<'a>(arg: &[u8], args: &mut impl Iterator<Item = &'a [u8]>, cost: &mut Option<u64>) -> Result<(), Error> {
     if !arg.eq_ignore_ascii_case(b"COST") || cost.is_some() {
         return Err(error::SYNTAX);
     }
@@ -131,7 +129,7 @@ fn read_cost<'a>(arg: &[u8], args: &mut impl Iterator<Item = &'a [u8]>, cost: &m
     Ok(())
 }
 
-/// Reads the options of TOP: `[COUNT n]`, with `n` from 1 to [`MAX_COUNT`] and 10 by default.
+/// Parses the options of TOP: `[COUNT n]`, with `n` from 1 to [`MAX_COUNT`] and 10 by default.
 pub fn parse_count<'a>(mut args: impl Iterator<Item = &'a [u8]>) -> Result<usize, Error> {
     let Some(option) = args.next() else { return Ok(10) };
     match (option.eq_ignore_ascii_case(b"COUNT"), args.next(), args.next()) {
@@ -149,41 +147,23 @@ fn tier(limit: Option<&[u8]>, window: Option<&[u8]>) -> Result<Tier, Error> {
     Ok(Tier { limit, window })
 }
 
-/// An integer from 0 to [`MAX_UNITS`], spelled as the server spells integers: digits, no sign, no leading zero.
-pub fn units(text: &[u8]) -> Option<u64> {
-    decimal(text).filter(|&units| units <= MAX_UNITS)
-}
-
-/// A canonical decimal number below 10^19: at most 19 digits, no leading zero.
-pub fn decimal(text: &[u8]) -> Option<u64> {
-    let (first, more) = text.split_first()?;
-    if more.len() > 18 || *first == b'0' && !more.is_empty() {
-        return None;
-    }
-    // So few digits cannot overflow.
-    text.iter().try_fold(0_u64, |value, byte| {
-        let digit = byte.wrapping_sub(b'0');
-        (digit <= 9).then(|| value.wrapping_mul(10).wrapping_add(digit.into()))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(line: &str) -> Result<Call, Error> {
+    fn parse(line: &str) -> Result<Call, Error> {
         let mut call = Call::default();
-        call.read(line.split(' ').map(str::as_bytes), Strict::Known).map(|()| call)
+        call.parse(line.split(' ').map(str::as_bytes), Strict::Known).map(|()| call)
     }
 
     #[test]
     fn a_call_in_full() {
-        let call = read("10 1s 500 1h COST 7 STRICT").unwrap();
+        let call = parse("10 1s 500 1h COST 7 STRICT").unwrap();
         let (second, hour) = (1_000, 3_600_000);
         assert_eq!(call.tiers(), [Tier { limit: 10, window: second }, Tier { limit: 500, window: hour }]);
         assert_eq!((call.cost, call.strict), (7, true));
         assert_eq!((call.longest_window(), call.largest_limit()), (hour, 500));
-        assert_eq!(read("10 1s strict 500 1h cOsT 7"), Ok(call), "options in any place and case");
+        assert_eq!(parse("10 1s strict 500 1h cOsT 7"), Ok(call), "options in any place and case");
     }
 
     #[test]
@@ -213,17 +193,9 @@ mod tests {
             ("1 60 COST 9007199254740992", error::COST),
             ("1 1 2 2 3 3 4 4 5 5 6 6 7 7 8 8 9 9", error::TOO_MANY_TIERS),
         ] {
-            assert_eq!(read(line), Err(expected), "{line}");
+            assert_eq!(parse(line), Err(expected), "{line}");
         }
         let peek = [b"1", b"1" as &[u8], b"STRICT"];
-        assert_eq!(Call::default().read(peek.into_iter(), Strict::Unknown), Err(error::SYNTAX));
-    }
-
-    #[test]
-    fn the_range_of_units() {
-        assert_eq!(units(b"0"), Some(0));
-        assert_eq!(units(b"9007199254740991"), Some(MAX_UNITS));
-        assert_eq!(decimal(b"9999999999999999999"), Some(9_999_999_999_999_999_999));
-        assert_eq!(decimal(b"10000000000000000000"), None);
+        assert_eq!(Call::default().parse(peek.into_iter(), Strict::Unknown), Err(error::SYNTAX));
     }
 }

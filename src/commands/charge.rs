@@ -1,0 +1,85 @@
+//! What HIT and MHIT share: charging a key with a hit.
+//!
+//! Other modules act in events, and may do anything to any key. So a command goes in this order, whatever it is: every key
+//! is read; every key is written, and what was written is replicated; every key is closed, and its cursor put back; and
+//! only then are the events sent, after which nothing of the command is touched.
+
+use limiter::answer::Answer;
+use limiter::cursors::CachedLog;
+use limiter::decision::Decision;
+use limiter::error::{self, Error};
+use limiter::hash;
+use limiter::log::{Id, Log};
+use limiter::plan::{Applied, Plan, Store};
+use limiter::syntax::Call;
+use limiter::usage::Usage;
+
+use crate::server::{Arg, Events, Key, Mode, REFUSALS, STATS, Server, logs};
+
+/// What became of one key.
+pub struct Charged {
+    pub answer: Answer,
+    /// To be sent once every key is closed.
+    pub events: Events,
+}
+
+/// A log does not take an entry whose ID is not above the stream's last one, which may be ahead of the newest entry. The
+/// second attempt knows it; a third one is for servers on which XINFO is renamed.
+const ATTEMPTS: usize = 3;
+
+/// Charges one key, and closes it. `verdict` is that on all keys of the call, where there are several and it is known.
+pub fn charge(server: Server, name: Arg, call: &Call, clock: u64, verdict: Option<bool>) -> Result<Charged, Error> {
+    let mut events = Events::default();
+    let mut last_id = Id::default();
+    for _ in 0..ATTEMPTS {
+        let mut log = logs::open(server, name, Mode::Write)?;
+        let usage = Usage::read(&mut log, call, clock, last_id)?;
+        let decision = usage.decide_as(&mut log, verdict.unwrap_or_else(|| usage.has_room()))?;
+        match log.apply(&decision.plan)? {
+            Applied::Done { oldest } => {
+                let charged = finish(server, name, log, &usage, decision, oldest)?;
+                events.add(charged.events);
+                return Ok(Charged { events, ..charged });
+            }
+            Applied::IdTooLow => {
+                let tried = match decision.plan {
+                    Plan::Append(append) => append.entry.hit.id,
+                    _ => last_id,
+                };
+                last_id = log.last_id()?.max(tried);
+                events.add(logs::close(log));
+            }
+        }
+    }
+    Err(error::APPEND_FAILED)
+}
+
+/// Ends the call on a key whose plan was carried out: counts the answer, and closes the key. `oldest` is the oldest entry, if
+/// any were dropped.
+#[inline]
+pub fn finish(
+    server: Server,
+    name: Arg,
+    log: CachedLog<Key>,
+    usage: &Usage,
+    mut decision: Decision,
+    oldest: Option<Id>,
+) -> Result<Charged, Error> {
+    decision.adjust(oldest);
+    let answer = decision.answer;
+    let refuses = answer.refuses();
+    if answer.allowed {
+        STATS.hits_admitted.add(1);
+        STATS.units_admitted.add(usage.call.cost);
+    } else if refuses {
+        STATS.hits_refused.add(1);
+        let (database, name) = (server.database()?, name.bytes());
+        let hash = log.hash().unwrap_or_else(|| hash::of(database, name));
+        REFUSALS.with(|table| table.record(hash, database, name, usage.clock));
+    }
+    let mut events = logs::close(log);
+    if refuses && server.sends_module_events()? {
+        events.add(Events::REFUSED);
+    }
+    Ok(Charged { answer, events })
+}

@@ -1,0 +1,95 @@
+//! `RATELIMIT.MHIT numkeys key [key ...] limit window [limit window ...] [COST units]`
+//!
+//! Several keys, a user, an address and the whole service say, checked in one step: all are charged or none is. One
+//! `limit window` for each key, in the order of the keys. The reply is an array of one reply of `RATELIMIT.HIT` for each
+//! key; `allowed` is the verdict on the whole call in each, the other five speak of that key alone.
+
+use limiter::error::{self, Error};
+use limiter::log::Id;
+use limiter::plan::{Applied, Store};
+use limiter::syntax::{Call, parse_each, parse_numkeys};
+use limiter::usage::Usage;
+
+use super::arguments::{CHARGED, COST, TIER};
+use super::charge::{Charged, charge, finish};
+use crate::server::{Arg, Argument, ArgumentKind, Command, Events, Key, Keys, Mode, Reply, Server, Spec, logs};
+
+pub struct MultiHit;
+
+impl Command for MultiHit {
+    const SPEC: Spec = Spec {
+        name: c"ratelimit.mhit",
+        flags: c"write deny-oom getkeys-api",
+        arity: -5,
+        keys: Keys::Counted { flags: CHARGED },
+        summary: c"Records a hit on several keys if every limit allows it, or on none.",
+        complexity: c"O(K log N) for K keys, N being the number of entries in a log",
+        args: &[
+            Argument::new(c"numkeys", ArgumentKind::Integer),
+            Argument::new(c"key", ArgumentKind::Key).multiple(),
+            TIER,
+            COST,
+        ],
+        categories: c"write stream slow",
+    };
+
+    fn run(server: Server, args: &[Arg]) -> Result<Reply, Error> {
+        let [_, numkeys, rest @ ..] = args else {
+            return Err(error::SYNTAX);
+        };
+        let count = parse_numkeys(numkeys.bytes(), rest.len())?;
+        let (names, rest) = rest.split_at_checked(count).ok_or(error::TOO_FEW_KEYS)?;
+        let calls = parse_each(rest.iter().map(|arg| arg.bytes()), count)?;
+        let mut sorted: Vec<&[u8]> = names.iter().map(|name| name.bytes()).collect();
+        sorted.sort_unstable();
+        if sorted.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
+            return Err(error::REPEATED_KEY);
+        }
+        let charged = charge_all(server, names, &calls)?;
+        let answers = charged.iter().map(|charged| Reply::Integers(charged.answer.integers())).collect();
+        for (name, charged) in names.iter().zip(charged) {
+            server.notify(*name, charged.events)?;
+        }
+        Ok(Reply::Array(answers))
+    }
+}
+
+/// Charges all keys or none, and closes them.
+fn charge_all(server: Server, names: &[Arg], calls: &[Call]) -> Result<Vec<Charged>, Error> {
+    Key::delete_expired(server, names)?;
+    let clock = server.clock();
+    let mut read = Vec::with_capacity(names.len());
+    for (name, call) in names.iter().zip(calls) {
+        let mut log = logs::open(server, *name, Mode::Write)?;
+        let usage = Usage::read(&mut log, call, clock, Id::default())?;
+        read.push((log, usage));
+    }
+    let admitted = read.iter().all(|(_, usage)| usage.has_room());
+    let mut decided = Vec::with_capacity(names.len());
+    for (mut log, usage) in read {
+        let decision = usage.decide_as(&mut log, admitted)?;
+        decided.push((log, usage, decision));
+    }
+
+    // Creating a key tells other modules so at once. So the keys that exist are written first, and the others when
+    // none of these is open any more.
+    let mut written = Vec::with_capacity(names.len());
+    for (name, (mut log, usage, decision)) in names.iter().zip(decided) {
+        let is_created = decision.plan.creates(log.length());
+        let applied = if is_created { Applied::IdTooLow } else { log.apply(&decision.plan)? };
+        written.push(match applied {
+            Applied::Done { oldest } => Ok(finish(server, *name, log, &usage, decision, oldest)?),
+            Applied::IdTooLow => Err(decision.answer),
+        });
+    }
+    let mut charged = Vec::with_capacity(names.len());
+    for ((name, call), written) in names.iter().zip(calls).zip(written) {
+        charged.push(written.unwrap_or_else(|decided| {
+            // Another module that has put something else at the key meanwhile has the last word on it, as it would have a
+            // moment later. The other keys are charged by now.
+            let charged = charge(server, *name, call, clock, Some(admitted));
+            charged.unwrap_or(Charged { answer: decided, events: Events::default() })
+        }));
+    }
+    Ok(charged)
+}

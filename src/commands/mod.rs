@@ -1,0 +1,17 @@
+//! One file a command. Each reads top down: syntax and reply, what the server is told of it, what it does.
+
+mod arguments;
+mod charge;
+mod hit;
+mod mhit;
+mod peek;
+mod reset;
+mod resetstat;
+mod top;
+
+pub use hit::Hit;
+pub use mhit::MultiHit;
+pub use peek::Peek;
+pub use reset::Reset;
+pub use resetstat::ResetStat;
+pub use top::Top;

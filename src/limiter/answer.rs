@@ -1,0 +1,108 @@
+//! What the caller learns.
+
+use crate::error::{self, Error};
+use crate::log::{Hit, Log};
+use crate::search::time_of_unit;
+use crate::syntax::Tier;
+use crate::usage::{TierUsage, Usage, fits};
+
+/// The reply to a hit. Durations are milliseconds and count from the server's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub allowed: bool,
+    /// The limit of the tier that binds.
+    pub limit: u64,
+    /// Units left in that tier after this call.
+    pub remaining: u64,
+    /// Time until the same call would be allowed: 0 if it was, or if this key did not refuse it; `None` if it never can be.
+    pub retry_after: Option<u64>,
+    /// Time until that tier is entirely unused; 0 if it is.
+    pub reset_after: u64,
+    /// Time until the oldest live entry of that tier leaves; 0 if there is none.
+    pub next_after: u64,
+}
+
+impl Answer {
+    /// The six integers of the reply, `retry_after` -1 for never.
+    pub fn integers(&self) -> [i64; 6] {
+        let integer = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        [
+            i64::from(self.allowed),
+            integer(self.limit),
+            integer(self.remaining),
+            self.retry_after.map_or(-1, integer),
+            integer(self.reset_after),
+            integer(self.next_after),
+        ]
+    }
+
+    /// Whether this key refused the call. (A call on several keys may be refused because of another one.)
+    pub fn refuses(&self) -> bool {
+        !self.allowed && self.retry_after != Some(0)
+    }
+
+    /// Of the tiers that refuse, the one with the longest wait binds (never is longest); if none does, the one with the
+    /// fewest units left; among equals, the earlier.
+    fn binds_before(&self, earlier: &Self) -> bool {
+        let wait = |answer: &Self| answer.retry_after.unwrap_or(u64::MAX);
+        if self.allowed { self.remaining < earlier.remaining } else { wait(self) > wait(earlier) }
+    }
+}
+
+impl Usage<'_> {
+    /// The answer to the call, admitted or not, and the oldest live hit of the tier that binds. It describes the log after the
+    /// call, with the hit in it that is `stored`.
+    pub(crate) fn answer(
+        &self,
+        log: &mut impl Log,
+        admitted: bool,
+        stored: Option<Hit>,
+    ) -> Result<(Answer, Option<Hit>), Error> {
+        let mut binding: Option<(Answer, Option<Hit>)> = None;
+        for (tier, used) in self.tiers() {
+            let answer = self.answer_of_tier(log, admitted, stored, tier, used)?;
+            if binding.is_none_or(|(earlier, _)| answer.binds_before(&earlier)) {
+                binding = Some((answer, used.oldest));
+            }
+        }
+        binding.ok_or(error::INTERNAL)
+    }
+
+    /// The answer if this tier binds.
+    fn answer_of_tier(
+        &self,
+        log: &mut impl Log,
+        admitted: bool,
+        stored: Option<Hit>,
+        tier: &Tier,
+        used: &TierUsage,
+    ) -> Result<Answer, Error> {
+        let cost = self.call.cost;
+        let newest = used.oldest.and(self.newest).map(|newest| newest.hit);
+        let until_left = |time: u64| time.saturating_add(tier.window).saturating_sub(self.clock);
+        let units = used.units.saturating_add(stored.map_or(0, |stored| stored.cost));
+        let retry_after = if admitted || fits(tier, units, cost) {
+            Some(0)
+        } else if !fits(tier, 0, cost) {
+            None
+        } else {
+            let needed = units.saturating_add(cost).saturating_sub(tier.limit);
+            let stored_time = stored.map(|stored| stored.id.time).filter(|_| needed > used.units);
+            Some(until_left(match (stored_time, used.oldest, newest) {
+                (Some(time), _, _) => time,
+                (None, Some(oldest), Some(newest)) => time_of_unit(log, &oldest, &newest, needed)?,
+                _ => self.now,
+            }))
+        };
+        let last_time = stored.or(newest).map(|hit| hit.id.time);
+        let first_time = used.oldest.map(|hit| hit.id.time).or(last_time);
+        Ok(Answer {
+            allowed: admitted,
+            limit: tier.limit,
+            remaining: tier.limit.saturating_sub(units),
+            retry_after,
+            reset_after: last_time.map_or(0, until_left),
+            next_after: first_time.map_or(0, until_left),
+        })
+    }
+}

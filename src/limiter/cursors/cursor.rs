@@ -1,0 +1,81 @@
+//! What is known of one log.
+
+use super::look_ahead::LookAhead;
+use crate::log::{Entry, Id};
+use crate::syntax::MAX_TIERS;
+
+/// When a key expires.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Expiry {
+    #[default]
+    Unknown,
+    /// Milliseconds since the epoch; None if it never does.
+    Known(Option<u64>),
+}
+
+/// What is known of one log.
+#[derive(Default)]
+pub struct Cursor {
+    pub(super) hash: u64,
+    pub(super) database: i32,
+    pub(super) key: Box<[u8]>,
+    /// Of the table when the cursor began.
+    pub(super) epoch: u64,
+    /// Of the table when the cursor was taken.
+    pub(super) changes: u64,
+    /// Of the log when the cursor was put back.
+    pub(super) length: u64,
+    /// None if it is not known.
+    pub(super) newest: Option<Entry>,
+    /// The hits after this one were appended under our eyes: nothing is missing between them, and nothing is foreign.
+    pub(super) since: Id,
+    pub(super) expiry: Expiry,
+    /// At most one for each tier that a call can have.
+    pub(super) windows: Vec<LookAhead>,
+}
+
+impl Cursor {
+    pub(super) fn is_of(&self, database: i32, key: &[u8]) -> bool {
+        self.database == database && *self.key == *key
+    }
+
+    /// The window that begins last at or before `from`, or another one where there is none. Each tier's own window is found
+    /// in this way, because windows only move on.
+    pub(super) fn window(&mut self, from: u64) -> Option<&mut LookAhead> {
+        let begins_before = |(_, window): &(usize, &LookAhead)| window.from() <= from;
+        let windows = self.windows.iter().enumerate().filter(begins_before);
+        let at = match windows.max_by_key(|(_, window)| window.from()) {
+            Some((at, _)) => at,
+            None if self.windows.len() < MAX_TIERS => {
+                self.windows.push(LookAhead::default());
+                self.windows.len().saturating_sub(1)
+            }
+            None => 0,
+        };
+        self.windows.get_mut(at)
+    }
+
+    /// The log was removed.
+    pub(super) fn clear(&mut self) {
+        self.newest = None;
+        self.since = Id::default();
+        self.windows.clear();
+    }
+
+    /// The log has one more entry.
+    pub(super) fn append(&mut self, entry: Entry) {
+        let before = self.newest.map(|newest| newest.hit.id);
+        for window in &mut self.windows {
+            // One that reached the end of the log still does, if there is room.
+            if Some(window.last_id()) == before {
+                window.push(entry.hit);
+            }
+        }
+        self.newest = Some(entry);
+    }
+
+    /// The entries before `oldest` are gone.
+    pub(super) fn drop_before(&mut self, oldest: Id) {
+        self.windows.iter_mut().for_each(|window| window.drop_before(oldest));
+    }
+}

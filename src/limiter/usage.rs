@@ -1,0 +1,129 @@
+//! How much of each tier is in use, and whether there is room for one more hit.
+//!
+//! A sliding-window log: at no time do the hits inside `(t - window, t]` weigh more than `limit`, and a hit is refused
+//! only if they would.
+//!
+//! Times and durations are whole milliseconds. Every operation saturates or wraps on purpose: a log can hold anything
+//! that somebody restored, and whatever it holds the answer stays in range and nobody waits longer than the window.
+
+use crate::error::{self, Error};
+use crate::log::{Entry, Hit, Id, Log};
+use crate::syntax::{Call, MAX_TIERS, Tier};
+
+/// The live entries of one tier.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct TierUsage {
+    pub oldest: Option<Hit>,
+    pub units: u64,
+}
+
+/// What a log says to one call at one moment.
+pub struct Usage<'c> {
+    pub call: &'c Call,
+    /// The server's clock, in milliseconds since the epoch.
+    pub clock: u64,
+    /// The end of every window: the clock, or the newest entry's time where that is ahead, or that of the stream's last ID.
+    pub(crate) now: u64,
+    /// None where the log is empty or stale.
+    pub(crate) newest: Option<Entry>,
+    /// The stream's last ID, as far as it is known.
+    last_id: Id,
+    /// The log was stamped by a clock that is no longer in use, and counts for nothing.
+    pub(crate) is_stale: bool,
+    tiers: [TierUsage; MAX_TIERS],
+}
+
+impl<'c> Usage<'c> {
+    /// Reads what a call needs to know of a log when the server's clock is `clock`. `last_id` is the least that the stream's
+    /// last ID can be, where that is known to be ahead of the newest entry: because that entry was deleted, or by XSETID.
+    #[inline]
+    pub fn read(log: &mut impl Log, call: &'c Call, clock: u64, last_id: Id) -> Result<Self, Error> {
+        let tiers = [TierUsage::default(); MAX_TIERS];
+        let mut usage = Self { call, clock, now: clock, newest: None, last_id, is_stale: false, tiers };
+        usage.read_head(log)?;
+        let newest = usage.newest.map(|newest| newest.hit);
+        for (used, tier) in usage.tiers.iter_mut().zip(call.tiers()) {
+            *used = tier_usage(log, newest, usage.now, tier.window)?;
+        }
+        Ok(usage)
+    }
+
+    /// Reads the newest entry, and finds the end of the windows.
+    fn read_head(&mut self, log: &mut impl Log) -> Result<(), Error> {
+        // What is further ahead than the log is kept cannot be waited for.
+        let clock = self.clock;
+        let is_too_far = |id: Id, window: u64| id.time > clock.saturating_add(window);
+        match log.newest()? {
+            Some(newest) => {
+                let last_id = newest.hit.id.max(self.last_id);
+                self.is_stale = is_too_far(last_id, newest.retention.longest);
+                if !self.is_stale {
+                    (self.newest, self.last_id) = (Some(newest), last_id);
+                }
+            }
+            // It may be a queue of somebody's that is drained for the moment, so that it must not be started again.
+            None => {
+                let last_id = log.last_id()?.max(self.last_id);
+                if is_too_far(last_id, self.call.longest_window()) {
+                    return Err(error::LAST_ID_AHEAD);
+                }
+                self.last_id = last_id;
+            }
+        }
+        if self.is_stale {
+            self.last_id = Id::default();
+        }
+        self.now = clock.max(self.last_id.time);
+        Ok(())
+    }
+
+    pub(crate) fn tiers(&self) -> impl Iterator<Item = (&Tier, &TierUsage)> {
+        self.call.tiers().iter().zip(&self.tiers)
+    }
+
+    /// Whether every tier has room for the hit: the rule that decides.
+    pub fn has_room(&self) -> bool {
+        self.tiers().all(|(tier, used)| fits(tier, used.units, self.call.cost))
+    }
+
+    /// Whether every tier has room for the hit while it is unused.
+    fn ever_has_room(&self) -> bool {
+        self.tiers().all(|(tier, _)| fits(tier, 0, self.call.cost))
+    }
+
+    /// The hit that is stored if the call is admitted, or if it is not.
+    pub(crate) fn stored(&self, admitted: bool) -> Option<Hit> {
+        let is_stored = admitted || self.call.strict && self.ever_has_room();
+        is_stored.then(|| Hit { id: self.next_id(), cost: self.call.cost })
+    }
+
+    /// The ID of a hit. IDs must increase: where the tally wraps within a millisecond, or the newest entry of this
+    /// millisecond was deleted, the next one is used.
+    fn next_id(&self) -> Id {
+        let tally = self.newest.map_or(0, |newest| newest.hit.id.tally).wrapping_add(self.call.cost);
+        let id = Id { time: self.now, tally };
+        if id > self.last_id { id } else { Id { time: self.now.saturating_add(1), tally } }
+    }
+}
+
+/// Whether a tier of which so many units are in use has room for `cost` more.
+pub(crate) fn fits(tier: &Tier, used: u64, cost: u64) -> bool {
+    used.saturating_add(cost) <= tier.limit
+}
+
+/// The earliest time inside `(now - window, now]`.
+pub(crate) fn window_start(now: u64, window: u64) -> u64 {
+    now.saturating_add(1).saturating_sub(window)
+}
+
+fn tier_usage(log: &mut impl Log, newest: Option<Hit>, now: u64, window: u64) -> Result<TierUsage, Error> {
+    let from = window_start(now, window);
+    let Some(newest) = newest.filter(|newest| newest.id.time >= from) else {
+        return Ok(TierUsage::default());
+    };
+    let oldest = log.window_start(from)?.unwrap_or(newest);
+    // What the entries say of themselves bounds what their tallies, which anyone may have written, say of the rest.
+    let least = oldest.cost.max(newest.cost);
+    let units = newest.units_since(&oldest).clamp(least, i64::MAX.unsigned_abs());
+    Ok(TierUsage { oldest: Some(oldest), units })
+}

@@ -1,0 +1,70 @@
+//! The server during one command, and the command's arguments.
+
+use std::marker::PhantomData;
+
+use limiter::error::Error;
+use redis_module::raw;
+
+use super::api::api;
+use super::stats::STATS;
+use super::strings::bytes_of;
+
+/// An argument of the command that is running: a string of the server, alive for as long as the command is.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Arg<'a> {
+    raw: *mut raw::RedisModuleString,
+    command: PhantomData<&'a ()>,
+}
+
+impl<'a> Arg<'a> {
+    pub fn as_raw(self) -> *mut raw::RedisModuleString {
+        self.raw
+    }
+
+    pub fn bytes(self) -> &'a [u8] {
+        // SAFETY: the server keeps the strings of argv unchanged until the command returns, which `'a` does not outlive.
+        unsafe { bytes_of(self.raw) }
+    }
+}
+
+/// The server, during one command.
+#[derive(Clone, Copy)]
+pub struct Server<'a> {
+    ctx: *mut raw::RedisModuleCtx,
+    command: PhantomData<&'a ()>,
+}
+
+impl Server<'_> {
+    /// # Safety
+    /// `ctx` is the context of a command that does not return during `'a`.
+    pub unsafe fn new(ctx: *mut raw::RedisModuleCtx) -> Self {
+        Self { ctx, command: PhantomData }
+    }
+
+    pub fn ctx(self) -> *mut raw::RedisModuleCtx {
+        self.ctx
+    }
+
+    /// Milliseconds since the epoch: the time at which the command began where the server has it (7.2), so that all that
+    /// happens in one step happens at one time.
+    pub fn clock(self) -> u64 {
+        // SAFETY: both functions take nothing and only read the clock.
+        let milliseconds = unsafe {
+            match (raw::RedisModule_CachedMicroseconds, raw::RedisModule_Milliseconds) {
+                (Some(cached), _) => cached() / 1_000,
+                (None, Some(now)) => now(),
+                (None, None) => 0,
+            }
+        };
+        let now = u64::try_from(milliseconds).unwrap_or(0);
+        STATS.saw_clock(now);
+        now
+    }
+
+    /// The number of the database that the client has selected.
+    pub fn database(self) -> Result<i32, Error> {
+        // SAFETY: the context is that of the running command.
+        Ok(unsafe { api(raw::RedisModule_GetSelectedDb)?(self.ctx) })
+    }
+}

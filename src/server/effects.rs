@@ -1,0 +1,217 @@
+//! Writing a log, and what replicas are told of it.
+//!
+//! Appending, trimming and setting an expiry replicate nothing by themselves. That is done here by hand, by effect: XADD,
+//! PEXPIREAT and UNLINK with what was done, so that a replica or an append-only file without this module ends with the same
+//! data.
+
+use std::ffi::{c_int, c_longlong};
+
+use limiter::error::Error;
+use limiter::log::{Entry, Id};
+use limiter::plan::{Append, Applied, Plan, Store};
+use redis_module::raw;
+
+use super::api::{OK, api};
+use super::entries::{Entries, raw_id};
+use super::events::Events;
+use super::key::Key;
+use super::strings::EntryStrings;
+
+impl Store for Key<'_> {
+    fn length(&self) -> u64 {
+        Key::length(self)
+    }
+
+    fn expires_at(&mut self) -> Option<u64> {
+        Key::expires_at(self)
+    }
+
+    fn apply(&mut self, plan: &Plan) -> Result<Applied, Error> {
+        let mut applied = Applied::Done { oldest: None };
+        match plan {
+            Plan::Nothing => return Ok(applied),
+            Plan::Expire(_) => {}
+            Plan::Append(append) => {
+                if append.restart {
+                    self.remove()?;
+                }
+                applied = self.append(append)?;
+                if applied == Applied::IdTooLow {
+                    return Ok(applied);
+                }
+            }
+        }
+        if let Some(at) = plan.expire_at() {
+            self.set_expiry(at)?;
+        }
+        self.signal()?;
+        Ok(applied)
+    }
+}
+
+/// Most entries that one hit drops, of those that have expired and of those beyond a length, so that no hit takes long:
+/// a larger backlog goes bit by bit. (The server's own bound is 100 times `stream-node-max-entries`, and none if that is 0.)
+const MOST_DROPPED: u64 = 1_000;
+
+/// Where a log is cut.
+#[derive(Clone, Copy)]
+struct Cut {
+    before: Id,
+    /// Nothing that could go is left.
+    is_all: bool,
+}
+
+impl Key<'_> {
+    /// Removes the key, here and on every replica; its memory is freed in the background.
+    pub fn remove(&mut self) -> Result<(), Error> {
+        // SAFETY: the key is open for writing and has no iterator; unlinking leaves it open and empty.
+        unsafe { api(raw::RedisModule_UnlinkKey)?(self.as_raw()) };
+        // SAFETY: one `s` stands for one string, which lives until the command returns.
+        unsafe {
+            let replicate = api(raw::RedisModule_Replicate)?;
+            replicate(self.server().ctx(), c"UNLINK".as_ptr(), c"s".as_ptr(), self.name().as_raw());
+        }
+        self.events.add(Events::DEL);
+        self.signal()
+    }
+
+    /// Appends and drops.
+    fn append(&mut self, append: &Append) -> Result<Applied, Error> {
+        let Entry { hit, retention } = append.entry;
+        // Whatever can fail comes before the first change.
+        let expired = append.expired_before.map(|expired| self.cut(expired)).transpose()?;
+        let strings = EntryStrings::take(retention, hit.cost)?;
+        let (field, value) = (strings.field.as_raw(), strings.value.as_raw());
+        let mut id = raw_id(hit.id);
+        // SAFETY: the key is open for writing and has no iterator; one field takes two strings, which the server copies.
+        let added = unsafe {
+            let add = api(raw::RedisModule_StreamAdd)?;
+            add(self.as_raw(), 0, &raw mut id, [field, value].as_mut_ptr(), 1)
+        };
+        if added != OK {
+            return Ok(Applied::IdTooLow);
+        }
+        let oldest = if self.trim(append, expired)? { self.oldest(None)? } else { None };
+
+        let id = hit.id.text();
+        let id = id.bytes();
+        // SAFETY: each `s` stands for a string, each `c` for a C string and each `b` for a pointer and its length, all of
+        // which outlive the call; the server copies or retains what it keeps.
+        unsafe {
+            let replicate = api(raw::RedisModule_Replicate)?;
+            match oldest.map(Id::text) {
+                None => replicate(
+                    self.server().ctx(),
+                    c"XADD".as_ptr(),
+                    c"sbss".as_ptr(),
+                    self.name().as_raw(),
+                    id.as_ptr(),
+                    id.len(),
+                    field,
+                    value,
+                ),
+                // Replicas drop exactly the entries that were dropped here, whatever their nodes look like.
+                Some(oldest) => replicate(
+                    self.server().ctx(),
+                    c"XADD".as_ptr(),
+                    c"sccbbss".as_ptr(),
+                    self.name().as_raw(),
+                    c"MINID".as_ptr(),
+                    c"=".as_ptr(),
+                    oldest.bytes().as_ptr(),
+                    oldest.bytes().len(),
+                    id.as_ptr(),
+                    id.len(),
+                    field,
+                    value,
+                ),
+            }
+        };
+        strings.put_back();
+        self.events.add(Events::XADD);
+        if oldest.is_some() {
+            self.events.add(Events::XTRIM);
+        }
+        Ok(Applied::Done { oldest })
+    }
+
+    /// Where to cut so that at most [`MOST_DROPPED`] entries go: at `expired`, or before it.
+    fn cut(&mut self, expired: Id) -> Result<Cut, Error> {
+        let whole = Cut { before: expired, is_all: true };
+        if self.length() <= MOST_DROPPED {
+            return Ok(whole);
+        }
+        if let (Some(oldest), Some(live)) = (self.oldest(None)?, self.oldest(Some(expired))?) {
+            // An entry weighs at least one unit.
+            if live.tally.wrapping_sub(oldest.tally) <= MOST_DROPPED {
+                return Ok(whole);
+            }
+        }
+        let entries = Entries::from(self, None)?;
+        for _ in 0..MOST_DROPPED {
+            match entries.next_id()? {
+                Some((id, fields)) if id < expired => entries.pass_over(fields)?,
+                _ => return Ok(whole),
+            }
+        }
+        let next = entries.next_id()?.map(|(id, _)| id);
+        Ok(next.filter(|id| *id < expired).map_or(whole, |before| Cut { before, is_all: false }))
+    }
+
+    /// Drops what the log need not keep; true if anything went. Approximate trimming drops whole nodes only, so that it
+    /// costs almost nothing; what has expired does not count anyway. A node that alone holds more than may be dropped at
+    /// once would stay for ever, and all behind it: its entries are deleted one by one.
+    fn trim(&mut self, append: &Append, expired: Option<Cut>) -> Result<bool, Error> {
+        const EXACTLY: c_int = 0;
+        const APPROXIMATELY: c_int = raw::REDISMODULE_STREAM_TRIM_APPROX as c_int;
+
+        let mut trimmed = false;
+        if let Some(Cut { before, is_all }) = expired {
+            trimmed = self.trim_before(APPROXIMATELY, before)? || !is_all && self.trim_before(EXACTLY, before)?;
+        }
+        if let Some(surplus) = append.surplus_before {
+            trimmed |= self.trim_before(EXACTLY, surplus)?;
+        }
+        if let Some(most) = append.max_entries {
+            let fewer = self.length().saturating_sub(MOST_DROPPED);
+            let is_all = most >= fewer;
+            let most = most.max(fewer);
+            trimmed |= self.trim_to(APPROXIMATELY, most)? || !is_all && self.trim_to(EXACTLY, most)?;
+        }
+        Ok(trimmed)
+    }
+
+    fn trim_to(&mut self, flags: c_int, entries: u64) -> Result<bool, Error> {
+        let length = c_longlong::try_from(entries).unwrap_or(c_longlong::MAX);
+        // SAFETY: the key is a stream, open for writing, and has no iterator.
+        let dropped = unsafe { api(raw::RedisModule_StreamTrimByLength)?(self.as_raw(), flags, length) };
+        Ok(dropped > 0)
+    }
+
+    fn trim_before(&mut self, flags: c_int, id: Id) -> Result<bool, Error> {
+        let mut id = raw_id(id);
+        // SAFETY: the key is a stream, open for writing, and has no iterator; the server copies the ID.
+        let dropped = unsafe { api(raw::RedisModule_StreamTrimByID)?(self.as_raw(), flags, &raw mut id) };
+        Ok(dropped > 0)
+    }
+
+    fn set_expiry(&mut self, at: u64) -> Result<(), Error> {
+        let at = c_longlong::try_from(at).unwrap_or(c_longlong::MAX);
+        // SAFETY: the key is open for writing and exists.
+        unsafe { api(raw::RedisModule_SetAbsExpire)?(self.as_raw(), at) };
+        // SAFETY: `s` stands for a string that lives until the command returns, `l` for a long long.
+        unsafe {
+            let replicate = api(raw::RedisModule_Replicate)?;
+            replicate(self.server().ctx(), c"PEXPIREAT".as_ptr(), c"sl".as_ptr(), self.name().as_raw(), at);
+        }
+        self.events.add(Events::EXPIRE);
+        Ok(())
+    }
+
+    /// Tells clients that WATCH the key, and client-side caches, that it has changed.
+    fn signal(&self) -> Result<(), Error> {
+        // SAFETY: context and name belong to the running command.
+        unsafe { api(raw::RedisModule_SignalModifiedKey)?(self.server().ctx(), self.name().as_raw()) };
+        Ok(())
+    }
+}

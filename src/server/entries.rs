@@ -1,0 +1,183 @@
+//! Reading a log: the server's stream iterator.
+//!
+//! Every field of an entry is read before the iterator moves on, or the iterator is stopped: otherwise the server ends on an
+//! assertion, or never returns. An iterator is stopped before the key is written: while it lives the key is borrowed.
+
+use std::ffi::{c_int, c_long};
+use std::ptr::null_mut;
+
+use limiter::error::{self, Error};
+use limiter::log::{Entry, Hit, Id, Log};
+use limiter::number::units;
+use limiter::retention::Retention;
+use redis_module::{CallOptionsBuilder, CallReply, CallResult, Context, raw};
+
+use super::api::{OK, api};
+use super::key::Key;
+use super::strings::OwnedString;
+
+/// A running iterator. While it lives the key is borrowed, so that it cannot be written.
+pub struct Entries<'k, 'a> {
+    key: &'k mut Key<'a>,
+}
+
+impl<'k, 'a> Entries<'k, 'a> {
+    /// Oldest first, from an ID on, or from the first entry. `key` holds a stream.
+    pub fn from(key: &'k mut Key<'a>, from: Option<Id>) -> Result<Self, Error> {
+        let mut start = from.map(raw_id);
+        Self::start(key, 0, start.as_mut().map_or(null_mut(), |id| &raw mut *id))
+    }
+
+    /// Newest first. `key` holds a stream.
+    pub fn backwards(key: &'k mut Key<'a>) -> Result<Self, Error> {
+        Self::start(key, raw::REDISMODULE_STREAM_ITERATOR_REVERSE as c_int, null_mut())
+    }
+
+    fn start(key: &'k mut Key<'a>, flags: c_int, start: *mut raw::RedisModuleStreamID) -> Result<Self, Error> {
+        // SAFETY: the key is open; the server copies the ID and refuses a second iterator.
+        let status = unsafe {
+            let start_iterator = api(raw::RedisModule_StreamIteratorStart)?;
+            start_iterator(key.as_raw(), flags, start, null_mut())
+        };
+        if status == OK { Ok(Self { key }) } else { Err(error::INTERNAL) }
+    }
+
+    /// The next entry's ID and number of fields.
+    pub fn next_id(&self) -> Result<Option<(Id, c_long)>, Error> {
+        let mut id = raw_id(Id { time: 0, tally: 0 });
+        let mut fields: c_long = 0;
+        // SAFETY: the iterator runs, and every field of the entry before has been read, or we would have stopped.
+        let status = unsafe {
+            let next_id = api(raw::RedisModule_StreamIteratorNextID)?;
+            next_id(self.key.as_raw(), &raw mut id, &raw mut fields)
+        };
+        let id = Id { time: id.ms, tally: id.seq };
+        Ok((status == OK).then_some((id, fields)))
+    }
+
+    /// Passes over the fields of the entry that [`Self::next_id`] came to.
+    pub fn pass_over(&self, fields: c_long) -> Result<(), Error> {
+        for _ in 0..fields {
+            // SAFETY: the iterator stands on an entry; the server returns no string for a null pointer.
+            let status =
+                unsafe { api(raw::RedisModule_StreamIteratorNextField)?(self.key.as_raw(), null_mut(), null_mut()) };
+            if status != OK {
+                return Err(error::INTERNAL);
+            }
+        }
+        Ok(())
+    }
+
+    /// The next entry, which is known to be ours and to follow `before`. Its field and value are passed over: reading them
+    /// costs more than the rest.
+    fn next_after(&self, before: Hit) -> Result<Option<Hit>, Error> {
+        let Some((id, fields)) = self.next_id()? else {
+            return Ok(None);
+        };
+        if fields != 1 {
+            return Err(error::INTERNAL);
+        }
+        self.pass_over(fields)?;
+        Ok(Some(Hit { id, cost: id.tally.wrapping_sub(before.id.tally) }))
+    }
+
+    /// The next entry. After an error the iterator must not be used again.
+    fn next(&self) -> Result<Option<Entry>, Error> {
+        let Some((id, fields)) = self.next_id()? else {
+            return Ok(None);
+        };
+        if fields != 1 {
+            return Err(error::NOT_A_LOG);
+        }
+        let (mut field, mut value) = (null_mut(), null_mut());
+        // SAFETY: the iterator stands on an entry with one field; both strings become ours.
+        let (status, field, value) = unsafe {
+            let next_field = api(raw::RedisModule_StreamIteratorNextField)?;
+            let status = next_field(self.key.as_raw(), &raw mut field, &raw mut value);
+            (status, OwnedString::from_raw(field), OwnedString::from_raw(value))
+        };
+        if status != OK {
+            return Err(error::INTERNAL);
+        }
+        let retention = Retention::parse(field.bytes()).ok_or(error::NOT_A_LOG)?;
+        let cost = units(value.bytes()).filter(|&cost| cost > 0).ok_or(error::NOT_A_LOG)?;
+        Ok(Some(Entry { hit: Hit { id, cost }, retention }))
+    }
+}
+
+impl Drop for Entries<'_, '_> {
+    fn drop(&mut self) {
+        // SAFETY: the iterator runs, and is stopped once.
+        unsafe {
+            if let Some(stop) = raw::RedisModule_StreamIteratorStop {
+                stop(self.key.as_raw());
+            }
+        }
+    }
+}
+
+pub fn raw_id(id: Id) -> raw::RedisModuleStreamID {
+    raw::RedisModuleStreamID { ms: id.time, seq: id.tally }
+}
+
+impl Key<'_> {
+    /// The oldest entry from an ID on, or of all.
+    pub fn oldest(&mut self, from: Option<Id>) -> Result<Option<Id>, Error> {
+        let entries = Entries::from(self, from)?;
+        Ok(entries.next_id()?.map(|(id, _)| id))
+    }
+}
+
+impl Log for Key<'_> {
+    fn newest(&mut self) -> Result<Option<Entry>, Error> {
+        if !self.exists()? {
+            return Ok(None);
+        }
+        Entries::backwards(self)?.next()
+    }
+
+    /// No function of the API tells it, so that the server is asked by XINFO; few hits need to know.
+    fn last_id(&mut self) -> Result<Id, Error> {
+        if !self.exists()? {
+            return Ok(Id::default());
+        }
+        let options = CallOptionsBuilder::new().build();
+        let args: [&[u8]; 2] = [b"STREAM", self.name().bytes()];
+        let reply: CallResult = Context::new(self.server().ctx()).call_ext("XINFO", &options, &args);
+        let Ok(CallReply::Array(fields)) = reply else {
+            return Ok(Id::default());
+        };
+        let mut fields = fields.iter();
+        while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+            match (name, value) {
+                (Ok(CallReply::String(name)), Ok(CallReply::String(id))) if name.as_bytes() == b"last-generated-id" => {
+                    return Ok(Id::parse(id.as_bytes()).unwrap_or_default());
+                }
+                _ => {}
+            }
+        }
+        Ok(Id::default())
+    }
+
+    fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error> {
+        self.walk_since(from, Id { time: u64::MAX, tally: u64::MAX }, visit)
+    }
+
+    fn walk_since(&mut self, from: u64, since: Id, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error> {
+        if !self.exists()? {
+            return Ok(());
+        }
+        let entries = Entries::from(self, Some(Id { time: from, tally: 0 }))?;
+        let mut before: Option<Hit> = None;
+        loop {
+            let hit = match before.filter(|before| before.id >= since) {
+                Some(before) => entries.next_after(before)?,
+                None => entries.next()?.map(|entry| entry.hit),
+            };
+            match hit {
+                Some(hit) if visit(hit) => before = Some(hit),
+                _ => return Ok(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Loading: what the module refuses, registers and tells the server of itself.
+//!
+//! Nothing of redis-module-macros is used. It was tried on every server:
+//! * `#[command]` does not load on Redis 7.0.
+//! * Handlers of server events (`#[cron_event_handler]` and the like) are subscribed before `init` runs. Redis 7.0 keeps the
+//!   subscriptions of a module whose load fails: after `MODULE LOAD` with an unknown argument the next event ended the server.
+//!   Here subscribing comes after all that can fail. And there is no handler for SWAPDB or for another data set.
+//! * `#[info_command_handler]` shows the same section, but makes the crate put a backtrace of its own into crash reports: 0.2 to
+//!   0.35 s in the handler of the crash, in which it allocates, perhaps on a broken heap. `InfoSection` renames the section.
+
+use std::ffi::{CStr, c_int};
+use std::io::{Error as SystemError, ErrorKind};
+
+use limiter::cursors::Table;
+use redis_module::{Context, RedisString, RedisValue, Status, raw};
+
+use super::api::{self, OK};
+use super::command::Command;
+use super::shared::CURSORS;
+use super::{command_info, events, info, settings, unload};
+
+/// The module's own ACL category.
+const CATEGORY: &CStr = c"ratelimit";
+
+const NOT_ACCEPTED: &str = "the server did not accept a part of ratelimit, see the line above";
+
+/// The module while it is being loaded. An error is a line for the server's log, and ends loading.
+pub struct Loader<'c> {
+    ctx: &'c Context,
+    /// The server knows the ACL category of the module.
+    has_category: bool,
+}
+
+impl<'c> Loader<'c> {
+    /// Refuses what cannot work.
+    pub fn new(ctx: &'c Context, args: &[RedisString]) -> Result<Self, &'static str> {
+        if !args.is_empty() {
+            return Err("ratelimit takes no arguments at load, settings are ratelimit.* in the configuration");
+        }
+        if replicated_commands_are_renamed(ctx) {
+            return Err("ratelimit replicates by XADD, PEXPIREAT and UNLINK, which must not be renamed");
+        }
+        if api::missing().is_some() || !set_options(ctx) {
+            return Err("ratelimit needs Redis 7.0 or Valkey 7.2 or later");
+        }
+        advise_on_node_size(ctx);
+        Ok(Self { ctx, has_category: add_category(ctx) })
+    }
+
+    /// Registers a command.
+    pub fn command<C: Command>(&self) -> Result<(), &'static str> {
+        let category = self.has_category.then_some(CATEGORY);
+        command_info::register::<C>(self.ctx, category).ok_or(NOT_ACCEPTED)
+    }
+
+    /// Registers everything else.
+    pub fn finish(&self) -> Result<(), &'static str> {
+        settings::register(self.ctx).ok_or(NOT_ACCEPTED)?;
+        // From here on nothing fails: Redis 7.0 would go on calling what has subscribed.
+        if events_change_the_database(self.ctx) {
+            self.ctx.log_notice(
+                "ratelimit: with this version of Valkey, MOVE and COPY would leave clients in another database if a module \
+                 heard of them, so that ratelimit.cursors has no effect, and hits are slower; 9.1.2 is not affected",
+            );
+            CURSORS.with(Table::disable);
+        } else {
+            events::subscribe(self.ctx).ok_or(NOT_ACCEPTED)?;
+        }
+        info::register(self.ctx).ok_or(NOT_ACCEPTED)?;
+        unload::watch(self.ctx).ok_or(NOT_ACCEPTED)
+    }
+}
+
+/// Tells the server how the module behaves. False where it cannot be told.
+fn set_options(ctx: &Context) -> bool {
+    // A key that is only read must not count as changed when it is closed. And a replica may go on answering while it
+    // loads another data set: the table of cursors hears of the exchange.
+    let options = raw::REDISMODULE_OPTION_NO_IMPLICIT_SIGNAL_MODIFIED | raw::REDISMODULE_OPTIONS_HANDLE_REPL_ASYNC_LOAD;
+    // SAFETY: the pointer is copied; the context is that of the module that is being loaded.
+    unsafe {
+        let Some(set_options) = raw::RedisModule_SetModuleOptions else {
+            return false;
+        };
+        set_options(ctx.ctx, options as c_int | options_of_valkey(ctx));
+    }
+    true
+}
+
+/// Adds the ACL category of the module, where the server can (from Redis 7.4 and Valkey 8 on). Servers keep the category of a
+/// module that they took out again, as after a failed MODULE LOADEX.
+fn add_category(ctx: &Context) -> bool {
+    // SAFETY: the context is that of the module that is being loaded, and the server copies the name.
+    unsafe {
+        raw::RedisModule_AddACLCategory.is_some_and(|add| {
+            let is_new = add(ctx.ctx, CATEGORY.as_ptr()) == OK;
+            is_new || SystemError::last_os_error().kind() == ErrorKind::ResourceBusy
+        })
+    }
+}
+
+/// A fault of Valkey from 8.1.0 on: an event on a key of another database than the client's, as MOVE and COPY send them,
+/// selects that database for the client if any module listens (valkey-io/valkey pull request 4024).
+fn events_change_the_database(ctx: &Context) -> bool {
+    const FIRST: [u32; 3] = [8, 1, 0];
+    const MENDED: [u32; 3] = [9, 1, 2];
+    valkey_version(ctx).is_some_and(|version| (FIRST..MENDED).contains(&version))
+}
+
+/// Options of Valkey alone: Redis may give the bits another meaning.
+///
+/// Slots may move as a whole (CLUSTER MIGRATESLOTS), which one module that does not say so forbids to all of the server. Keys
+/// that arrive or leave in this way are heard of like any others. On Redis CLUSTER MIGRATION asks for no option; it deletes
+/// what has left without a word, but what comes, or comes back, is restored, and that is heard.
+///
+/// The names of commands that are replicated need not be looked up each time: 7 % of the instructions of a hit on Valkey 9.1.2.
+/// What is replicated is known, see [`REPLICATED`].
+fn options_of_valkey(ctx: &Context) -> c_int {
+    const SKIP_COMMAND_VALIDATION: c_int = 1 << 4;
+    const HANDLE_ATOMIC_SLOT_MIGRATION: c_int = 1 << 5;
+    // SAFETY: the pointer is copied; the function takes nothing.
+    let known = unsafe { raw::RedisModule_GetModuleOptionsAll.map_or(0, |all| all()) };
+    match valkey_version(ctx) {
+        Some(_) => known & (SKIP_COMMAND_VALIDATION | HANDLE_ATOMIC_SLOT_MIGRATION),
+        None => 0,
+    }
+}
+
+/// The commands by which this module replicates what it did.
+const REPLICATED: [&str; 3] = ["XADD", "PEXPIREAT", "UNLINK"];
+
+/// Where they have other names, nothing would get to replicas, nor to an append-only file that can be read again.
+fn replicated_commands_are_renamed(ctx: &Context) -> bool {
+    let mut args = vec!["INFO"];
+    args.extend(REPLICATED);
+    // Where COMMAND itself is renamed that cannot be told.
+    match ctx.call("COMMAND", args.as_slice()) {
+        Ok(RedisValue::Array(known)) => known.iter().any(|command| matches!(command, RedisValue::Null)),
+        _ => false,
+    }
+}
+
+/// None on Redis.
+fn valkey_version(ctx: &Context) -> Option<[u32; 3]> {
+    // SAFETY: the context is that of the module that is being loaded; the text lives until the data are freed, once.
+    unsafe {
+        let data = raw::RedisModule_GetServerInfo?(ctx.ctx, c"server".as_ptr());
+        let text = raw::RedisModule_ServerInfoGetFieldC?(data, c"valkey_version".as_ptr());
+        let version = match text.is_null() {
+            true => None,
+            false => version_of(CStr::from_ptr(text)),
+        };
+        raw::RedisModule_FreeServerInfo?(ctx.ctx, data);
+        version
+    }
+}
+
+/// Reads `9.1.2`.
+fn version_of(text: &CStr) -> Option<[u32; 3]> {
+    let mut parts = text.to_str().ok()?.splitn(3, '.').map(|part| part.parse().ok());
+    Some([parts.next()??, parts.next()??, parts.next()??])
+}
+
+/// Who runs on the server's default should know what it costs.
+fn advise_on_node_size(ctx: &Context) {
+    let Ok(RedisValue::Array(mut pair)) = ctx.call("CONFIG", &["GET", "stream-node-max-bytes"]) else {
+        return;
+    };
+    if pair.pop().and_then(bytes_of_reply).is_some_and(|value| value == b"4096") {
+        ctx.log_notice(
+            "ratelimit: a key of one hit takes more than 4 kB at the default of stream-node-max-bytes, and less than \
+             1 kB with 512",
+        );
+    }
+}
+
+fn bytes_of_reply(reply: RedisValue) -> Option<Vec<u8>> {
+    match reply {
+        RedisValue::SimpleString(text) | RedisValue::BulkString(text) => Some(text.into_bytes()),
+        RedisValue::StringBuffer(bytes) => Some(bytes),
+        RedisValue::BulkRedisString(string) => Some(string.as_slice().to_vec()),
+        _ => None,
+    }
+}
+
+/// Ends loading, or an attempt to unload: a reason, if there is one, goes to the server's log.
+pub fn outcome(ctx: &Context, result: Result<(), &'static str>) -> Status {
+    match result {
+        Ok(()) => Status::Ok,
+        Err(reason) => {
+            // The server takes the line for a printf format; it is one of the constants above, without a `%`.
+            ctx.log_warning(reason);
+            Status::Err
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What commands share: the tables of cursors and of refusals.
+
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use limiter::cursors::Table;
+use limiter::refusals::Refusals;
+
+pub static CURSORS: Exclusive<Table> = Exclusive::new(Table::new());
+pub static REFUSALS: Exclusive<Refusals> = Exclusive::new(Refusals::new());
+
+/// A value that is used by one call at a time. The server runs one command at a time, whichever thread it is on, so that no
+/// lock is needed. Calls must not nest: a nested call gets None.
+pub struct Exclusive<T> {
+    value: UnsafeCell<T>,
+    in_use: AtomicBool,
+}
+
+// SAFETY: the server's own lock is held by whatever runs a command or hears an event, and everything that this module does
+// is one of the two; so threads take turns. Within one thread `in_use` keeps a second reference from being made.
+unsafe impl<T: Send> Sync for Exclusive<T> {}
+
+impl<T> Exclusive<T> {
+    pub const fn new(value: T) -> Self {
+        Self { value: UnsafeCell::new(value), in_use: AtomicBool::new(false) }
+    }
+
+    /// None, and `work` is not called, inside another call.
+    pub fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> Option<R> {
+        struct Release<'a>(&'a AtomicBool);
+        impl Drop for Release<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Relaxed);
+            }
+        }
+        if self.in_use.load(Relaxed) {
+            return None;
+        }
+        self.in_use.store(true, Relaxed);
+        let _release = Release(&self.in_use);
+        // SAFETY: as above, this is the only reference until it is released.
+        Some(work(unsafe { &mut *self.value.get() }))
+    }
+}

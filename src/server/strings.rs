@@ -1,0 +1,103 @@
+//! Strings of the server: those of arguments, which are borrowed, and those that are ours.
+
+use std::collections::VecDeque;
+use std::ptr::null_mut;
+
+use limiter::error::Error;
+use limiter::retention::Retention;
+use redis_module::raw;
+
+use super::api::api;
+use super::shared::Exclusive;
+
+/// # Safety
+/// `string` is a string of the server, and neither freed nor changed during `'a`.
+pub unsafe fn bytes_of<'a>(string: *const raw::RedisModuleString) -> &'a [u8] {
+    let mut length = 0;
+    // SAFETY: StringPtrLen accepts any string and answers with its buffer and the number of bytes in it.
+    unsafe {
+        match raw::RedisModule_StringPtrLen {
+            Some(pointer_of) => match pointer_of(string, &raw mut length) {
+                start if start.is_null() => &[],
+                start => std::slice::from_raw_parts(start.cast(), length),
+            },
+            None => &[],
+        }
+    }
+}
+
+/// A string of the server that we own.
+pub struct OwnedString(*mut raw::RedisModuleString);
+
+// SAFETY: strings of the server may be freed by any thread; only its main thread, where commands run, uses them.
+unsafe impl Send for OwnedString {}
+
+impl OwnedString {
+    pub fn new(text: &str) -> Result<Self, Error> {
+        // SAFETY: CreateString copies the bytes; without a context the string is ours alone to free.
+        let string = unsafe { api(raw::RedisModule_CreateString)?(null_mut(), text.as_ptr().cast(), text.len()) };
+        Ok(Self(string))
+    }
+
+    /// # Safety
+    /// `string` is a string of the server that nobody else frees, or null.
+    pub unsafe fn from_raw(string: *mut raw::RedisModuleString) -> Self {
+        Self(string)
+    }
+
+    pub fn as_raw(&self) -> *mut raw::RedisModuleString {
+        self.0
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the string lives until `self` is dropped and nothing changes it.
+        unsafe { bytes_of(self.0) }
+    }
+}
+
+impl Drop for OwnedString {
+    fn drop(&mut self) {
+        // SAFETY: the string is ours, and is freed once.
+        unsafe {
+            if let (Some(free), false) = (raw::RedisModule_FreeString, self.0.is_null()) {
+                free(null_mut(), self.0);
+            }
+        }
+    }
+}
+
+/// The field and the value of an entry. Most entries are like one of those before, and need no new strings.
+pub struct EntryStrings {
+    retention: Retention,
+    cost: u64,
+    pub field: OwnedString,
+    pub value: OwnedString,
+}
+
+/// The strings of the policies that were hit last.
+static RECENT: Exclusive<VecDeque<EntryStrings>> = Exclusive::new(VecDeque::new());
+const MAX_RECENT: usize = 4;
+
+impl EntryStrings {
+    fn new(retention: Retention, cost: u64) -> Result<Self, Error> {
+        let (field, value) = (OwnedString::new(&retention.to_string())?, OwnedString::new(&cost.to_string())?);
+        Ok(Self { retention, cost, field, value })
+    }
+
+    /// Takes the strings out, so that nobody else frees them: another module that hears of our hit may hit in turn. Whoever
+    /// takes them puts them back.
+    pub fn take(retention: Retention, cost: u64) -> Result<Self, Error> {
+        let known = RECENT.with(|recent| {
+            let at = recent.iter().position(|strings| strings.retention == retention && strings.cost == cost)?;
+            recent.swap_remove_front(at)
+        });
+        known.flatten().map_or_else(|| Self::new(retention, cost), Ok)
+    }
+
+    pub fn put_back(self) {
+        RECENT.with(|recent| {
+            recent.truncate(MAX_RECENT.saturating_sub(1));
+            recent.push_front(self);
+        });
+    }
+}

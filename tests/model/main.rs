@@ -1,0 +1,5 @@
+//! The limiter without a server: random histories against an oracle.
+
+mod memory_log;
+mod oracle;
+mod properties;

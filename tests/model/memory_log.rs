@@ -1,0 +1,200 @@
+//! A log in memory, and a call on it as the commands make it.
+
+use limiter::answer::Answer;
+use limiter::cursors::{CachedLog, Cursor, Table};
+use limiter::error::Error;
+use limiter::log::{self, Entry, Id, Log};
+use limiter::plan::{Applied, Plan, Store};
+use limiter::retention::Retention;
+use limiter::syntax::{Call, Strict};
+use limiter::usage::Usage;
+
+/// At most `.0` units in any interval of `.1` milliseconds.
+pub type Tier = (u64, u64);
+
+/// A log in memory, which drops what it is told to drop as eagerly or as lazily as `keep_expired` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemoryLog {
+    pub entries: Vec<Entry>,
+    pub last_id: Option<Id>,
+    pub expires_at: Option<u64>,
+    pub keep_expired: usize,
+}
+
+/// So many entries each one is said to be, so that what happens to logs of more than a thousand happens in short histories.
+const STANDS_FOR: u64 = 300;
+
+impl Log for &mut MemoryLog {
+    fn newest(&mut self) -> Result<Option<Entry>, Error> {
+        Ok(self.entries.last().copied())
+    }
+
+    fn last_id(&mut self) -> Result<Id, Error> {
+        Ok(self.last_id.unwrap_or_default())
+    }
+
+    fn walk(&mut self, from: u64, visit: &mut dyn FnMut(log::Hit) -> bool) -> Result<(), Error> {
+        let start = self.entries.partition_point(|entry| entry.hit.id.time < from);
+        self.entries[start..].iter().all(|entry| visit(entry.hit));
+        Ok(())
+    }
+
+    /// What is known without being read must be so.
+    fn walk_since(&mut self, from: u64, since: Id, visit: &mut dyn FnMut(log::Hit) -> bool) -> Result<(), Error> {
+        let mut before: Option<log::Hit> = None;
+        self.walk(from, &mut |hit| {
+            if let Some(before) = before.filter(|before| before.id >= since) {
+                assert_eq!(hit.cost, hit.id.tally.wrapping_sub(before.id.tally));
+            }
+            before = Some(hit);
+            visit(hit)
+        })
+    }
+}
+
+impl Store for &mut MemoryLog {
+    fn length(&self) -> u64 {
+        self.entries.len() as u64 * STANDS_FOR
+    }
+
+    fn expires_at(&mut self) -> Option<u64> {
+        self.expires_at
+    }
+
+    fn apply(&mut self, plan: &Plan) -> Result<Applied, Error> {
+        let mut oldest = None;
+        if let Plan::Append(append) = plan {
+            if append.restart {
+                self.clear();
+            }
+            if self.last_id >= Some(append.entry.hit.id) {
+                return Ok(Applied::IdTooLow);
+            }
+            self.last_id = Some(append.entry.hit.id);
+            self.entries.push(append.entry);
+            let length = self.entries.len();
+            if let Some(before) = append.expired_before {
+                let expired = self.entries.partition_point(|entry| entry.hit.id < before);
+                self.entries.drain(..expired.saturating_sub(self.keep_expired));
+            }
+            if let Some(before) = append.surplus_before {
+                self.entries.retain(|entry| entry.hit.id >= before);
+            }
+            if let Some(most) = append.max_entries {
+                let most = most as usize + self.keep_expired;
+                self.entries.drain(..self.entries.len().saturating_sub(most));
+            }
+            assert!(!self.entries.is_empty(), "the newest entry is never dropped");
+            oldest = (self.entries.len() < length).then(|| self.entries[0].hit.id);
+        }
+        self.expires_at = plan.expire_at().or(self.expires_at);
+        Ok(Applied::Done { oldest })
+    }
+}
+
+/// Answers as `RATELIMIT.PEEK` does. An error only for an empty stream whose last ID is in the far future.
+pub fn peek(log: &mut impl Log, clock: u64, call: &Call) -> Result<Answer, Error> {
+    Usage::read(log, call, clock, Id::default())?.peek(log)
+}
+
+/// Decides and writes as `RATELIMIT.HIT` does.
+pub fn hit(log: &mut CachedLog<&mut MemoryLog>, clock: u64, call: &Call) -> Result<Answer, Error> {
+    let mut last_id = Id::default();
+    for _ in 0..2 {
+        let mut decision = Usage::read(log, call, clock, last_id)?.decide(log)?;
+        if let Applied::Done { oldest } = log.apply(&decision.plan)? {
+            decision.adjust(oldest);
+            return Ok(decision.answer);
+        }
+        last_id = log.last_id()?;
+    }
+    panic!("an ID above the last one is taken");
+}
+
+impl MemoryLog {
+    pub fn clear(&mut self) {
+        *self = Self { keep_expired: self.keep_expired, ..Self::default() };
+    }
+
+    fn expire(&mut self, clock: u64) {
+        if self.expires_at.is_some_and(|at| at <= clock) {
+            self.clear();
+        }
+    }
+
+    /// As `RATELIMIT.PEEK` answers.
+    pub fn peek(&mut self, clock: u64, call: &Call) -> Result<Answer, Error> {
+        Subject::new(self.clone(), 0).peek(clock, call)
+    }
+
+    /// As `RATELIMIT.HIT` does it.
+    pub fn hit(&mut self, clock: u64, call: &Call) -> Result<Answer, Error> {
+        self.expire(clock);
+        hit(&mut CachedLog::new(self, None), clock, call)
+    }
+}
+
+/// A log and the table that holds its cursor.
+pub struct Subject {
+    pub log: MemoryLog,
+    pub table: Table,
+}
+
+impl Subject {
+    pub fn new(log: MemoryLog, cursors: usize) -> Self {
+        let mut table = Table::new();
+        table.resize(cursors);
+        Self { log, table }
+    }
+
+    fn take(&mut self, clock: u64) -> Option<Box<Cursor>> {
+        self.log.expire(clock);
+        if self.log.entries.is_empty() {
+            self.table.forget(0, b"key");
+            return None;
+        }
+        let length = (&mut self.log).length();
+        self.table.take(0, b"key", length)
+    }
+
+    fn open<R>(&mut self, clock: u64, work: impl FnOnce(&mut CachedLog<&mut MemoryLog>) -> R) -> R {
+        let cursor = self.take(clock);
+        let mut log = CachedLog::new(&mut self.log, cursor);
+        let result = work(&mut log);
+        log.into_parts().1.into_iter().for_each(|cursor| self.table.put(cursor));
+        result
+    }
+
+    pub fn peek(&mut self, clock: u64, call: &Call) -> Result<Answer, Error> {
+        self.open(clock, |log| peek(log, clock, call))
+    }
+
+    pub fn hit(&mut self, clock: u64, call: &Call) -> Result<Answer, Error> {
+        self.open(clock, |log| hit(log, clock, call))
+    }
+}
+
+pub fn call_of(tiers: &[Tier], cost: u64, strict: bool) -> Call {
+    let mut words: Vec<String> = Vec::new();
+    for (limit, window) in tiers {
+        words.extend([limit.to_string(), format!("{window}ms")]);
+    }
+    words.extend(["COST".to_owned(), cost.to_string()]);
+    if strict {
+        words.push("STRICT".to_owned());
+    }
+    let mut call = Call::default();
+    call.parse(words.iter().map(String::as_bytes), Strict::Known).unwrap();
+    call
+}
+
+/// Where set clocks start, in milliseconds since the epoch.
+pub const START: u64 = 1_767_225_600_000;
+
+/// A log whose tally is about to wrap, or has got anywhere else, with nothing alive in it.
+pub fn old_log(tally: u64, longest: u64, keep_expired: usize) -> MemoryLog {
+    let id = Id { time: START - 2 * longest, tally };
+    let retention = Retention { longest, fallback: None };
+    let entries = vec![Entry { hit: log::Hit { id, cost: 1 }, retention }];
+    MemoryLog { entries, last_id: Some(id), expires_at: None, keep_expired }
+}

@@ -1,4 +1,0 @@
-//! Tests of the arithmetic that need no server.
-
-pub mod oracle;
-pub mod properties;
