@@ -1,5 +1,5 @@
--- For the Prometheus exporter of Redis, which leaves out what INFO has from modules: redis_exporter -script exporter.lua
--- exports each counter as redis_script_values{key="hits_refused"}.
+-- Adds the module's counters to the Prometheus exporter of Redis, which leaves out INFO sections of modules. Start
+-- redis_exporter -script exporter.lua: it exports each counter as redis_script_values{key="hits_refused"}.
 local values = {}
 for field, value in redis.call('INFO', 'ratelimit'):gmatch('ratelimit_([%l_]+):(%d+)\r\n') do
   table.insert(values, field)

@@ -1,7 +1,7 @@
 """A login form that allows five attempts in a quarter of an hour: login.py [port]
 
-STRICT counts refused attempts as well, so that whoever keeps trying stays out and only silence helps. Attempts are
-counted by account and address together: by account alone, anybody could lock its owner out.
+STRICT counts refused attempts too: who keeps trying stays out, and only waiting helps. Attempts are counted by account
+and address together. By account alone, anyone could lock its owner out.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ ACCOUNTS = {"anna": digest("correct horse")}  # your users
 
 
 def one_spelling(name):
-    """anna, Anna and "anna " are one account, and have five attempts together."""
+    """anna, Anna and "anna " are one account and share five attempts."""
     return normalize("NFKC", normalize("NFKC", name).casefold()).strip()
 
 

@@ -1,8 +1,8 @@
 """A budget of tokens a minute for each user of a language model: tokens.py user prompt
 
-The prompt is charged before the model is called, and refused if it is more than what is left. What the answer costs is
-known only afterwards and has been spent by then: STRICT counts it even where the budget does not allow it, and the user
-waits for it to leave the window. So a budget is exceeded by one answer at most for each call that is under way.
+The prompt is charged before the model is called, and refused if it costs more than is left. The cost of the answer is
+known only after it was spent. STRICT counts it even if the budget does not allow it, and the user waits until it has
+left the window. So each running call can exceed the budget by one answer at most.
 """
 
 import math
@@ -34,7 +34,7 @@ def ask(user, prompt):
     if not allowed:
         sys.exit(f"Try again in {math.ceil(retry_after / 1000)} s.")
     answer = complete(prompt)
-    # More than the limit would never be allowed.
+    # A cost over the limit would never be allowed, and would not be counted.
     _, _, remaining, *_ = charge(user, min(count(answer), limit), "STRICT")
     return answer, remaining
 

@@ -1,6 +1,6 @@
-"""A queue worker that waits for its turn: however many there are, the API behind them sees 5 calls in any half second.
+"""A queue worker that waits for its turn. Start any number: the API sees at most 5 calls in any half second.
 
-Start some, and give them work: redis-cli LPUSH jobs one two three
+Give them work: redis-cli LPUSH jobs one two three
 """
 
 import os
@@ -16,17 +16,16 @@ def wait_for_turn(key, limit, window):
         allowed, _, _, retry_after, *_ = server.execute_command("RATELIMIT.HIT", key, limit, window)
         if allowed:
             return
-        # Not a moment too early. Of several workers that wake at once, some have their turn, and the others learn how
-        # long they must wait.
+        # Of several workers that wake at the same time, some get their turn, and the others learn how long to wait.
         time.sleep(retry_after / 1000)
 
 
 def call_the_api(job):
-    server.rpush("finished", job)  # whatever it is that must not be called too often
+    server.rpush("finished", job)  # whatever must not be called too often
 
 
 while True:
-    # A job is kept in a second list until it is finished, so that none is lost if a worker dies.
+    # A job stays in a second list until it is finished, so none is lost if a worker dies.
     job = server.blmove("jobs", "taken", timeout=1, src="RIGHT", dest="LEFT")
     if job is not None:
         wait_for_turn("api", 5, "500ms")

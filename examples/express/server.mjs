@@ -1,7 +1,7 @@
 // Express, with limits by address: PORT=3000 node server.mjs
 //
-// Behind a proxy, TRUST_PROXY says which one may tell the client's address, such as "loopback" (see "trust proxy" in
-// Express). Without it all clients have the proxy's address, and one limit.
+// Behind a proxy, set TRUST_PROXY to the proxies that may name the client's address, such as "loopback" (see "trust
+// proxy" in Express). Without it all clients have the proxy's address and share one limit.
 
 import { isIPv6 } from "node:net";
 
@@ -11,14 +11,14 @@ import { createClient, ErrorReply } from "redis";
 const url = process.env.REDIS_URL ?? "redis://127.0.0.1:6379";
 // How long a request waits for a decision, in milliseconds.
 const PATIENCE = 100;
-// No command waits for a server that is away, and few for one that has stopped to answer.
+// No command waits while the server is away, and few wait for one that has stopped answering.
 const redis = createClient({ url, disableOfflineQueue: true, commandsQueueMaxLength: 1000 });
 redis.on("error", (error) => console.error(`Redis: ${error.message}`));
 
-// Errors by which Redis or its operator says: not now, not here. Any other is a mistake in a call, which must be seen.
+// With these errors Redis cannot serve now. Any other error is a bug in the call and must be seen.
 const AWAY = /^(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOPERM|NOREPLICAS|OOM|READONLY|ERR unknown command)\b/;
 
-/** What a promise becomes, or an error where that takes too long. (The client's own time-out ends with the sending.) */
+/** The promise's value, or an error if that takes too long. (The client's own time-out only covers sending.) */
 async function inTime(promise) {
   let timer;
   const late = new Promise((_, reject) => {
@@ -27,10 +27,10 @@ async function inTime(promise) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
-/** An IPv4 address as it is, and the /64 of an IPv6 address: who has one address of it has all of them. */
+/** The IPv4 address, or the /64 of an IPv6 address: whoever has one address of a /64 has all of them. */
 function network(address) {
   if (!isIPv6(address)) return address;
-  // A URL spells it in one way: `::` once at most, and no `::ffff:192.0.2.1`, which is an IPv4 address.
+  // A URL has only one spelling for it: at most one `::`, and never `::ffff:192.0.2.1`, which is an IPv4 address.
   const [head, tail] = new URL(`http://[${address.split("%")[0]}]`).hostname.slice(1, -1).split("::");
   const [left, right] = [head, tail].map((part) => (part ? part.split(":") : []));
   const groups = [...left, ...Array(8 - left.length - right.length).fill("0"), ...right];
@@ -38,8 +38,8 @@ function network(address) {
   return groups.slice(6).flatMap((group) => [parseInt(group, 16) >> 8, parseInt(group, 16) & 255]).join(".");
 }
 
-/** Middleware that admits `limit` requests in any `window` seconds, and tells the client where it stands. The name is a
- * part of the key: limits of different names do not count each other's requests. */
+/** Middleware that admits `limit` requests in any `window` seconds and tells the client what is left. The name is part of
+ * the key, so limits with different names do not count each other's requests. */
 function rateLimit({ name, limit, window, by = (request) => network(request.ip) }) {
   if (!/^[\w.-]+$/.test(name ?? "")) throw new TypeError("a limit needs a name of letters, digits, '_', '.' and '-'");
   return async (request, response, next) => {
@@ -50,7 +50,7 @@ function rateLimit({ name, limit, window, by = (request) => network(request.ip) 
     } catch (error) {
       if (error instanceof ErrorReply && !AWAY.test(error.message)) return next(error);
       console.error(`not limited: ${error.message}`);
-      return next(); // A limiter that is out of order stops nobody here. Where it should: response.sendStatus(503).
+      return next(); // Fail open: without Redis, requests pass. To fail closed: response.sendStatus(503).
     }
     const [allowed, , remaining, retryAfter, , nextAfter] = reply;
     response.append("RateLimit-Policy", `"${name}";q=${limit};w=${window}`);
@@ -67,6 +67,6 @@ app.use(rateLimit({ name: "default", limit: 5, window: 10 }));
 app.get("/", (request, response) => response.send("Hello\n"));
 app.get("/report", rateLimit({ name: "report", limit: 2, window: 60 }), (request, response) => response.send("Done\n"));
 
-// It serves before it has found Redis, and goes on looking for it.
+// It serves before it has found Redis, and keeps trying to connect.
 app.listen(process.env.PORT ?? 3000, "127.0.0.1");
 redis.connect().catch((error) => console.error(`Redis: ${error.message}`));
