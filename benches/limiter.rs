@@ -1,35 +1,14 @@
 //! How long the decision takes, without a server: the arithmetic over a log in memory.
-//!
-//! The module is a cdylib whose allocator works inside a server only, so that its pure files are included here.
-
-// Each file is here whole, and this is not all that calls it.
-#![allow(dead_code, unused_imports)]
-
-#[path = "../src/args.rs"]
-mod args;
-#[path = "../src/cursors.rs"]
-mod cursors;
-#[path = "../src/duration.rs"]
-mod duration;
-#[path = "../src/error.rs"]
-mod error;
-#[path = "../src/hash.rs"]
-mod hash;
-#[path = "../src/limiter.rs"]
-mod limiter;
-#[path = "../src/log.rs"]
-mod log;
-#[path = "../src/retention.rs"]
-mod retention;
 
 use std::hint::black_box;
 
-use args::{Call, Strict};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use error::Error;
-use limiter::{Decision, Review};
-use log::{Entry, Hit, Id, Log};
-use retention::Retention;
+use limiter::answer::Answer;
+use limiter::error::Error;
+use limiter::log::{Entry, Hit, Id, Log};
+use limiter::retention::Retention;
+use limiter::syntax::{Call, Strict};
+use limiter::usage::Usage;
 
 const NOW: u64 = 1_767_225_600_000;
 
@@ -38,7 +17,7 @@ struct Steady(Vec<Entry>);
 
 impl Steady {
     fn new(entries: u64) -> Self {
-        let retention = Retention { keep: 60_000, then: None };
+        let retention = Retention { longest: 60_000, fallback: None };
         let entry = |tally| Entry { hit: Hit { id: Id { time: NOW - entries + tally, tally }, cost: 1 }, retention };
         Self((1..=entries).map(entry).collect())
     }
@@ -66,14 +45,12 @@ impl Log for Steady {
 
 fn call(line: &str) -> Call {
     let mut call = Call::default();
-    call.read(line.split(' ').map(str::as_bytes), Strict::Known).unwrap();
+    call.parse(line.split(' ').map(str::as_bytes), Strict::Known).unwrap();
     call
 }
 
-fn decide(log: &mut Steady, call: &Call) -> Result<Decision, Error> {
-    let mut review = Review::new(NOW, call);
-    review.read(log)?;
-    review.decide(log, review.fits())
+fn decide(log: &mut Steady, call: &Call) -> Result<Answer, Error> {
+    Usage::read(log, call, NOW, Id::default())?.peek(log)
 }
 
 fn benches(criterion: &mut Criterion) {

@@ -3,14 +3,15 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ratelimit_fuzz::args::{self, Call, MAX_TIERS, MAX_UNITS, Strict};
-use ratelimit_fuzz::duration::{MAX_MS, MIN_MS};
-use ratelimit_fuzz::error::Error;
-use ratelimit_fuzz::retention::Retention;
+use limiter::duration::{MAX_MS, MIN_MS};
+use limiter::error::Error;
+use limiter::number::{MAX_UNITS, units};
+use limiter::retention::Retention;
+use limiter::syntax::{Call, MAX_TIERS, Strict, parse_count, parse_each, parse_numkeys};
 
 fn parse<'a>(words: impl Iterator<Item = &'a [u8]>, strict: Strict) -> Result<Call, Error> {
     let mut call = Call::default();
-    call.read(words, strict).map(|()| call)
+    call.parse(words, strict).map(|()| call)
 }
 
 fn spelled(call: &Call) -> String {
@@ -36,7 +37,7 @@ fuzz_target!(|text: &[u8]| {
     assert_eq!(peek.ok(), hit.ok().filter(|call| !call.strict));
 
     for keys in 1..=3 {
-        let calls = args::parse_each(words.iter().copied(), keys);
+        let calls = parse_each(words.iter().copied(), keys);
         let calls = calls.unwrap_or_default();
         assert!(calls.is_empty() || calls.len() == keys);
         assert!(calls.iter().all(|call| call.tiers().len() == 1 && !call.strict && call.cost == calls[0].cost));
@@ -47,15 +48,15 @@ fuzz_target!(|text: &[u8]| {
     }
 
     for word in &words {
-        if let Ok(keys) = args::number_of_keys(word, words.len()) {
+        if let Ok(keys) = parse_numkeys(word, words.len()) {
             assert!((1..=words.len()).contains(&keys) && *word == keys.to_string().as_bytes());
         }
-        if let Some(units) = args::units(word) {
+        if let Some(units) = units(word) {
             assert!(units <= MAX_UNITS && *word == units.to_string().as_bytes());
         }
         if let Some(retention) = Retention::parse(word) {
             assert_eq!(*word, retention.to_string().as_bytes());
         }
     }
-    assert!(args::parse_count(words.iter().copied()) != Ok(0));
+    assert!(parse_count(words.iter().copied()) != Ok(0));
 });

@@ -5,11 +5,11 @@
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use ratelimit_fuzz::args::MAX_UNITS;
-use ratelimit_fuzz::log::{Entry, Hit, Id};
-use ratelimit_fuzz::model::oracle::{self, Question};
-use ratelimit_fuzz::model::properties::{START, Subject, call_of, old_log};
-use ratelimit_fuzz::retention::Retention;
+use limiter::log::{Entry, Hit, Id};
+use limiter::number::MAX_UNITS;
+use limiter::retention::Retention;
+use ratelimit_fuzz::memory_log::{START, Subject, call_of, old_log};
+use ratelimit_fuzz::oracle::{self, Question};
 
 #[derive(Arbitrary, Debug)]
 struct History {
@@ -31,7 +31,7 @@ enum Act {
 #[derive(Arbitrary, Debug)]
 enum Meddling {
     StepBack(u16),
-    Append { ahead: u16, tally: u64, cost: Units, keep: u16, then: Option<u16> },
+    Append { ahead: u16, tally: u64, cost: Units, longest: u16, fallback: Option<u16> },
     Delete(u8),
     Expire(Option<u16>),
     PushLastId(u16),
@@ -52,18 +52,19 @@ fn meddle(subject: &mut Subject, now: &mut u64, meddling: Meddling) {
     let newest = log.entries.last().map_or(Id { time: *now, tally: 0 }, |entry| entry.hit.id);
     match meddling {
         Meddling::StepBack(by) => *now = now.saturating_sub(by.into()),
-        Meddling::Append { ahead, tally, cost, keep, then } => {
+        Meddling::Append { ahead, tally, cost, longest, fallback } => {
             let id = Id { time: newest.time.max(*now) + u64::from(ahead) + 1, tally };
-            let keep = u64::from(keep) + 1;
-            let then = then.map(|then| u64::from(then) + 1).filter(|then| *then < keep);
-            log.entries.push(Entry { hit: Hit { id, cost: cost.get().max(1) }, retention: Retention { keep, then } });
+            let longest = u64::from(longest) + 1;
+            let fallback = fallback.map(|fallback| u64::from(fallback) + 1).filter(|fallback| *fallback < longest);
+            log.entries
+                .push(Entry { hit: Hit { id, cost: cost.get().max(1) }, retention: Retention { longest, fallback } });
             log.last_id = log.last_id.max(Some(id));
         }
         Meddling::Delete(at) if !log.entries.is_empty() => {
             _ = log.entries.remove(usize::from(at) % log.entries.len());
         }
         Meddling::Delete(_) => {}
-        Meddling::Expire(left) => log.expires = left.map(|left| *now + u64::from(left)),
+        Meddling::Expire(left) => log.expires_at = left.map(|left| *now + u64::from(left)),
         Meddling::PushLastId(ahead) => {
             log.last_id = log.last_id.map(|id| Id { time: id.time.max(*now) + u64::from(ahead), ..id });
         }
@@ -75,7 +76,7 @@ fuzz_target!(|history: History| {
     let longest = u64::from(history.longest) + 1;
     let keep_expired = usize::from(history.keep_expired % 8);
     let new = |cursors| Subject::new(old_log(history.tally, longest, keep_expired), cursors);
-    let (mut plain, mut followed) = (new(0), new(8));
+    let (mut plain, mut cached) = (new(0), new(8));
     let mut now = START;
     let mut hits = Some(Vec::new());
     for act in history.acts {
@@ -85,8 +86,8 @@ fuzz_target!(|history: History| {
             Act::Meddle(meddling) => {
                 hits = None;
                 meddle(&mut plain, &mut now, meddling);
-                followed.log.clone_from(&plain.log);
-                followed.table.forget(0, b"key");
+                cached.log.clone_from(&plain.log);
+                cached.table.forget(0, b"key");
             }
             Act::Call { limit, others, cost, strict, peek } => {
                 let others = others.into_iter().flatten();
@@ -97,11 +98,11 @@ fuzz_target!(|history: History| {
                 let call = call_of(&tiers, cost, strict && !peek);
                 let before = plain.log.clone();
                 let (answer, again) = match peek {
-                    true => (plain.peek(now, &call), followed.peek(now, &call)),
-                    false => (plain.hit(now, &call), followed.hit(now, &call)),
+                    true => (plain.peek(now, &call), cached.peek(now, &call)),
+                    false => (plain.hit(now, &call), cached.hit(now, &call)),
                 };
                 assert_eq!(answer, again);
-                assert_eq!(plain.log, followed.log);
+                assert_eq!(plain.log, cached.log);
                 // Nothing is in the log, and its last ID is in the far future.
                 let Ok(answer) = answer else {
                     assert!(hits.is_none() && plain.log.entries.is_empty());

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ratelimit_fuzz::duration::{MAX_MS, MIN_MS, parse};
+use limiter::duration::{MAX_MS, MIN_MS, parse};
 
 /// Milliseconds, in which a day has 8 digits: a fraction of more than 10 cannot be a whole number of them.
 fn expected(text: &str) -> Option<u64> {

@@ -12,7 +12,10 @@ pub const KEY: Argument = Argument::new(c"key", ArgumentKind::Key);
 
 pub const TIER: Argument = Argument::new(
     c"tier",
-    ArgumentKind::Block(&[Argument::new(c"limit", ArgumentKind::Integer), Argument::new(c"window", ArgumentKind::String)]),
+    ArgumentKind::Block(&[
+        Argument::new(c"limit", ArgumentKind::Integer),
+        Argument::new(c"window", ArgumentKind::String),
+    ]),
 )
 .multiple();
 

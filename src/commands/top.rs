@@ -30,9 +30,10 @@ impl Command for Top {
         let integer = |value: u64| Reply::Integer(i64::try_from(value).unwrap_or(i64::MAX));
         let (database, now) = (server.database()?, server.clock());
         let top = REFUSALS.with(|table| table.top(database, count, now));
-        let rows = top.into_iter().flatten().map(|row| {
-            Reply::Array(vec![Reply::Text(row.key), integer(row.refused), integer(row.last)])
-        });
+        let rows = top
+            .into_iter()
+            .flatten()
+            .map(|row| Reply::Array(vec![Reply::Text(row.key), integer(row.refused), integer(row.last)]));
         Ok(Reply::Array(rows.collect()))
     }
 }

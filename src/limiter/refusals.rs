@@ -57,6 +57,12 @@ pub struct Refusals {
     sets: Vec<[Slot; WAYS]>,
 }
 
+impl Default for Refusals {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Refusals {
     /// A table in which nothing is counted.
     pub const fn new() -> Self {

@@ -1,6 +1,6 @@
 //! The section `ratelimit` of INFO.
 
-use std::ffi::{c_int};
+use std::ffi::c_int;
 use std::ptr::null;
 
 use redis_module::{Context, raw};

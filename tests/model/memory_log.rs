@@ -9,8 +9,7 @@ use limiter::retention::Retention;
 use limiter::syntax::{Call, Strict};
 use limiter::usage::Usage;
 
-/// At most `.0` units in any interval of `.1` milliseconds.
-pub type Tier = (u64, u64);
+use crate::oracle::Tier;
 
 /// A log in memory, which drops what it is told to drop as eagerly or as lazily as `keep_expired` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,7 +53,7 @@ impl Log for &mut MemoryLog {
 
 impl Store for &mut MemoryLog {
     fn length(&self) -> u64 {
-        self.entries.len() as u64 * STANDS_FOR
+        MemoryLog::length(self)
     }
 
     fn expires_at(&mut self) -> Option<u64> {
@@ -112,6 +111,10 @@ pub fn hit(log: &mut CachedLog<&mut MemoryLog>, clock: u64, call: &Call) -> Resu
 }
 
 impl MemoryLog {
+    pub fn length(&self) -> u64 {
+        self.entries.len() as u64 * STANDS_FOR
+    }
+
     pub fn clear(&mut self) {
         *self = Self { keep_expired: self.keep_expired, ..Self::default() };
     }
@@ -153,8 +156,7 @@ impl Subject {
             self.table.forget(0, b"key");
             return None;
         }
-        let length = (&mut self.log).length();
-        self.table.take(0, b"key", length)
+        self.table.take(0, b"key", self.log.length())
     }
 
     fn open<R>(&mut self, clock: u64, work: impl FnOnce(&mut CachedLog<&mut MemoryLog>) -> R) -> R {

@@ -4,13 +4,12 @@ use limiter::cursors::{CachedLog, Table};
 use limiter::error::Error;
 use limiter::log::{self, Entry, Id, Log};
 use limiter::number::MAX_UNITS;
-use limiter::plan::Store;
 use limiter::retention::Retention;
 use limiter::usage::Usage;
 use proptest::prelude::*;
 
-use crate::memory_log::{self, MemoryLog, START, Subject, Tier, call_of, old_log};
-use crate::oracle::{self, Hit, Question};
+use crate::memory_log::{self, MemoryLog, START, Subject, call_of, old_log};
+use crate::oracle::{self, Hit, Question, Tier};
 
 /// A configuration for so many histories, or for a part of them: `PROPTEST_CASES` is the part in percent.
 fn cases(number: u32) -> ProptestConfig {
@@ -409,7 +408,7 @@ proptest! {
                     let call = call_of(&tiers, cost, strict && !peek);
                     let cursor = match cached[at].entries.len() {
                         0 => None,
-                        _ => table.take(0, &name, (&mut cached[at]).length()),
+                        _ => table.take(0, &name, cached[at].length()),
                     };
                     let mut log = CachedLog::new(&mut cached[at], cursor);
                     let (expected, answer) = if peek {

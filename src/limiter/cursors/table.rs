@@ -36,6 +36,12 @@ pub struct Table {
     next_victim: usize,
 }
 
+impl Default for Table {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Table {
     /// A table of no size.
     pub const fn new() -> Self {
