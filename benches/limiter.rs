@@ -50,7 +50,9 @@ fn call(line: &str) -> Call {
 }
 
 fn decide(log: &mut Steady, call: &Call) -> Result<Answer, Error> {
-    Usage::read(log, call, NOW, Id::default())?.peek(log)
+    let mut usage = Usage::new(call, NOW, Id::default());
+    usage.read(log)?;
+    usage.peek(log)
 }
 
 fn benches(criterion: &mut Criterion) {

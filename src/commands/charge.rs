@@ -33,11 +33,12 @@ pub fn charge(server: Server, name: Arg, call: &Call, clock: u64, verdict: Optio
     let mut last_id = Id::default();
     for _ in 0..ATTEMPTS {
         let mut log = logs::open(server, name, Mode::Write)?;
-        let usage = Usage::read(&mut log, call, clock, last_id)?;
-        let decision = usage.decide_as(&mut log, verdict.unwrap_or_else(|| usage.has_room()))?;
+        let mut usage = Usage::new(call, clock, last_id);
+        usage.read(&mut log)?;
+        let mut decision = usage.decide(&mut log, verdict.unwrap_or_else(|| usage.has_room()))?;
         match log.apply(&decision.plan)? {
             Applied::Done { oldest } => {
-                let charged = finish(server, name, log, &usage, decision, oldest)?;
+                let charged = finish(server, name, log, &usage, &mut decision, oldest)?;
                 events.add(charged.events);
                 return Ok(Charged { events, ..charged });
             }
@@ -62,7 +63,7 @@ pub fn finish(
     name: Arg,
     log: CachedLog<Key>,
     usage: &Usage,
-    mut decision: Decision,
+    decision: &mut Decision,
     oldest: Option<Id>,
 ) -> Result<Charged, Error> {
     decision.adjust(oldest);

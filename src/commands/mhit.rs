@@ -61,24 +61,25 @@ fn charge_all(server: Server, names: &[Arg], calls: &[Call]) -> Result<Vec<Charg
     let mut read = Vec::with_capacity(names.len());
     for (name, call) in names.iter().zip(calls) {
         let mut log = logs::open(server, *name, Mode::Write)?;
-        let usage = Usage::read(&mut log, call, clock, Id::default())?;
+        let mut usage = Usage::new(call, clock, Id::default());
+        usage.read(&mut log)?;
         read.push((log, usage));
     }
     let admitted = read.iter().all(|(_, usage)| usage.has_room());
     let mut decided = Vec::with_capacity(names.len());
     for (mut log, usage) in read {
-        let decision = usage.decide_as(&mut log, admitted)?;
+        let decision = usage.decide(&mut log, admitted)?;
         decided.push((log, usage, decision));
     }
 
     // Creating a key tells other modules so at once. So the keys that exist are written first, and the others when
     // none of these is open any more.
     let mut written = Vec::with_capacity(names.len());
-    for (name, (mut log, usage, decision)) in names.iter().zip(decided) {
+    for (name, (mut log, usage, mut decision)) in names.iter().zip(decided) {
         let is_created = decision.plan.creates(log.length());
         let applied = if is_created { Applied::IdTooLow } else { log.apply(&decision.plan)? };
         written.push(match applied {
-            Applied::Done { oldest } => Ok(finish(server, *name, log, &usage, decision, oldest)?),
+            Applied::Done { oldest } => Ok(finish(server, *name, log, &usage, &mut decision, oldest)?),
             Applied::IdTooLow => Err(decision.answer),
         });
     }

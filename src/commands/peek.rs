@@ -42,7 +42,9 @@ impl Command for Peek {
             })?;
             planted();
         }
-        let answer = Usage::read(&mut log, &call, server.clock(), Id::default())?.peek(&mut log)?;
+        let mut usage = Usage::new(&call, server.clock(), Id::default());
+        usage.read(&mut log)?;
+        let answer = usage.peek(&mut log)?;
         logs::close(log);
         Ok(Reply::Integers(answer.integers()))
     }

@@ -50,19 +50,19 @@ impl Answer {
 }
 
 impl Usage<'_> {
-    /// The answer to the call, admitted or not, and the oldest live hit of the tier that binds. It describes the log after the
-    /// call, with the hit in it that is `stored`.
+    /// The answer to the call, admitted or not, and the time of the oldest live hit of the tier that binds. It describes the log
+    /// after the call, with the hit in it that is `stored`.
     pub(crate) fn answer(
         &self,
         log: &mut impl Log,
         admitted: bool,
         stored: Option<Hit>,
-    ) -> Result<(Answer, Option<Hit>), Error> {
-        let mut binding: Option<(Answer, Option<Hit>)> = None;
+    ) -> Result<(Answer, Option<u64>), Error> {
+        let mut binding: Option<(Answer, Option<u64>)> = None;
         for (tier, used) in self.tiers() {
             let answer = self.answer_of_tier(log, admitted, stored, tier, used)?;
             if binding.is_none_or(|(earlier, _)| answer.binds_before(&earlier)) {
-                binding = Some((answer, used.oldest));
+                binding = Some((answer, used.oldest.map(|oldest| oldest.id.time)));
             }
         }
         binding.ok_or(error::INTERNAL)

@@ -2,7 +2,7 @@
 
 use crate::answer::Answer;
 use crate::error::Error;
-use crate::log::{Hit, Id, Log};
+use crate::log::{Id, Log};
 use crate::plan::{Plan, Store};
 use crate::usage::Usage;
 
@@ -11,19 +11,14 @@ use crate::usage::Usage;
 pub struct Decision {
     pub answer: Answer,
     pub plan: Plan,
-    /// The oldest live hit of the tier that binds.
-    oldest: Option<Hit>,
+    /// The time of the oldest live hit of the tier that binds.
+    oldest: Option<u64>,
 }
 
 impl Usage<'_> {
-    /// Decides by what this key alone says.
-    pub fn decide(&self, log: &mut impl Store) -> Result<Decision, Error> {
-        self.decide_as(log, self.has_room())
-    }
-
-    /// Decides where the verdict on all keys of the call is known.
+    /// The decision where the call is `admitted` or not: by [`Usage::has_room`] of this key, or of all keys of the call.
     #[inline]
-    pub fn decide_as(&self, log: &mut impl Store, admitted: bool) -> Result<Decision, Error> {
+    pub fn decide(&self, log: &mut impl Store, admitted: bool) -> Result<Decision, Error> {
         let stored = self.stored(admitted);
         let (answer, oldest) = self.answer(log, admitted, stored)?;
         let plan = match stored {
@@ -46,7 +41,7 @@ impl Decision {
     #[inline]
     pub fn adjust(&mut self, oldest: Option<Id>) {
         if let (Some(oldest), Some(was)) = (oldest, self.oldest) {
-            let later = oldest.time.saturating_sub(was.id.time);
+            let later = oldest.time.saturating_sub(was);
             self.answer.next_after = self.answer.next_after.saturating_add(later);
         }
     }

@@ -34,18 +34,22 @@ pub struct Usage<'c> {
 }
 
 impl<'c> Usage<'c> {
-    /// Reads what a call needs to know of a log when the server's clock is `clock`. `last_id` is the least that the stream's
-    /// last ID can be, where that is known to be ahead of the newest entry: because that entry was deleted, or by XSETID.
+    /// Of a log that is still to be read, when the server's clock is `clock`. `last_id` is the least that the stream's last ID
+    /// can be, where that is known to be ahead of the newest entry: because that entry was deleted, or by XSETID.
     #[inline]
-    pub fn read(log: &mut impl Log, call: &'c Call, clock: u64, last_id: Id) -> Result<Self, Error> {
+    pub fn new(call: &'c Call, clock: u64, last_id: Id) -> Self {
         let tiers = [TierUsage::default(); MAX_TIERS];
-        let mut usage = Self { call, clock, now: clock, newest: None, last_id, is_stale: false, tiers };
-        usage.read_head(log)?;
-        let newest = usage.newest.map(|newest| newest.hit);
-        for (used, tier) in usage.tiers.iter_mut().zip(call.tiers()) {
-            *used = tier_usage(log, newest, usage.now, tier.window)?;
+        Self { call, clock, now: clock, newest: None, last_id, is_stale: false, tiers }
+    }
+
+    /// Reads what the call needs to know. (In place, because a usage is large and would be copied on its way.)
+    pub fn read(&mut self, log: &mut impl Log) -> Result<(), Error> {
+        self.read_head(log)?;
+        let newest = self.newest.map(|newest| newest.hit);
+        for (used, tier) in self.tiers.iter_mut().zip(self.call.tiers()) {
+            *used = tier_usage(log, newest, self.now, tier.window)?;
         }
-        Ok(usage)
+        Ok(())
     }
 
     /// Reads the newest entry, and finds the end of the windows.

@@ -93,14 +93,18 @@ impl Store for &mut MemoryLog {
 
 /// Answers as `RATELIMIT.PEEK` does. An error only for an empty stream whose last ID is in the far future.
 pub fn peek(log: &mut impl Log, clock: u64, call: &Call) -> Result<Answer, Error> {
-    Usage::read(log, call, clock, Id::default())?.peek(log)
+    let mut usage = Usage::new(call, clock, Id::default());
+    usage.read(log)?;
+    usage.peek(log)
 }
 
 /// Decides and writes as `RATELIMIT.HIT` does.
 pub fn hit(log: &mut CachedLog<&mut MemoryLog>, clock: u64, call: &Call) -> Result<Answer, Error> {
     let mut last_id = Id::default();
     for _ in 0..2 {
-        let mut decision = Usage::read(log, call, clock, last_id)?.decide(log)?;
+        let mut usage = Usage::new(call, clock, last_id);
+        usage.read(log)?;
+        let mut decision = usage.decide(log, usage.has_room())?;
         if let Applied::Done { oldest } = log.apply(&decision.plan)? {
             decision.adjust(oldest);
             return Ok(decision.answer);

@@ -205,7 +205,9 @@ proptest! {
         let mut log = MemoryLog { entries, last_id: None, expires_at: expires, keep_expired: 0 };
         let call = call_of(&tiers, cost, strict);
         let mut log = &mut log;
-        let answer = Usage::read(&mut log, &call, clock, Id::default()).unwrap().decide(&mut log).unwrap().answer;
+        let mut usage = Usage::new(&call, clock, Id::default());
+        usage.read(&mut log).unwrap();
+        let answer = usage.decide(&mut log, usage.has_room()).unwrap().answer;
         prop_assert!(tiers.iter().any(|tier| tier.0 == answer.limit));
         prop_assert!(answer.remaining <= answer.limit);
         // The log may be ahead of the clock by what it is kept, and the ID may need one millisecond more.

@@ -52,7 +52,7 @@ impl<S: Store> Store for CachedLog<S> {
 
     /// The cursor is lost where the log does not carry out the plan.
     fn apply(&mut self, plan: &Plan) -> Result<Applied, Error> {
-        if *plan == Plan::Nothing {
+        if matches!(plan, Plan::Nothing) {
             return Ok(Applied::Done { oldest: None });
         }
         let cursor = self.cursor.take();
