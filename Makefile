@@ -15,7 +15,7 @@ help:
 	@echo 'make test           all tests, on real servers that are started and stopped by them'
 	@echo 'make test-all       the same on every server that is supported, with clients in Python and Node, and the FastAPI example'
 	@echo 'make test-histories a hundred random histories, some ten minutes; SEED=n repeats one'
-	@echo 'make test-long      the tests that can run short or long, long, some twenty minutes: crashes, clocks, memory, attackers'
+	@echo 'make test-long      the tests that can run short or long, long, some twenty minutes: crashes, clock steps, memory, cost limits'
 	@echo 'make fuzz           broken arguments, histories and calls, MINUTES=1 for each target'
 	@echo 'make memcheck       every command, loading, and other modules that act in events, under valgrind'
 	@echo 'make soak           a server near saturation beside the oracle, with rewrites and failovers, for MINUTES=1'
@@ -61,7 +61,7 @@ test-examples:
 	$(CARGO) build --release --locked
 	@scripts/peers.sh
 	@scripts/examples.sh
-	$(CARGO) test --locked --test server -- --ignored bursts documents examples
+	$(CARGO) test --locked --test server -- --ignored bursts:: documents:: examples::
 
 example:
 	@scripts/setup.sh example
@@ -83,12 +83,12 @@ test-dist: dist
 test-histories:
 	@scripts/setup.sh test
 	$(CARGO) build --release --locked
-	RATELIMIT_LONG=1 $(CARGO) test --locked --test server chaos -- --nocapture
+	RATELIMIT_LONG=1 $(CARGO) test --locked --test server random_histories:: -- --nocapture
 
 test-long:
 	@scripts/setup.sh test
 	$(CARGO) build --release --locked
-	RATELIMIT_LONG=1 $(CARGO) test --locked --test server -- --nocapture --test-threads 1 clocks:: crashes:: memory:: attackers::
+	RATELIMIT_LONG=1 $(CARGO) test --locked --test server -- --nocapture --test-threads 1 clock_steps:: crash_recovery:: memory_limits:: cost_limits::
 
 fuzz:
 	@scripts/setup.sh fuzz
@@ -98,13 +98,13 @@ fuzz:
 memcheck:
 	@scripts/setup.sh memcheck
 	$(CARGO) build --release --locked
-	$(CARGO) build --locked --example meddler
-	$(CARGO) test --locked --test server memcheck -- --ignored
+	$(CARGO) build --locked --example reactor
+	$(CARGO) test --locked --test server memcheck:: -- --ignored
 
 soak:
 	@scripts/setup.sh soak
 	$(CARGO) build --release --locked
-	MINUTES=$(MINUTES) $(CARGO) test --locked --test server soak -- --ignored --nocapture
+	MINUTES=$(MINUTES) $(CARGO) test --locked --test server soak:: -- --ignored --nocapture
 
 lint:
 	@scripts/setup.sh lint

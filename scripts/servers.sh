@@ -22,7 +22,8 @@ fetch)
     ;;
 smoke)
     [ -n "$(servers)" ] || echo "servers: tested on one server; make test-all fetches the others and tests there too"
-    on_each histories introspection mhit everywhere unload
+    on_each exactness:: statistics:: multi_key:: transactions_and_scripts:: protocol:: access_control:: command_tables:: loading:: \
+        unloading::
     ;;
 all)
     [ -n "$(servers)" ] || { echo "servers: none are here, run: scripts/servers.sh fetch" >&2 && exit 1; }

@@ -1,5 +1,5 @@
-//! The chart of docs/how-it-works.md: what four limiters of 10 hits in 10 s admit of the same bursty traffic, on a real
-//! server whose clock is set. `UPDATE=1 make test-examples` writes the chart and its data; otherwise they must be the same.
+//! The chart of docs/how-it-works.md is right: what four limiters of 10 hits in 10 s admit of the same bursty traffic, on a
+//! real server whose clock is set. `UPDATE=1 make test-examples` writes the chart and its data; otherwise they must be the same.
 
 use std::fmt::Write;
 use std::fs;

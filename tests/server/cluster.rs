@@ -1,4 +1,5 @@
-//! A real cluster: three primaries, each with a replica, under clients that follow redirections.
+//! Moving a slot, by key or whole, neither loses nor doubles a hit: on a real cluster of three primaries, each with a
+//! replica, under clients that follow redirections.
 //!
 //! One test in steps, because a cluster takes longer to form than any step to run.
 
@@ -13,7 +14,7 @@ use redis::cluster::{ClusterClientBuilder, ClusterConnection};
 use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
 use redis::{Client, Cmd, Connection, ConnectionLike, Value};
 
-use crate::histories::{number, random, time_of};
+use crate::exactness::{number, random, time_of};
 use crate::support::{Ask, PATIENCE, Running, Server, Setup, assert_same, get, six, wait_for, wait_for_more, words};
 
 /// The first and the last slot of each primary, as `redis-cli --cluster create` deals them out.

@@ -1,5 +1,6 @@
-//! The snippets of the documents are run, so that they cannot go stale: each on a server of its own, whose clock stands
-//! still. In a document, port 6379 is that server. A block of `text` is what the block before it prints.
+//! The documents are right: their snippets are run, each on a server of its own, whose clock stands still.
+//!
+//! In a document, port 6379 is that server. A block of `text` is what the block before it prints.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -173,7 +174,7 @@ fn the_reference_is_complete() {
         assert!(section.contains(&format!("| Complexity | {} |\n", said("complexity"))), "{name}");
         assert!(section.contains(&format!("\n{}: added.\n", said("since"))), "{name}");
     }
-    let errors = fs::read_to_string(root().join("src/error.rs")).unwrap();
+    let errors = fs::read_to_string(root().join("src/limiter/error.rs")).unwrap();
     let errors = errors.split("c\"").skip(1).filter_map(|rest| rest.split('"').next());
     let info = client.text("INFO ratelimit");
     let fields = info.lines().filter_map(|line| line.split_once(':')).map(|(field, _)| field);

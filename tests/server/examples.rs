@@ -1,4 +1,4 @@
-//! The examples, each as a reader would run it. `make test-examples` fetches what they need.
+//! The examples are right: each is run as a reader would run it. `make test-examples` fetches what they need.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -1,8 +1,8 @@
-//! How long keys live: one window after the newest hit and not much more, and as long as the longest policy in use.
+//! A key lives one window after the newest hit and not much more, and as long as the longest policy in use.
 
 use redis::{Connection, Value};
 
-use crate::histories::random;
+use crate::exactness::random;
 use crate::oracle::{self, Hit, Question, Tier};
 use crate::replication::Effects;
 use crate::support::{Ask, Clock, START, Server, Setup, six, words};
@@ -55,7 +55,7 @@ fn one_policy_on_a_clock_that_runs() {
             pipe.add_command(words(line));
         }
         let (_, expires, newest): (Value, u64, Vec<(String, Vec<String>)>) = pipe.query(&mut client).unwrap();
-        let hit = crate::histories::time_of(&newest[0].0);
+        let hit = crate::exactness::time_of(&newest[0].0);
         assert!((hit + 100..=hit + 112).contains(&expires), "a hit at {hit} is kept until {expires}");
         renewed += usize::from(expires != before);
         before = expires;

@@ -1,14 +1,15 @@
-//! Every command, every error, loading, and a stretch of the fuzzer, under valgrind: `make memcheck`.
+//! Memory is neither misused nor leaked: every command, every error, loading, and a stretch of the fuzzer, under valgrind
+//! (`make memcheck`).
 //!
 //! No access outside of what was allocated, no decision by what was never set, and nothing definitely lost when the server
 //! ends, or when it takes out again what it could not load.
 
 use redis::{Connection, Value};
 
-use crate::events::{act_in_events, setup};
-use crate::fuzz::{fuzz, now};
-use crate::histories::random;
-use crate::hostile::make_streams;
+use crate::exactness::random;
+use crate::fuzzing::{fuzz, now};
+use crate::hostile_streams::make_streams;
+use crate::other_modules::{act_in_events, setup};
 use crate::support::{Ask, Server, Setup, get, module, wait_for, words};
 
 fn load(client: &mut Connection, args: &[&str]) -> Result<Value, String> {

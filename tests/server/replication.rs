@@ -1,11 +1,11 @@
-//! What replicas and files get: the effects of a hit as plain commands, so that everybody ends with the same data.
+//! Replicas and files hold the same data: they get the effects of a hit as plain commands.
 
 use std::path::PathBuf;
 
 use redis::{Connection, Value};
 use tempfile::TempDir;
 
-use crate::histories::random;
+use crate::exactness::random;
 use crate::support::{Ask, Clock, START, Server, Setup, assert_same, six, wait_for, words};
 
 /// Effects are read from a file that is written before the reply; a background fsync would delay that.

@@ -1,4 +1,4 @@
-//! A long run near saturation: `make soak MINUTES=n`.
+//! A long run near saturation stays exact, and memory and latency do not grow: `make soak MINUTES=n`.
 //!
 //! Two servers on a clock that shakes, one the other's replica. Loaders keep the primary busy with every command of the
 //! module; checkers ask the oracle about each of their replies. Every round the append-only file is rewritten, the servers
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use redis::{Connection, RedisResult, Value};
 
-use crate::fuzz::is_in_range;
-use crate::histories::{number, question_for, random, time_of, words_of};
+use crate::exactness::{number, question_for, random, time_of, words_of};
+use crate::fuzzing::is_in_range;
 use crate::oracle::{self, Hit, Question};
 use crate::support::{Ask, Clock, Server, Setup, six, wait_for, words};
 

@@ -1,6 +1,6 @@
-//! What clients can do at worst with the arguments they choose: time and memory stay within what docs/reliability.md says.
+//! No argument costs more time or memory than docs/reliability.md says.
 //!
-//! `RATELIMIT_LONG=1 cargo test attackers -- --nocapture` prints the figures of that document; the bounds here leave room
+//! `RATELIMIT_LONG=1 cargo test cost_limits -- --nocapture` prints the figures of that document; the bounds here leave room
 //! for slower machines.
 
 use redis::Connection;

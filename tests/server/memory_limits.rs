@@ -1,10 +1,9 @@
-//! The figures of docs/operations.md on memory: what a key costs, at the server's default node size and at that of
-//! `redis.conf`.
+//! Nothing is half written when memory runs out or keys are evicted, and a key costs what docs/operations.md says.
 //!
-//! `cargo test memory -- --nocapture` prints them.
+//! `cargo test memory_limits -- --nocapture` prints the figures.
 
-use crate::histories::random;
-use crate::support::{Ask, START, Server, Setup, is_long, six, wait_for, words};
+use crate::exactness::random;
+use crate::support::{Ask, START, Server, Setup, in_minutes, is_long, six, wait_for, words};
 
 fn used(client: &mut redis::Connection) -> i64 {
     client.info("memory", "used_memory").parse().unwrap()
@@ -104,6 +103,26 @@ fn under_every_eviction_policy() {
             assert!(forgotten > 10 && refused > 10, "{family}-{policy}: {forgotten}, {refused}");
         }
     }
+}
+
+#[test]
+fn without_memory() {
+    let server = Server::start();
+    let mut client = server.connect();
+    client.run("RATELIMIT.HIT key 2 1m");
+    client.run("CONFIG SET maxmemory-policy noeviction");
+    client.run("CONFIG SET maxmemory 1");
+    let before = client.fingerprint();
+    let oom = Err("OOM command not allowed when used memory > 'maxmemory'.".to_owned());
+    assert_eq!(client.ask(&words("RATELIMIT.HIT key 2 1m")), oom);
+    assert_eq!(client.ask(&words("RATELIMIT.HIT new 2 1m STRICT")), oom);
+    assert_eq!(in_minutes(&client.run("RATELIMIT.PEEK key 2 1m")), [1, 2, 0, 0, 60_000, 60_000]);
+    assert_eq!(in_minutes(&client.run("RATELIMIT.PEEK new 2 1m")), [1, 2, 1, 0, 60_000, 60_000]);
+    assert_eq!(client.fingerprint(), before);
+    assert_eq!(client.integer("RATELIMIT.RESET key"), 1);
+    assert_eq!(client.integer("DBSIZE"), 0);
+    client.run("CONFIG SET maxmemory 0");
+    assert_eq!(in_minutes(&client.run("RATELIMIT.HIT key 2 1m")), [1, 2, 1, 0, 60_000, 60_000]);
 }
 
 /// Memory runs out in the middle of a load: calls of several keys are all there or not at all, and who only looks or clears

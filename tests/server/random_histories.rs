@@ -1,5 +1,7 @@
-//! Random histories of everything at once: several clients with every command of the module and their own commands on its
-//! keys, plain, in transactions, scripts and functions; clocks, expiry, rewrites, reloads and changes of settings.
+//! Random histories of everything at once: every reply is exact and every copy holds the same data, whatever others do.
+//!
+//! Several clients send every command of the module and their own commands on its keys, plain, in transactions, scripts and
+//! functions; clocks, expiry, rewrites, reloads and changes of settings come in between.
 //!
 //! What is stored before and after each call is known, so that an oracle can check every value of every reply and every
 //! write, whatever the others did. At the end the replica, the append-only file and a snapshot must hold the same data.
@@ -10,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use redis::{Cmd, Connection, Value};
 
-use crate::bad_input::{LAST_ID_AHEAD, NOT_A_LOG, WRONG_TYPE};
-use crate::histories::time_of;
+use crate::bad_arguments::{LAST_ID_AHEAD, NOT_A_LOG, WRONG_TYPE};
+use crate::exactness::time_of;
 use crate::oracle::{self, Hit, Moment, Question, Tier};
 use crate::replication::{NODES_OF_FOUR, REPLICATION, caught_up, replica_of, start_again};
 use crate::support::{Ask, Clock, START, Server, Setup, get, is_long, six, text_of, wait_for, words};

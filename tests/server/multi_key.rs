@@ -1,10 +1,10 @@
-//! RATELIMIT.MHIT: several keys in one step, all charged or none.
+//! RATELIMIT.MHIT charges all of its keys or none, in one step.
 
 use std::fs;
 
 use redis::Value;
 
-use crate::histories::{number, random, time_of};
+use crate::exactness::{number, random, time_of};
 use crate::oracle::{self, Hit, Tier};
 use crate::support::{Ask, START, Server, Setup, six};
 

@@ -1,10 +1,10 @@
-//! `kill -9` under load, and what is left: on disk with `appendfsync always`, and on a replica that takes over.
+//! Hits survive `kill -9` under load: on disk with `appendfsync always`, and on a replica that takes over.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use redis::{Cmd, Connection, Value};
 
-use crate::histories::{number, random};
+use crate::exactness::{number, random};
 use crate::replication::{REPLICATION, replica_of};
 use crate::support::{Ask, Running, Setup, is_long, six, wait_for_more, words};
 

@@ -1,9 +1,9 @@
-//! The table of cursors is a cache: off, tiny so that keys push each other out all the time, or large, three servers that
-//! get the same commands at the same time give the same replies and hold the same data, whatever is done to their keys.
+//! Cursors change no reply and no stored data: with the table off, tiny or large, three servers that get the same commands
+//! at the same time give the same replies and hold the same data, whatever is done to their keys.
 
 use redis::{Cmd, Connection, Value};
 
-use crate::histories::{random, time_of};
+use crate::exactness::{random, time_of};
 use crate::support::{Ask, Clock, START, Server, Setup, assert_same, get, six, wait_for, words};
 
 const SIZES: [u32; 3] = [0, 4, 8_192];

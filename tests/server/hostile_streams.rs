@@ -1,11 +1,11 @@
-//! Streams that somebody has restored or made by hand. Whatever they hold: an answer in range or the error that they are no
-//! log, at once, and the same data on a replica.
+//! Damaged streams do no harm: whatever somebody restored or made by hand, the answer is in range or the error that it is
+//! no log; it comes at once, and a replica holds the same data.
 
 use redis::Connection;
 
-use crate::bad_input::{LAST_ID_AHEAD, NOT_A_LOG, call};
-use crate::fuzz::{Outcome, Stalls, calls_or, now};
-use crate::histories::random;
+use crate::bad_arguments::{LAST_ID_AHEAD, NOT_A_LOG, call};
+use crate::exactness::random;
+use crate::fuzzing::{Outcome, Stalls, calls_or, now};
 use crate::replication::{REPLICATION, replica_of};
 use crate::support::{Ask, Setup, get, wait_for};
 

@@ -1,7 +1,7 @@
 //! A module for tests that acts in the events of others, while the command that sent them is still at work.
 //!
-//! `MEDDLE event key times command [arg ...]`: at the next `times` events of this name on this key, run the command. `*` is
-//! any event, or any key. `MEDDLE` alone forgets all that it was told.
+//! `REACT event key times command [arg ...]`: at the next `times` events of this name on this key, run the command. `*` is
+//! any event, or any key. `REACT` alone forgets all that it was told.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -22,7 +22,7 @@ fn orders() -> MutexGuard<'static, Vec<Order>> {
     ORDERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn meddle(_: &Context, args: Vec<RedisString>) -> RedisResult {
+fn react(_: &Context, args: Vec<RedisString>) -> RedisResult {
     let mut args = args.into_iter().skip(1);
     let Ok(event) = args.next_string() else {
         orders().clear();
@@ -52,12 +52,12 @@ fn act(ctx: &Context, _: NotifyEvent, event: &str, key: &[u8]) {
 }
 
 redis_module! {
-    name: "meddler",
+    name: "reactor",
     version: 1,
     allocator: (redis_module::alloc::RedisAlloc, redis_module::alloc::RedisAlloc),
     data_types: [],
     commands: [
-        ["meddle", meddle, "write", 0, 0, 0, ""],
+        ["react", react, "write", 0, 0, 0, ""],
     ],
     event_handlers: [
         [@STREAM @GENERIC @EXPIRED @NEW @MODULE: act],

@@ -1,9 +1,9 @@
-//! Other hands on a log: always an answer in range or a clear error, and nobody is locked out for longer than windows.
+//! Other clients write to a log: each answer is in range or a clear error, and nobody is locked out for longer than windows.
 
 use redis::{Connection, Value};
 
-use crate::bad_input::{LAST_ID_AHEAD, NOT_A_LOG, WRONG_TYPE};
-use crate::histories::{random, time_of};
+use crate::bad_arguments::{LAST_ID_AHEAD, NOT_A_LOG, WRONG_TYPE};
+use crate::exactness::{random, time_of};
 use crate::support::{Ask, Clock, START, Server, get, six, words};
 
 const HIT: &str = "RATELIMIT.HIT k 10 8s";

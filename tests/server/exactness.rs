@@ -1,4 +1,4 @@
-//! The oracle: random hits on a real server, every value of every reply against brute force.
+//! No window exceeds its limit, and each reply is exact: random hits on a real server, every value against brute force.
 
 use crate::oracle::{self, Hit, Question, Tier};
 use crate::support::{Ask, START, Server, get, six};

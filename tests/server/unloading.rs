@@ -1,5 +1,4 @@
-//! The module stays once it is loaded, whoever holds its commands; and what takes the place of unloading: a restart or a
-//! failover with another build, and taking it out for good.
+//! MODULE UNLOAD is refused, whoever holds the commands; another build takes over by restart or failover and loses nothing.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -7,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use redis::{Connection, ConnectionLike, Value};
 use tempfile::TempDir;
 
-use crate::panics::panicking_module;
+use crate::no_panics::panicking_module;
 use crate::support::{Ask, Running, Server, Setup, assert_same, get, module, six, wait_for, wait_for_more, words};
 
 const UNLOAD: &str = "MODULE UNLOAD ratelimit";

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use redis::Connection;
 
-use crate::histories::{random, time_of};
+use crate::exactness::{random, time_of};
 use crate::oracle::{self, Hit, Question, Tier};
 use crate::replication::{Effects, REPLICATION, caught_up, replica_of};
 use crate::support::{Ask, Clock, Running, START, Server, Setup, get, is_long, six};

@@ -1,4 +1,4 @@
-//! What else a server may be doing: paused, loading, watched, cached by its clients, or a replica that takes writes.
+//! Commands work in every state of the server: paused, loading, watched, cached by its clients, or a replica that takes writes.
 
 use redis::Value;
 

@@ -1,9 +1,9 @@
-//! What an operator sees: INFO, TOP, events, settings, categories.
+//! INFO, TOP, events and settings tell an operator the truth.
 
 use redis::Value;
 
-use crate::histories::random;
-use crate::support::{Ask, PATIENCE, START, Server, Setup, get, module};
+use crate::exactness::random;
+use crate::support::{Ask, Clock, PATIENCE, START, Server, Setup, get, module, words};
 
 #[test]
 fn info_counts() {
@@ -190,30 +190,61 @@ fn the_event_of_a_refusal() {
     assert_eq!(heard[..heard.len() - 1], [refused("key"), refused("seen"), refused("seen"), refused("refused")]);
 }
 
-#[test]
-fn the_category_of_the_module() {
-    let server = Server::start();
-    let mut client = server.connect();
-    let categories: Vec<String> = get(client.run("ACL CAT"));
-    if !categories.contains(&"ratelimit".to_owned()) {
-        // Before Redis 7.4 and Valkey 8 a module cannot add one.
-        assert!(client.info("server", "redis_version").starts_with("7."), "{categories:?}");
-        eprintln!("skipped: this server has no ACL categories of modules");
-        return;
+/// What a subscriber hears until `PUBLISH` of a last word: each event once as keyspace and once as keyevent message.
+fn events_until(subscriber: &mut redis::PubSub, word: &str) -> Vec<String> {
+    let mut events = Vec::new();
+    loop {
+        let message = subscriber.get_message().unwrap();
+        let channel = message.get_channel_name().to_owned();
+        let payload: String = message.get_payload().unwrap();
+        if payload == word {
+            return events;
+        }
+        if let Some(key) = channel.strip_prefix("__keyspace@0__:") {
+            events.push(format!("{payload} {key}"));
+        } else {
+            let event = channel.strip_prefix("__keyevent@0__:").unwrap();
+            assert_eq!(events.last(), Some(&format!("{event} {payload}")), "the two come in pairs");
+        }
     }
-    let mut commands: Vec<String> = get(client.run("ACL CAT ratelimit"));
-    commands.sort();
-    let all = ["hit", "mhit", "peek", "reset", "resetstat", "top"].map(|name| format!("ratelimit.{name}"));
-    assert_eq!(commands, all);
-    client.run("ACL SETUSER app on nopass ~rl:* +@ratelimit -@admin");
-    let as_app = |client: &mut redis::Connection, line: &str| {
-        client.run("AUTH app x");
-        let reply = client.ask(&crate::support::words(line));
-        client.run("AUTH default x");
-        reply
-    };
-    assert!(as_app(&mut client, "RATELIMIT.HIT rl:1 1 1").is_ok());
-    assert!(as_app(&mut client, "RATELIMIT.HIT other 1 1").unwrap_err().starts_with("NOPERM"));
-    assert!(as_app(&mut client, "RATELIMIT.MHIT 2 rl:1 other 1 1 1 1").unwrap_err().starts_with("NOPERM"));
-    assert!(as_app(&mut client, "RATELIMIT.TOP").unwrap_err().starts_with("NOPERM"));
+}
+
+#[test]
+fn keyspace_events() {
+    let Some(clock) = Clock::at(START) else { return };
+    let args = ["--notify-keyspace-events", "KEA", "--stream-node-max-entries", "2"];
+    let server = Setup::new().args(args).clock(&clock).start();
+    let mut client = server.connect();
+    let mut listening = server.connect();
+    listening.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut subscriber = listening.as_pubsub();
+    subscriber.psubscribe("__key*__:*").unwrap();
+    for (after, line, expected) in [
+        (0, "RATELIMIT.PEEK key 3 1s", &[][..]),
+        // A refusal leaves no trace: the event of the module itself is all there is, and only with class d, which A has.
+        (0, "RATELIMIT.HIT key 0 1s", &["ratelimit.refused key"]),
+        (0, "RATELIMIT.RESET key", &[]),
+        (0, "RATELIMIT.HIT key x 1s", &[]),
+        (0, "RATELIMIT.HIT key 3 1s", &["xadd key", "expire key"]),
+        (0, "RATELIMIT.HIT key 3 1s", &["xadd key"]),
+        (0, "RATELIMIT.HIT key 3 1s", &["xadd key"]),
+        (0, "RATELIMIT.HIT key 3 1s", &["ratelimit.refused key"]),
+        (0, "RATELIMIT.PEEK key 3 1s", &[]),
+        (0, "RATELIMIT.HIT key 3 1s STRICT", &["xadd key", "ratelimit.refused key"]),
+        // Nodes hold two entries: two nodes of expired ones go, and the key's expiry is due for renewal.
+        (1_001, "RATELIMIT.HIT key 3 1s", &["xadd key", "xtrim key", "expire key"]),
+        (1_050, "RATELIMIT.HIT key 3 1s", &["xadd key"]),
+        // The clock was set back by more than the log is kept: it is started again.
+        (-9_000, "RATELIMIT.HIT key 3 1s", &["del key", "xadd key", "expire key"]),
+        (-9_000, "RATELIMIT.RESET key", &["del key"]),
+        (-9_000, "RATELIMIT.RESET key", &[]),
+        (-9_000, "RATELIMIT.HIT key 3 1s", &["xadd key", "expire key"]),
+        (-9_000, "RATELIMIT.HIT other 3 1s", &["xadd other", "expire other"]),
+        (-9_000, "RATELIMIT.RESET other unseen key", &["del other", "del key"]),
+    ] {
+        clock.set(START.checked_add_signed(after).unwrap());
+        let _ = client.ask(&words(line));
+        client.run("PUBLISH __keyevent@0__:done done");
+        assert_eq!(events_until(&mut subscriber, "done"), expected, "{line} at {after}");
+    }
 }

@@ -1,5 +1,5 @@
-//! A fuzzer that knows the grammar of the commands and breaks it, among other commands on the same keys. Whatever comes: no
-//! crash, no error that is not meant, no answer out of range, no stall.
+//! Broken calls do no harm: a fuzzer knows the grammar of the commands and breaks it, among other commands on the same keys,
+//! and sees no crash, no error that is not meant, no answer out of range and no stall.
 //!
 //! `make test` sends 100,000 calls, `make fuzz` ten million.
 
@@ -12,11 +12,11 @@ use std::time::SystemTime;
 
 use redis::{Connection, ConnectionLike, Value};
 
-use crate::bad_input::{
+use crate::bad_arguments::{
     COST, FORMAT, HIT, LAST_ID_AHEAD, LIMIT, MHIT, NOT_A_LOG, PEEK, RESET, SYNTAX, TOO_MANY_TIERS, TOP, WINDOW,
     WRONG_TYPE, arity, call,
 };
-use crate::histories::random;
+use crate::exactness::random;
 use crate::support::{Ask, Server, get, six, text_of};
 
 const RESETSTAT: &str = "RATELIMIT.RESETSTAT";

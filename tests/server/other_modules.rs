@@ -1,5 +1,5 @@
-//! Other modules act in our events, on any key: with commands of their own, with hits, with FLUSHALL. What comes of it is as
-//! if they had acted after the command, and nothing of it ends the server or differs on a replica.
+//! Other modules' actions in our events happen as if after the command: commands of their own, hits, FLUSHALL. Nothing of it
+//! ends the server or differs on a replica.
 
 use std::path::{Path, PathBuf};
 
@@ -8,15 +8,15 @@ use redis::Connection;
 use crate::replication::{REPLICATION, caught_up, replica_of};
 use crate::support::{Ask, Setup, assert_same, module, words};
 
-fn meddler() -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/debug/examples/libmeddler.so");
-    assert!(path.exists(), "{} is missing, run: cargo build --example meddler", path.display());
+fn reactor() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/debug/examples/libreactor.so");
+    assert!(path.exists(), "{} is missing, run: cargo build --example reactor", path.display());
     path
 }
 
 /// A server with both modules. The one that is loaded first hears of an event first.
-pub fn setup(meddler_first: bool) -> Setup {
-    let (first, second) = if meddler_first { (meddler(), module()) } else { (module(), meddler()) };
+pub fn setup(reactor_first: bool) -> Setup {
+    let (first, second) = if reactor_first { (reactor(), module()) } else { (module(), reactor()) };
     let second = second.display().to_string();
     Setup::new().module(first).args(["--loadmodule", &second]).args(SMALL_NODES)
 }
@@ -87,14 +87,14 @@ fn command(line: &str) -> redis::Cmd {
 
 /// Tells the other module what to do at the next such event.
 fn order(client: &mut Connection, event: &str, key: &str, action: &str) {
-    let mut meddle = redis::cmd("MEDDLE");
-    meddle.arg(event).arg(key).arg(1);
+    let mut react = redis::cmd("REACT");
+    react.arg(event).arg(key).arg(1);
     for word in command(action).args_iter() {
         if let redis::Arg::Simple(word) = word {
-            meddle.arg(word);
+            react.arg(word);
         }
     }
-    client.ask(&meddle).unwrap();
+    client.ask(&react).unwrap();
 }
 
 /// Logs of several hits at `a` and `b`, which the table of cursors follows, and nothing at `c`.
@@ -131,7 +131,7 @@ pub fn act_in_events(client: &mut Connection, mut check: impl FnMut(&mut Connect
                 begin(client);
                 order(client, event, "a", action);
                 client.ask(&words(call)).unwrap_or_else(|error| panic!("{call}: {error}"));
-                client.run("MEDDLE");
+                client.run("REACT");
                 check(client, call, action);
             }
         }
@@ -140,14 +140,14 @@ pub fn act_in_events(client: &mut Connection, mut check: impl FnMut(&mut Connect
 
 #[test]
 fn actions_come_after_the_command() {
-    for meddler_first in [false, true] {
-        let mut server = setup(meddler_first).tcp().args(REPLICATION).start();
+    for reactor_first in [false, true] {
+        let mut server = setup(reactor_first).tcp().args(REPLICATION).start();
         let replica = replica_of(&server, Setup::new().without_module());
         let plain = Setup::new().args(SMALL_NODES).start();
         let (mut one_after_the_other, mut on_replica) = (plain.connect(), replica.connect());
         let mut client = server.connect();
         act_in_events(&mut client, |client, call, action| {
-            let what = format!("{action} in {call}, meddler first: {meddler_first}");
+            let what = format!("{action} in {call}, reactor first: {reactor_first}");
             begin(&mut one_after_the_other);
             one_after_the_other.run(call);
             let _ = one_after_the_other.ask(&command(action));
@@ -194,7 +194,7 @@ fn actions_while_a_command_is_at_work() {
                 }
                 order(&mut client, event, "c", action);
                 let reply = client.ask(&words(call));
-                client.run("MEDDLE");
+                client.run("REACT");
                 let what = format!("{action} at {event} in {call}: {reply:?}");
                 // A key may hold something else by now, which the command says.
                 assert!(
@@ -223,7 +223,7 @@ fn hits_on_other_keys_at_every_event() {
     let replica = replica_of(&server, Setup::new().without_module());
     let mut client = server.connect();
     for event in ["new", "xadd", "expire", "del"] {
-        client.run(&format!("MEDDLE {event} outer 1000000 RATELIMIT.HIT inner:{event} 1000000 1h COST 7"));
+        client.run(&format!("REACT {event} outer 1000000 RATELIMIT.HIT inner:{event} 1000000 1h COST 7"));
     }
     for _ in 0..50 {
         for left in [9, 8, 7] {
