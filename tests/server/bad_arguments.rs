@@ -2,7 +2,7 @@
 //!
 //! The texts are spelled out here, not taken from the module, so that a change of one is seen.
 
-use redis::{Cmd, Connection, Value};
+use redis::{Cmd, Connection};
 
 use crate::support::{Ask, Server, Setup, assert_same, get, in_minutes, words};
 
