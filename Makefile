@@ -38,18 +38,15 @@ build:
 	@scripts/setup.sh build
 	$(CARGO) build --release --locked
 
-# The second build holds a planted panic, for the test that a panic is an error reply.
 test:
 	@scripts/setup.sh test
 	$(CARGO) build --release --locked
-	$(CARGO) build --locked --features planted-panic
 	$(CARGO) test --locked
 	@scripts/servers.sh smoke
 
 test-all:
 	@scripts/setup.sh test-all
 	$(CARGO) build --release --locked
-	$(CARGO) build --locked --features planted-panic
 	$(CARGO) test --locked
 	@scripts/clients.sh
 	@scripts/servers.sh fetch
@@ -98,7 +95,6 @@ fuzz:
 memcheck:
 	@scripts/setup.sh memcheck
 	$(CARGO) build --release --locked
-	$(CARGO) build --locked --example reactor
 	$(CARGO) test --locked --test server memcheck:: -- --ignored
 
 soak:
@@ -108,11 +104,12 @@ soak:
 
 lint:
 	@scripts/setup.sh lint
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked --features planted-panic -- -D warnings
 	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir target/fuzz -- -D warnings
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(CARGO) doc --locked --workspace --lib --no-deps --document-private-items
 	@scripts/deny.sh
 	target/tools/shellcheck/bin/shellcheck scripts/*.sh examples/*.sh packaging/prerm .ci/run
 	target/tools/ruff/bin/ruff check --quiet --no-cache

@@ -8,16 +8,14 @@ use std::path::{Path, PathBuf};
 
 use redis::Value;
 
-use crate::support::{Ask, Server, Setup, in_minutes, text_of, words};
+use crate::support::{Ask, Server, Setup, build, in_minutes, text_of, words};
 
 const INTERNAL: &str = "ERR internal error in the ratelimit module, please report it";
 
 /// The build with the feature `planted-panic`; `RATELIMIT_PANIC_MODULE` names another place.
 pub fn panicking_module() -> PathBuf {
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/debug/libratelimit.so");
-    let path = std::env::var_os("RATELIMIT_PANIC_MODULE").map_or_else(default, PathBuf::from);
-    assert!(path.exists(), "{} is missing, run: cargo build --features planted-panic", path.display());
-    path
+    let default = || build("libratelimit.so", &["--features", "planted-panic"]);
+    std::env::var_os("RATELIMIT_PANIC_MODULE").map_or_else(default, PathBuf::from)
 }
 
 fn server() -> Server {

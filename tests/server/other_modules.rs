@@ -1,17 +1,15 @@
 //! Other modules' actions in our events happen as if after the command: commands of their own, hits, FLUSHALL. Nothing of it
 //! ends the server or differs on a replica.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use redis::Connection;
 
 use crate::replication::{REPLICATION, caught_up, replica_of};
-use crate::support::{Ask, Setup, assert_same, module, words};
+use crate::support::{Ask, Setup, assert_same, build, module, words};
 
 fn reactor() -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/debug/examples/libreactor.so");
-    assert!(path.exists(), "{} is missing, run: cargo build --example reactor", path.display());
-    path
+    build("examples/libreactor.so", &["--example", "reactor"])
 }
 
 /// A server with both modules. The one that is loaded first hears of an event first.

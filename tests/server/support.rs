@@ -6,8 +6,8 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, OnceLock};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,19 @@ pub fn module() -> PathBuf {
     let path = std::env::var_os("RATELIMIT_MODULE").map_or_else(default, PathBuf::from);
     assert!(path.exists(), "{} is missing, run: make build", path.display());
     path
+}
+
+/// Another module that a test needs, built by cargo where it is missing or old: by then `cargo test` itself builds nothing.
+pub fn build(file: &str, args: &[&str]) -> PathBuf {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let _guard = ONE_AT_A_TIME.lock();
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // What cargo sets for tests must not look like a change to it.
+    cargo.current_dir(root).env_remove("LD_LIBRARY_PATH").env("CARGO_TARGET_DIR", "target");
+    let output = cargo.args(["build", "--quiet", "--locked"]).args(args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    root.join("target/debug").join(file)
 }
 
 /// redis-cell as a module, to compare with.
