@@ -52,6 +52,7 @@ impl Answer {
 impl Usage<'_> {
     /// The answer to the call, admitted or not, and the time of the oldest live hit of the tier that binds. It describes the log
     /// after the call, with the hit in it that is `stored`.
+    #[inline]
     pub(crate) fn answer(
         &self,
         log: &mut impl Log,

@@ -9,6 +9,7 @@ use std::hash::BuildHasher;
 use std::sync::LazyLock;
 
 /// The hash of a key of a database. Never 0.
+#[inline]
 pub fn of(database: i32, key: &[u8]) -> u64 {
     static SECRET: LazyLock<[u64; 2]> = LazyLock::new(|| [0, 1].map(|at| RandomState::new().hash_one(at)));
     let [start, step] = *SECRET;

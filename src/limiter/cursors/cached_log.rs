@@ -51,6 +51,7 @@ impl<S: Store> Store for CachedLog<S> {
     }
 
     /// The cursor is lost where the log does not carry out the plan.
+    #[inline]
     fn apply(&mut self, plan: &Plan) -> Result<Applied, Error> {
         if matches!(plan, Plan::Nothing) {
             return Ok(Applied::Done { oldest: None });

@@ -71,6 +71,7 @@ impl Table {
 
     /// Takes the cursor of a key whose log has `length` entries, or an empty one if nothing is known of it. None if the
     /// key has no place in the table yet.
+    #[inline]
     pub fn take(&mut self, database: i32, key: &[u8], length: u64) -> Option<Box<Cursor>> {
         if self.sets.is_empty() || key.len() > MAX_KEY {
             return None;
@@ -95,6 +96,7 @@ impl Table {
     }
 
     /// Puts a cursor back after the command that took it, if nobody has done anything since.
+    #[inline]
     pub fn put(&mut self, cursor: Box<Cursor>) {
         let is_its = |way: &&mut Way| way.hash == cursor.hash && way.cursor.is_none();
         if cursor.changes == self.changes && cursor.newest.is_some() {
