@@ -22,7 +22,7 @@ trap 'rm -rf "$stage"' EXIT
 # A folder to read and try: pages, examples, and a configuration that finds the module.
 pages() { # folder, path of the module
     mkdir -p "$1"
-    cp -R README.md CHANGELOG.md SECURITY.md docs examples "$1"
+    cp -R README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs examples "$1"
     # What trying the examples leaves behind.
     find "$1" \( -name node_modules -o -name .venv -o -name __pycache__ -o -name '.*_cache' \) -prune -exec rm -rf {} +
     sed -e "s|^loadmodule .*|loadmodule $2|" -e 's|from the repository root|from this folder|' -e 's| *(or: make run)||' \

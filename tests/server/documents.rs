@@ -193,7 +193,7 @@ fn anchor(heading: &str) -> String {
 
 /// All that a reader may follow a link from.
 fn pages() -> Vec<PathBuf> {
-    let others = ["CHANGELOG.md", "SECURITY.md", "examples/README.md", "examples/fastapi/README.md"];
+    let others = ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md", "examples/fastapi/README.md"];
     documents().into_iter().chain(others.map(|name| root().join(name))).collect()
 }
 
