@@ -1,8 +1,8 @@
 //! What a decision costs a server, beside what a user would pick instead: `make bench` prints it, and with `UPDATE=1` writes
 //! docs/benchmarks.md and its chart.
 //!
-//! Every contender has a server of its own. They take turns, a short slice each, round after round, so that whatever else the
-//! machine does befalls all of them; what is told is the median of the rounds, and ratios are of one round.
+//! Every contender has its own server. They take turns, a short slice each, round after round, so that other load on the
+//! machine hits all of them. A figure is the median of the rounds. A ratio is taken within a round.
 
 #![allow(dead_code)]
 
@@ -37,6 +37,11 @@ const REQUESTS: usize = 30_000;
 
 /// Connections that each wait for one answer at a time.
 const CONNECTIONS: usize = 50;
+
+/// Names of contenders.
+const ADMITTED: &str = "HIT admitted";
+const REFUSED: &str = "HIT refused";
+const THREE_TIERS: &str = "HIT admitted, three tiers";
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -125,10 +130,6 @@ impl Runner {
         let socket = self.server.socket();
         let target = ["-s", socket.to_str().unwrap()];
         self.loads.push(redis_benchmark(&target, &self.contender.templates[0]));
-    }
-
-    fn load_of(&self, part: fn(&Load) -> f64) -> f64 {
-        median(self.loads.iter().map(part).collect())
     }
 }
 
@@ -305,124 +306,155 @@ fn first_line(path: &str, prefix: &str) -> String {
     line.trim_start_matches([' ', '\t', ':']).to_owned()
 }
 
-fn main() {
-    let mut runners: Vec<Runner> = all().into_iter().map(Runner::new).collect();
-    for runner in &mut runners {
-        runner.pipelined(SLICE);
-        runner.cpu.clear();
-    }
-    let crab = Throttlecrab::start();
-    let mut crab_loads = Vec::new();
-    for round in 0..ROUNDS {
-        println!("round {} of {ROUNDS}", round + 1);
+/// What all contenders did in the rounds.
+struct Results {
+    runners: Vec<Runner>,
+    /// Of throttlecrab-server. Empty where it could not be built.
+    crab: Vec<Load>,
+}
+
+impl Results {
+    fn measure() -> Self {
+        let mut runners: Vec<Runner> = all().into_iter().map(Runner::new).collect();
         for runner in &mut runners {
             runner.pipelined(SLICE);
+            runner.cpu.clear();
         }
-        if round % 3 == 0 {
+        let crab = Throttlecrab::start();
+        let mut crab_loads = Vec::new();
+        for round in 0..ROUNDS {
+            println!("round {} of {ROUNDS}", round + 1);
             for runner in &mut runners {
-                runner.load();
-                runner.alone(2_000);
+                runner.pipelined(SLICE);
             }
-            if let Some(crab) = &crab {
-                let port = crab.port.to_string();
-                crab_loads.push(redis_benchmark(&["-h", "127.0.0.1", "-p", &port], "THROTTLE KEY 1000000 1000000 10"));
+            if round % 3 == 0 {
+                for runner in &mut runners {
+                    runner.load();
+                    runner.alone(2_000);
+                }
+                if let Some(crab) = &crab {
+                    let port = crab.port.to_string();
+                    let target = ["-h", "127.0.0.1", "-p", &port];
+                    crab_loads.push(redis_benchmark(&target, "THROTTLE KEY 1000000 1000000 10"));
+                }
             }
         }
+        Self { runners, crab: crab_loads }
     }
-    drop(crab);
 
-    let mut text = String::new();
-    let version = runners[0].client.info("server", "redis_version");
+    fn of(&self, name: &str) -> &Runner {
+        self.runners.iter().find(|runner| runner.contender.name == name).unwrap()
+    }
+
+    /// How many times the CPU time of another a contender takes.
+    fn cpu_ratio(&self, one: &str, other: &str) -> f64 {
+        let pairs = self.of(one).cpu.iter().zip(&self.of(other).cpu);
+        median(pairs.map(|(one, other)| one / other).collect())
+    }
+
+    /// How many times the requests a second of another a contender serves.
+    fn rate_ratio(&self, one: &str, other: &str) -> f64 {
+        let pairs = self.of(one).loads.iter().zip(&self.of(other).loads);
+        median(pairs.map(|(one, other)| one.per_second / other.per_second).collect())
+    }
+}
+
+/// The title, and what the columns of the first table mean.
+fn introduction(version: &str) -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let _ = write!(
-        text,
+    format!(
         "# Benchmarks\n\n\
-         Written by a run of `UPDATE=1 make bench` on Redis {version}, {}, {cores} cores. Machines differ: what can be\n\
-         compared is the columns that say how many times one thing is another.\n\n\
+         Written by `UPDATE=1 make bench` on Redis {version}, {}, {cores} cores. Machines differ: compare the ratios.\n\n\
          ![CPU time of the server for one decision](benchmarks.svg)\n\n\
          ## One decision\n\n\
-         * **instructions** of the whole server, counted by callgrind (`make instructions`): they repeat, whatever else the\n  \
-           machine does.\n\
-         * **CPU** of the server in microseconds, in pipelines of {BATCH} over {PIPELINES} connections, and how many times that of `INCR`\n  \
-           it is.\n\
+         * **instructions** of the server, by callgrind (`make instructions`). They repeat, whatever else the machine does.\n\
+         * **CPU** of the server in microseconds, in pipelines of {BATCH} over {PIPELINES} connections, and its ratio to `INCR`.\n\
          * **requests a second**, **p50**, **p99** and **p99.9** in milliseconds: {CONNECTIONS} connections that wait for each\n  \
-           answer (redis-benchmark, over a unix socket).\n\
-         * **alone** is what one client waits for one decision, in microseconds.\n\n\
-         Medians of {ROUNDS} rounds in which all take turns, on 100 keys, each contender with a server of its own. Where hits are\n\
-         admitted, the window is ten seconds and the log holds what came in it.\n\n\
-         | | instructions | CPU | / INCR | requests a second | p50 | p99 | p99.9 | alone |\n\
-         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+           answer (redis-benchmark, unix socket).\n\
+         * **alone**: microseconds that one client waits for one decision.\n\n\
+         Medians of {ROUNDS} rounds on 100 keys. The contenders take turns, each on its own server. Where hits are admitted, the\n\
+         window is ten seconds and the log holds the hits of that time.\n\n",
         first_line("/proc/cpuinfo", "model name")
+    )
+}
+
+fn decisions(results: &Results) -> String {
+    let mut text = String::from(
+        "| | instructions | CPU | / INCR | requests a second | p50 | p99 | p99.9 | alone |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
     let instructions = instructions();
-    let incr: Vec<f64> = runners[1].cpu.clone();
-    let ratio = |one: &[f64], other: &[f64]| median(one.iter().zip(other).map(|(one, other)| one / other).collect());
-    for runner in &runners {
+    for runner in &results.runners {
         let name = runner.contender.name;
         let counted =
             instructions.iter().find(|(known, _)| known == name).map_or("-".to_owned(), |(_, count)| count.to_string());
-        let cpu = median(runner.cpu.clone());
-        let _ = write!(text, "| {name} | {counted} | {cpu:.2} | {:.2} |", ratio(&runner.cpu, &incr));
+        let (cpu, ratio) = (median(runner.cpu.clone()), results.cpu_ratio(name, "INCR"));
+        let _ = write!(text, "| {name} | {counted} | {cpu:.2} | {ratio:.2} |");
         // redis-benchmark sends one command at a time.
         if runner.contender.templates.len() > 1 {
             text += " - | - | - | - |";
         } else {
-            let [rate, p50, p99, p999] = [
-                runner.load_of(|l| l.per_second),
-                runner.load_of(|l| l.p50),
-                runner.load_of(|l| l.p99),
-                runner.load_of(|l| l.p999),
-            ];
-            let _ = write!(text, " {rate:.0} | {p50:.2} | {p99:.2} | {p999:.2} |");
+            text += &load_columns(&runner.loads);
         }
         let _ = writeln!(text, " {:.0} |", median(runner.alone.clone()));
     }
-    if !crab_loads.is_empty() {
-        let of = |part: fn(&Load) -> f64| median(crab_loads.iter().map(part).collect());
-        let [rate, p50, p99, p999] = [of(|l| l.per_second), of(|l| l.p50), of(|l| l.p99), of(|l| l.p999)];
-        let _ = writeln!(
-            text,
-            "| throttlecrab-server 0.4.40, over TCP | - | - | - | {rate:.0} | {p50:.2} | {p99:.2} | {p999:.2} | - |"
-        );
+    if !results.crab.is_empty() {
+        let _ =
+            writeln!(text, "| throttlecrab-server 0.4.40, over TCP | - | - | - |{} - |", load_columns(&results.crab));
     }
+    text
+}
 
-    let runner = |name: &str| runners.iter().find(|runner| runner.contender.name == name).unwrap();
-    let admitted = "HIT admitted";
-    let times = |one: &str, other: &str| ratio(&runner(one).cpu, &runner(other).cpu);
-    let rate = |one: &str, other: &str| {
-        let pairs = runner(one).loads.iter().zip(&runner(other).loads);
-        median(pairs.map(|(one, other)| one.per_second / other.per_second).collect())
-    };
-    let cpu = "CPU time of the server";
+fn load_columns(loads: &[Load]) -> String {
+    let of = |part: fn(&Load) -> f64| median(loads.iter().map(part).collect());
+    let [rate, p50, p99, p999] = [of(|l| l.per_second), of(|l| l.p50), of(|l| l.p99), of(|l| l.p999)];
+    format!(" {rate:.0} | {p50:.2} | {p99:.2} | {p999:.2} |")
+}
+
+const CPU: &str = "CPU time of the server";
+
+/// The ratios that README shows too.
+fn ratios(results: &Results) -> String {
     let requests = "requests a second, 50 connections";
-    let ratios = [
-        (cpu, "CL.THROTTLE admitting, over HIT admitting", times("CL.THROTTLE admitted", admitted)),
-        (cpu, "CL.THROTTLE refusing, over HIT refusing", times("CL.THROTTLE refused", "HIT refused")),
-        (cpu, "the plain recipe in Lua, over HIT admitting", times("Lua: the plain recipe", admitted)),
-        (cpu, "a sorted set in Lua, over HIT admitting", times("Lua: sorted set", admitted)),
-        (cpu, "a fixed window in Lua, over HIT admitting", times("Lua: fixed window", admitted)),
-        (requests, "HIT admitting, over INCR", rate(admitted, "INCR")),
-        (requests, "HIT refusing, over INCR", rate("HIT refused", "INCR")),
+    let rows = [
+        (CPU, "CL.THROTTLE admitting, over HIT admitting", results.cpu_ratio("CL.THROTTLE admitted", ADMITTED)),
+        (CPU, "CL.THROTTLE refusing, over HIT refusing", results.cpu_ratio("CL.THROTTLE refused", REFUSED)),
+        (CPU, "the plain recipe in Lua, over HIT admitting", results.cpu_ratio("Lua: the plain recipe", ADMITTED)),
+        (CPU, "a sorted set in Lua, over HIT admitting", results.cpu_ratio("Lua: sorted set", ADMITTED)),
+        (CPU, "a fixed window in Lua, over HIT admitting", results.cpu_ratio("Lua: fixed window", ADMITTED)),
+        (requests, "HIT admitting, over INCR", results.rate_ratio(ADMITTED, "INCR")),
+        (requests, "HIT refusing, over INCR", results.rate_ratio(REFUSED, "INCR")),
     ];
-    let mut table = String::from("| | | times |\n| --- | --- | ---: |\n");
-    for (measure, what, value) in ratios {
-        let _ = writeln!(table, "| {measure} | {what} | {value:.2} |");
+    let mut text = String::from("| | | times |\n| --- | --- | ---: |\n");
+    for (measure, what, value) in rows {
+        let _ = writeln!(text, "| {measure} | {what} | {value:.2} |");
     }
-    let _ = write!(text, "\n## Ratios\n\n{table}");
-    for (what, value) in [
-        ("INCR, over HIT refusing", times("INCR", "HIT refused")),
+    text
+}
+
+fn further_ratios(results: &Results) -> String {
+    let mut text = String::new();
+    for (what, one, other) in [
+        ("INCR, over HIT refusing", "INCR", REFUSED),
         (
             "a million hits in the log, over what comes in ten seconds",
-            times("HIT admitted, 1,000,000 hits in the log", admitted),
+            "HIT admitted, 1,000,000 hits in the log",
+            ADMITTED,
         ),
-        ("COST 1000, over COST 1", times("HIT admitted, COST 1000", "HIT admitted, COST 1")),
-        ("three tiers, over one", times("HIT admitted, three tiers", admitted)),
-        ("no table of cursors, over one", times("HIT admitted, no cursors", admitted)),
+        ("COST 1000, over COST 1", "HIT admitted, COST 1000", "HIT admitted, COST 1"),
+        ("three tiers, over one", THREE_TIERS, ADMITTED),
+        ("no table of cursors, over one", "HIT admitted, no cursors", ADMITTED),
     ] {
-        let _ = writeln!(text, "| {cpu} | {what} | {value:.2} |");
+        let _ = writeln!(text, "| {CPU} | {what} | {:.2} |", results.cpu_ratio(one, other));
     }
-    let own = ["HIT refused", admitted, "HIT admitted, three tiers"];
-    let peers = [
+    text
+}
+
+fn cpu_chart(results: &Results) -> String {
+    let shown = [
+        REFUSED,
+        ADMITTED,
+        THREE_TIERS,
         "INCR",
         "CL.THROTTLE refused",
         "CL.THROTTLE admitted",
@@ -431,11 +463,12 @@ fn main() {
         "Lua: sorted set",
     ];
     let mut bars: Vec<(String, f64)> =
-        own.iter().chain(&peers).map(|name| ((*name).to_owned(), median(runner(name).cpu.clone()))).collect();
+        shown.iter().map(|name| ((*name).to_owned(), median(results.of(name).cpu.clone()))).collect();
     bars.sort_by(|one, other| one.1.total_cmp(&other.1));
-    let chart = chart("CPU time of the server for one decision, in microseconds", "µs", &bars);
-    drop(runners);
+    chart("CPU time of the server for one decision, in microseconds", "µs", &bars)
+}
 
+fn memory() -> String {
     const CALLS: usize = 100_000;
     let contenders = all();
     let each = |name: &str| {
@@ -444,11 +477,13 @@ fn main() {
         growth(contender.module, CALLS, |at| words(&template.replace("KEY", &format!("key:{at:012}"))))
     };
     let further = |template: &'static str| growth(Module::Ratelimit, CALLS, move |_| words(template));
-    text += "\n## Memory\n\nBytes by which `used_memory` grows, with `stream-node-max-bytes 512`: with each of 100,000 new keys, and with each of\n\
-             100,000 hits on one key. A key's entry in the two dictionaries of the server and its name are part of it.\n\n\
-             | | bytes |\n| --- | ---: |\n";
+    let mut text = String::from(
+        "\n## Memory\n\nGrowth of `used_memory` in bytes, with `stream-node-max-bytes 512`: for each of 100,000 new keys, and for each of\n\
+         100,000 hits on one key. This includes the key's name and its entries in the server's two dictionaries.\n\n\
+         | | bytes |\n| --- | ---: |\n",
+    );
     for (what, bytes) in [
-        ("a key with one hit", each(admitted)),
+        ("a key with one hit", each(ADMITTED)),
         ("a key of CL.THROTTLE", each("CL.THROTTLE admitted")),
         ("a key with one hit of the plain recipe in Lua, which never expires", each("Lua: the plain recipe")),
         ("a key with one hit of the sorted set in Lua", each("Lua: sorted set")),
@@ -457,19 +492,33 @@ fn main() {
     ] {
         let _ = writeln!(text, "| {what} | {bytes:.1} |");
     }
+    text
+}
 
+fn longest_command() -> String {
     let stalls: Vec<Stall> = (0..3).map(|_| stall()).collect();
     let of = |part: fn(&Stall) -> f64| median(stalls.iter().map(part).collect());
-    let _ = write!(
-        text,
-        "\n## The longest command\n\nA key with 1,000,000 hits, all of them expired, is hit again: the command takes {:.0} microseconds, because the log is\n\
-         unlinked and freed in the background. A client that sends PING all the while waits {:.2} ms at p99.9 and {:.2} ms at\n\
-         the most (medians of three runs).\n",
+    format!(
+        "\n## The longest command\n\nA key with 1,000,000 hits, all expired, is hit again. The command takes {:.0} microseconds, because the log is\n\
+         unlinked and freed in the background. A client that sends PING meanwhile waits {:.2} ms at p99.9 and {:.2} ms at most\n\
+         (medians of three runs).\n",
         of(|stall| stall.hit),
         of(|stall| stall.p999),
         of(|stall| stall.longest)
-    );
+    )
+}
 
+fn main() {
+    let mut results = Results::measure();
+    let version = results.runners[0].client.info("server", "redis_version");
+    let ratios = ratios(&results);
+    let mut text = introduction(&version) + &decisions(&results);
+    let _ = write!(text, "\n## Ratios\n\n{ratios}{}", further_ratios(&results));
+    let chart = cpu_chart(&results);
+    // Their servers would disturb what follows.
+    drop(results);
+    text += &memory();
+    text += &longest_command();
     println!("\n{text}");
     if std::env::var_os("UPDATE").is_some() {
         fs::write(root().join("docs/benchmarks.md"), text).unwrap();
@@ -477,6 +526,6 @@ fn main() {
         let readme = fs::read_to_string(root().join("README.md")).unwrap();
         let (before, rest) = readme.split_once("make bench -->\n").expect("README has a place for the ratios");
         let (_, after) = rest.split_once("<!-- end").expect("README has an end of the ratios");
-        fs::write(root().join("README.md"), format!("{before}make bench -->\n{table}<!-- end{after}")).unwrap();
+        fs::write(root().join("README.md"), format!("{before}make bench -->\n{ratios}<!-- end{after}")).unwrap();
     }
 }
