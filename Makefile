@@ -1,7 +1,7 @@
 # `make` lists what there is. Every target installs what is missing first.
 .POSIX:
 .PHONY: help run build test test-all test-examples example test-fastapi test-histories test-long fuzz memcheck soak \
-	dist test-dist lint bench instructions clean
+	dist test-dist lint msrv mutants bench instructions clean
 
 PORT = 6379
 HTTP_PORT = 8000
@@ -25,6 +25,8 @@ help:
 	@echo 'make dist           a tar.gz and a Debian package, into target/dist'
 	@echo 'make test-dist      the package installed, used and removed on this machine, which needs root'
 	@echo 'make lint           formatting, clippy, shellcheck, ruff and dependencies; warnings are errors'
+	@echo 'make msrv           build with the oldest Rust that Cargo.toml allows'
+	@echo 'make mutants        mutation tests of src/limiter, and its coverage; some half an hour'
 	@echo 'make bench          what a decision costs, beside what one would pick instead (UPDATE=1 writes docs/benchmarks.md)'
 	@echo 'make instructions   the same in instructions, which may not become more (UPDATE=1, ONLY=refused)'
 	@echo 'make clean          remove what was built'
@@ -114,6 +116,14 @@ lint:
 	target/tools/shellcheck/bin/shellcheck scripts/*.sh examples/*.sh packaging/prerm .ci/run
 	target/tools/ruff/bin/ruff check --quiet --no-cache
 	target/tools/ruff/bin/ruff format --quiet --no-cache --check
+
+msrv:
+	@scripts/setup.sh msrv
+	@scripts/msrv.sh
+
+mutants:
+	@scripts/setup.sh mutants
+	@scripts/mutants.sh
 
 bench:
 	@scripts/setup.sh bench

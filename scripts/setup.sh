@@ -61,7 +61,11 @@ apt_install() {
 have_python() { python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 purpose=${1:-build}
-needs_server() { [ "$purpose" != build ] && [ "$purpose" != lint ]; }
+needs_server() {
+    case $purpose in
+    build | lint | msrv | mutants) return 1 ;;
+    esac
+}
 log=$(mktemp)
 
 command -v cargo >/dev/null || fail "Rust is missing. Install it from https://rustup.rs and run this again."
@@ -134,10 +138,25 @@ if [ "$purpose" = lint ]; then
     # The version that the FastAPI example names for its own tests.
     fetch ruff "$(sed -n 's/.*"\(ruff==[0-9.]*\)".*/\1/p' examples/fastapi/pyproject.toml)"
 fi
-if [ "$purpose" = fuzz ] && ! [ -x "$tools/bin/cargo-fuzz" ]; then
-    echo "setup: installing cargo-fuzz"
-    cargo install --quiet --locked --root "$tools" cargo-fuzz@0.13.2
-fi
+# A subcommand of cargo, built from its source.
+install() { # crate@version
+    [ ! -x "$tools/bin/${1%@*}" ] || return 0
+    echo "setup: installing ${1%@*}"
+    cargo install --quiet --locked --root "$tools" "$1"
+}
+case $purpose in
+fuzz) install cargo-fuzz@0.13.2 ;;
+mutants)
+    install cargo-mutants@26.0.0
+    install cargo-llvm-cov@0.9.1
+    # Of the toolchain in use.
+    rustup component add llvm-tools 2>/dev/null || fail "llvm-tools is missing. Try: rustup component add llvm-tools"
+    ;;
+msrv)
+    rustup toolchain list 2>/dev/null | grep -q "^$minimum" || rustup toolchain install --profile minimal "$minimum" ||
+        fail "Rust $minimum cannot be installed here; rustup does it elsewhere"
+    ;;
+esac
 
 if needs_server; then
     server=${RATELIMIT_SERVER:-redis-server}

@@ -11,6 +11,7 @@
 //! Commands use the server and the limiter, the server uses the limiter, and the limiter uses neither. This file is the table
 //! of the commands. Nothing that a client can reach may panic.
 
+// Not in Cargo.toml, where it would hold for tests as well.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -19,10 +20,10 @@
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects
 )]
-#![deny(unsafe_code, clippy::undocumented_unsafe_blocks)]
+#![deny(unsafe_code)]
 
 mod commands;
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "the server's interface is C")]
 mod server;
 
 use redis_module::{Context, RedisString, Status};

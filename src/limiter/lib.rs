@@ -20,6 +20,7 @@
 //! | `hash.rs` | where a key belongs in the tables of the last two |
 
 #![forbid(unsafe_code)]
+// Not in Cargo.toml, where it would hold for tests as well.
 #![cfg_attr(
     not(test),
     deny(
