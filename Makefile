@@ -1,4 +1,4 @@
-# `make` lists what there is. Every target installs what is missing first.
+# `make` lists the targets. Each installs what it needs first.
 .POSIX:
 .PHONY: help run build test test-all test-examples example test-fastapi test-histories test-long fuzz memcheck soak \
 	dist test-dist lint msrv mutants bench instructions clean
@@ -6,29 +6,29 @@
 PORT = 6379
 HTTP_PORT = 8000
 MINUTES = 1
-# One place for what is built, because redis.conf names it.
+# Always build here, because redis.conf names this folder.
 CARGO = CARGO_TARGET_DIR=target cargo
 
 help:
 	@echo 'make run            build, and start Redis with the module in the foreground (PORT=6379)'
-	@echo 'make build          target/release/libratelimit.so, to be loaded into a server of your own'
-	@echo 'make test           all tests, on real servers that are started and stopped by them'
-	@echo 'make test-all       the same on every server that is supported, with clients in Python and Node, and the FastAPI example'
-	@echo 'make test-histories a hundred random histories, some ten minutes; SEED=n repeats one'
-	@echo 'make test-long      the tests that can run short or long, long, some twenty minutes: crashes, clock steps, memory, cost limits'
-	@echo 'make fuzz           broken arguments, histories and calls, MINUTES=1 for each target'
-	@echo 'make memcheck       every command, loading, and other modules that act in events, under valgrind'
-	@echo 'make soak           a server near saturation beside the oracle, with rewrites and failovers, for MINUTES=1'
-	@echo 'make example        examples/fastapi: a REST API and its live monitor, on a Redis of its own (PORT=6379 HTTP_PORT=8000)'
+	@echo 'make build          build target/release/libratelimit.so, to load into your own server'
+	@echo 'make test           all tests, on real servers that they start and stop'
+	@echo 'make test-all       the same on every supported server, with Python and Node clients, and the FastAPI example'
+	@echo 'make test-histories a hundred random histories, about ten minutes; SEED=n repeats one'
+	@echo 'make test-long      crashes, clock steps, memory and cost limits in their long form, about twenty minutes'
+	@echo 'make fuzz           broken arguments, histories and calls, MINUTES=1 for each'
+	@echo 'make memcheck       commands, loading, and other modules that act in events, under valgrind'
+	@echo 'make soak           a server near saturation, checked by the oracle, with rewrites and failovers, for MINUTES=1'
+	@echo 'make example        run examples/fastapi: a REST API and its live monitor, with its own Redis (PORT=6379 HTTP_PORT=8000)'
 	@echo 'make test-fastapi   its tests, over HTTP and in Chromium'
-	@echo 'make test-examples  the examples, and the snippets of the documents in Python and JavaScript'
-	@echo 'make dist           a tar.gz and a Debian package, into target/dist'
-	@echo 'make test-dist      the package installed, used and removed on this machine, which needs root'
+	@echo 'make test-examples  the examples, and the Python and JavaScript snippets of the documents'
+	@echo 'make dist           pack a tar.gz and a Debian package into target/dist'
+	@echo 'make test-dist      install, use and remove the package on this machine; needs root'
 	@echo 'make lint           formatting, clippy, shellcheck, ruff and dependencies; warnings are errors'
 	@echo 'make msrv           build with the oldest Rust that Cargo.toml allows'
-	@echo 'make mutants        mutation tests of src/limiter, and its coverage; some half an hour'
-	@echo 'make bench          what a decision costs, beside what one would pick instead (UPDATE=1 writes docs/benchmarks.md)'
-	@echo 'make instructions   the same in instructions, which may not become more (UPDATE=1, ONLY=refused)'
+	@echo 'make mutants        mutation tests of src/limiter, and its coverage; about half an hour'
+	@echo 'make bench          measure what a decision costs, beside the alternatives (UPDATE=1 writes docs/benchmarks.md)'
+	@echo 'make instructions   count the instructions of a decision, which must not grow (UPDATE=1, ONLY=refused)'
 	@echo 'make clean          remove what was built'
 
 run:

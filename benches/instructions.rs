@@ -1,10 +1,10 @@
-//! Instructions of the server for one decision, by callgrind: they repeat, where times on a shared machine do not.
+//! Counts the server's instructions for one decision, with callgrind. Unlike times on a shared machine, these repeat.
 //!
-//! Each contender runs twice, on a server of its own and for different times; the difference is what the commands took.
-//! Batches are sent at a steady pace, so that as much leaves a log as comes into it, on any machine that is fast enough
-//! to keep up. `benches/instructions.txt` holds what was measured; for the commands of this module it is a budget, and
-//! exceeding that by more than 2 % is a failure. `make instructions` runs it, with `UPDATE=1` it writes the file instead,
-//! and `ONLY=refused make instructions` measures those contenders only whose names have that in them.
+//! Each contender runs twice, on its own server, for different times; the difference is what the commands took. Batches are
+//! sent at a steady pace, so as much leaves a log as comes in, on any machine that is fast enough to keep up.
+//! `benches/instructions.txt` holds what was measured. For the commands of this module it is a budget: exceeding it by more
+//! than 2 % is a failure. `make instructions` runs this. `UPDATE=1` writes the file instead; `ONLY=refused make instructions`
+//! measures only contenders with that in their names.
 
 #![allow(dead_code)]
 
@@ -21,19 +21,19 @@ use std::time::{Duration, Instant};
 use contenders::{BATCH, Contender, all, load_scripts};
 use support::{Ask, Server, wait_for};
 
-/// Decisions of the shorter and of the longer run. A log of ten seconds is full after the shorter one, and the longer one
-/// takes another ten.
+/// Decisions of the shorter and of the longer run. A log of ten seconds is full after the shorter run; the longer one takes
+/// another ten seconds.
 const FULL: [usize; 2] = [55_000, 105_000];
 const QUICK: [usize; 2] = [10_000, 30_000];
 
-/// Each of the keys gets a hit in this time.
+/// Time in which each key gets one hit.
 const PACE: Duration = Duration::from_millis(20);
 
 fn file() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.txt")
 }
 
-/// Instructions of a server that has carried out so many decisions.
+/// Instructions of a server for this many decisions.
 fn total(contender: &Contender, decisions: usize) -> u64 {
     let server = contender.setup().start();
     let mut client = server.connect();
@@ -41,7 +41,7 @@ fn total(contender: &Contender, decisions: usize) -> u64 {
     (contender.prepare)(&mut client);
     client.run("SAVE");
     let dir = server.kill();
-    // What was prepared is read again, so that it costs the same in both runs.
+    // Read what was prepared again, so that it costs the same in both runs.
     let mut server = contender.setup().under_callgrind().start_in(dir);
     let mut client = server.connect();
     load_scripts(&mut client);

@@ -1,4 +1,4 @@
-//! How long the decision takes, without a server: the arithmetic over a log in memory.
+//! How long the decision takes without a server: the arithmetic over a log in memory.
 
 use std::hint::black_box;
 

@@ -1,8 +1,8 @@
-//! What a decision costs a server, beside what a user would pick instead: `make bench` prints it, and with `UPDATE=1` writes
+//! What a decision costs a server, beside the alternatives. `make bench` prints it, and with `UPDATE=1` writes
 //! docs/benchmarks.md and its chart.
 //!
-//! Every contender has its own server. They take turns, a short slice each, round after round, so that other load on the
-//! machine hits all of them. A figure is the median of the rounds. A ratio is taken within a round.
+//! Every contender has its own server. They take turns in short slices, round after round, so that whatever else the machine
+//! does affects all of them. Reported are medians of the rounds; each ratio is taken within one round.
 
 #![allow(dead_code)]
 
@@ -27,12 +27,12 @@ use support::{Ask, Server, wait_for, words};
 const SLICE: usize = 20_000;
 const BATCH: usize = 50;
 
-/// Connections over which batches are sent at the same time.
+/// Connections that send batches at the same time.
 const PIPELINES: usize = 10;
 
 const ROUNDS: usize = 15;
 
-/// Requests of redis-benchmark in a slice of its own.
+/// Requests of redis-benchmark in its own slice.
 const REQUESTS: usize = 30_000;
 
 /// Connections that each wait for one answer at a time.
@@ -52,7 +52,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Seconds that a process has run on its first thread, which is the one that carries out commands.
+/// CPU seconds of a process's first thread, which executes the commands.
 fn cpu(pid: u32) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
     text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
@@ -64,9 +64,9 @@ struct Runner {
     client: Connection,
     clients: Vec<Connection>,
     done: usize,
-    /// Microseconds of the server's CPU for a decision, a value a round.
+    /// Microseconds of the server's CPU for a decision, one value a round.
     cpu: Vec<f64>,
-    /// What redis-benchmark says, an element a round.
+    /// What redis-benchmark reports, one element a round.
     loads: Vec<Load>,
     /// Microseconds that one client waits for one decision.
     alone: Vec<f64>,
@@ -92,7 +92,7 @@ impl Runner {
         Self { contender, server, client, clients, done: 0, cpu: Vec::new(), loads: Vec::new(), alone: Vec::new() }
     }
 
-    /// Sends so many decisions in pipelined batches, which are packed beforehand, over connections that keep the server busy.
+    /// Sends this many decisions in pipelined batches, packed beforehand, over connections that keep the server busy.
     fn pipelined(&mut self, decisions: usize) {
         let replies = BATCH * self.contender.templates.len();
         let batches: Vec<Vec<u8>> = (self.done..self.done + decisions)
@@ -133,7 +133,7 @@ impl Runner {
     }
 }
 
-/// The server of redis-tools' own load generator. Its keys are `key:000000000042` and the like.
+/// Runs redis-tools' own load generator. Its keys look like `key:000000000042`.
 fn redis_benchmark(target: &[&str], template: &str) -> Load {
     let line = template.replace("KEY", "key:__rand_int__");
     let mut command = Command::new("redis-benchmark");
@@ -141,7 +141,7 @@ fn redis_benchmark(target: &[&str], template: &str) -> Load {
     let output = command.args(line.split(' ')).stderr(Stdio::null()).output().expect("redis-benchmark is missing");
     let text = String::from_utf8_lossy(&output.stdout);
     let per_second = text.lines().find_map(|line| line.trim().strip_prefix("throughput summary: ")?.split(' ').next());
-    // Of the cumulative distribution, the first line that reaches so many per cent.
+    // The first line of the cumulative distribution that reaches this percentage.
     let at = |percent: f64| {
         text.lines()
             .filter_map(|line| {
@@ -155,7 +155,7 @@ fn redis_benchmark(target: &[&str], template: &str) -> Load {
     Load { per_second: per_second.unwrap().parse().unwrap(), p50: at(50.0), p99: at(99.0), p999: at(99.9) }
 }
 
-/// throttlecrab-server, a limiter with a server of its own, where `make bench` could build it.
+/// throttlecrab-server, a limiter with its own server, if `make bench` could build it.
 struct Throttlecrab {
     child: Child,
     port: u16,
@@ -192,7 +192,7 @@ impl Drop for Throttlecrab {
     }
 }
 
-/// Bytes by which a server's memory grows with each of so many calls.
+/// Bytes by which a server's memory grows with each of this many calls.
 fn growth(module: Module, calls: usize, line: impl Fn(usize) -> redis::Cmd) -> f64 {
     let server = module.setup().start();
     let mut client = server.connect();
@@ -200,7 +200,7 @@ fn growth(module: Module, calls: usize, line: impl Fn(usize) -> redis::Cmd) -> f
     let used = |client: &mut Connection| client.info("memory", "used_memory").parse::<f64>().unwrap();
     client.ask(&line(0)).unwrap();
     let before = used(&mut client);
-    // In small batches, because the buffers of a client are part of what grows.
+    // In small batches, because a client's buffers are part of what grows.
     for from in (1..=calls).step_by(100) {
         let mut pipe = redis::pipe();
         for at in from..from + 100 {
@@ -211,8 +211,8 @@ fn growth(module: Module, calls: usize, line: impl Fn(usize) -> redis::Cmd) -> f
     (used(&mut client) - before) / calls as f64
 }
 
-/// What others notice when a key with a million hits, all of them expired, is hit again: the time of that hit in
-/// microseconds, and the longest wait of a client that asks all the time meanwhile, in milliseconds, beside its p99.9.
+/// What others notice when a key with a million expired hits is hit again: the time of that hit in microseconds, and the
+/// longest wait of a client that keeps asking meanwhile, in milliseconds, beside its p99.9.
 struct Stall {
     hit: f64,
     longest: f64,
@@ -255,7 +255,7 @@ fn stall() -> Stall {
         client.run("CONFIG RESETSTAT");
         assert_eq!(client.answer("RATELIMIT.HIT key 2000000 60s")[0], 1);
         let stats = client.info("commandstats", "cmdstat_ratelimit.hit");
-        // What is freed in the background takes longer than the command.
+        // Freeing in the background takes longer than the command.
         std::thread::sleep(Duration::from_millis(300));
         stop.store(true, Relaxed);
         waits = other.join().unwrap();

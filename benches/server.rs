@@ -1,6 +1,6 @@
-//! One decision of a real server, by criterion: batches of commands over a socket, so that the server is what is measured.
-//! `make bench` compares contenders with one another in one run; this is for comparing a change of the code with what was
-//! before it: `cargo bench --bench server -- --save-baseline before`, and then with `--baseline before`.
+//! One decision of a real server, measured by criterion: batches of commands over a socket, so the server dominates. `make
+//! bench` compares contenders in one run; this compares the code before and after a change: `cargo bench --bench server --
+//! --save-baseline before`, then the same with `--baseline before`.
 
 #![allow(dead_code)]
 
@@ -32,7 +32,7 @@ fn benches(criterion: &mut Criterion) {
                     batch.exec(&mut client).unwrap();
                     took += start.elapsed();
                 }
-                // Whole batches were sent, which may be more than was asked for.
+                // Whole batches were sent, perhaps more than was asked for.
                 took.mul_f64(decisions as f64 / (decisions.div_ceil(BATCH as u64) * BATCH as u64) as f64)
             });
         });

@@ -1,7 +1,7 @@
 """A login form that allows five attempts in a quarter of an hour: login.py [port]
 
-STRICT counts refused attempts too: who keeps trying stays out, and only waiting helps. Attempts are counted by account
-and address together. By account alone, anyone could lock its owner out.
+STRICT counts refused attempts too: whoever keeps trying stays out, and only waiting helps. Attempts are counted by
+account and address together. By account alone, anyone could lock its owner out.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-//! The model that the fuzz targets have of a log.
+//! The fuzz targets' model of a log.
 
 #[path = "../tests/model/memory_log.rs"]
 pub mod memory_log;

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs the tests of other clients, in Python and Node, against RATELIMIT_SERVER and a cluster of three of it. What they need
-# goes to target/clients.
+# Tests other clients, in Python and Node, against RATELIMIT_SERVER, alone and as a cluster of three. Their packages go to
+# target/clients.
 set -eu
 server=${RATELIMIT_SERVER:-redis-server}
 here=$PWD/target/clients

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Packs what `make build` has built into target/dist, or DIST: a tar.gz for any Linux of this architecture, and a Debian
-# package. What is packed twice has the same bytes twice.
+# Packs what `make build` built into target/dist, or DIST: a tar.gz for any Linux of this architecture, and a Debian
+# package. Packing twice gives the same bytes.
 #
 # The module must be executable, or Redis does not load it.
 set -eu
@@ -10,7 +10,7 @@ architecture=$(uname -m)
 name=redis-ratelimit-$version-linux-$architecture
 module=target/release/libratelimit.so
 here=${DIST:-$PWD/target/dist}
-# The time of every file: that of the last commit, where there is one.
+# Every file gets the time of the last commit, if there is one.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 1767225600)}
 export SOURCE_DATE_EPOCH
 
@@ -19,17 +19,17 @@ mkdir -p "$here"
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 
-# A folder to read and try: pages, examples, and a configuration that finds the module.
+# A folder to read and try: pages, examples, and a configuration with the module's path.
 pages() { # folder, path of the module
     mkdir -p "$1"
     cp -R README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs examples "$1"
-    # What trying the examples leaves behind.
+    # Leave out what the examples left behind.
     find "$1" \( -name node_modules -o -name .venv -o -name __pycache__ -o -name '.*_cache' \) -prune -exec rm -rf {} +
     sed -e "s|^loadmodule .*|loadmodule $2|" -e 's|from the repository root|from this folder|' -e 's| *(or: make run)||' \
         redis.conf >"$1/redis.conf"
     install -m 644 LICENSE "$1"
     chmod -R u=rwX,go=rX "$1"
-    # The sources are not packed, and what links to them becomes text.
+    # The sources are not packed, so links to them become text.
     find "$1" -name '*.md' | while read -r page; do
         grep -o '](\(\.\./\)*\(src\|tests\)/[^)]*)' "$page" | sort -u | while read -r link; do
             sed -i "s|\[\([^]]*\)$link|\`\1\` of the sources|" "$page"
@@ -44,13 +44,13 @@ tar -C "$stage" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --
     gzip -9n >"$here/$name.tar.gz"
 
 if command -v dpkg-deb >/dev/null; then
-    # The newest interface of libc that the module uses.
+    # The newest libc version whose symbols the module uses.
     libc=$(objdump -T $module | sed -n 's/.*(GLIBC_\([0-9.]*\)).*/\1/p' | sort -V | tail -n 1)
     deb=$stage/deb
     install -D -s -m 755 $module "$deb/usr/lib/redis/modules/libratelimit.so"
     install -D -m 644 packaging/ratelimit.conf "$deb/etc/redis/ratelimit.conf"
     pages "$deb/usr/share/doc/redis-ratelimit" /usr/lib/redis/modules/libratelimit.so
-    # Debian's name for it; the README's is another.
+    # Debian wants this name; the README links to the other.
     ln "$deb/usr/share/doc/redis-ratelimit/LICENSE" "$deb/usr/share/doc/redis-ratelimit/copyright"
     install -D -m 755 packaging/prerm "$deb/DEBIAN/prerm"
     echo /etc/redis/ratelimit.conf >"$deb/DEBIAN/conffiles"
@@ -72,6 +72,6 @@ Description: exact rate limiter as one command of Redis and Valkey
 CONTROL
     dpkg-deb --root-owner-group -Zxz --build "$deb" "$here" >/dev/null
 else
-    echo "dist: without dpkg-deb there is no Debian package"
+    echo "dist: no Debian package, because dpkg-deb is missing"
 fi
 ls -1 "$here"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Fetches what the examples and the snippets of the documents need, into target/examples: clients in Python and Node, and
-# where there is apt-get, nginx and the Prometheus exporter, which are unpacked there and not installed.
+# Fetches what the examples and the documents' snippets need into target/examples: Python and Node clients and, if there
+# is apt-get, nginx and the Prometheus exporter, unpacked but not installed.
 set -eu
 here=$PWD/target/examples
 mkdir -p "$here/packages"
@@ -14,7 +14,7 @@ npm install --silent --no-fund --no-audit --prefix "$here" >/dev/null
 wanted="nginx libnginx-mod-http-ndk libnginx-mod-http-lua prometheus-redis-exporter"
 download() (
     cd "$here/packages"
-    # What they depend on and this machine does not have.
+    # Their dependencies that this machine lacks.
     # shellcheck disable=SC2086 # lists of words
     missing=$(apt-get install --simulate --no-install-recommends $wanted | sed -n 's/^Inst \([^ ]*\).*/\1/p') &&
         apt-get download $wanted $missing lua-nginx-redis
@@ -23,5 +23,5 @@ if command -v apt-get >/dev/null && { download || { apt-get update && download; 
     for package in "$here"/packages/*.deb; do dpkg-deb -x "$package" "$here/debian.new"; done
     mv "$here/debian.new" "$here/debian"
 else
-    echo "examples: nginx and the exporter could not be fetched with apt-get, so that their tests are skipped"
+    echo "examples: nginx and the exporter could not be fetched with apt-get; their tests are skipped"
 fi

@@ -1,12 +1,12 @@
 #!/bin/sh
-# The REST API in examples/fastapi: scripts/fastapi.sh run | test [options of pytest]
+# Runs or tests the REST API in examples/fastapi: scripts/fastapi.sh run | test [pytest options]
 #
 # Its Python packages go to target/fastapi. `make example` and `make test-fastapi` build the module first.
 set -eu
 source=examples/fastapi
 venv=$PWD/target/fastapi
 
-install() { # with these extras; anew when what it needs has changed
+install() { # extras; installs again if the requirements changed
     wanted=$(cat $source/pyproject.toml $source/constraints.txt | cksum)
     stamp=$venv/installed$1
     if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && "$venv/bin/python" -c 'import rate_monitor' 2>/dev/null; then
@@ -15,7 +15,7 @@ install() { # with these extras; anew when what it needs has changed
     echo "fastapi: installing its Python packages"
     python3 -m venv --clear "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check --constraint $source/constraints.txt --editable "$source$1"
-    # With extras it serves for both.
+    # An installation with extras also serves without.
     echo "$wanted" | tee "$venv/installed" >"$stamp"
 }
 
@@ -29,7 +29,7 @@ run)
     # shellcheck disable=SC2086 # one number or two
     trap 'kill $app $redis 2>/dev/null || true; wait' EXIT
     trap 'exit 0' INT TERM
-    # Ours, and not another server's on the same port.
+    # It must be our server, not another on the same port.
     until timeout 2 redis-cli -p "$port" INFO server 2>/dev/null | grep -q "process_id:$redis"; do
         kill -0 $redis 2>/dev/null || exit 1
         sleep 0.1
@@ -46,7 +46,7 @@ test)
     "$venv/bin/python" -B -m pytest $source "$@"
     ;;
 *)
-    echo "usage: scripts/fastapi.sh run | test [options of pytest]" >&2
+    echo "usage: scripts/fastapi.sh run | test [pytest options]" >&2
     exit 2
     ;;
 esac

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Fuzzing, for so many minutes each: what is pure by coverage, then the commands on a real server, two million calls a minute.
+# Fuzzes for a number of minutes each: pure code, guided by coverage, then commands on a real server, two million calls a
+# minute.
 set -eu
 minutes=${1:-1}
-# The pure files hold no unsafe code, so that no sanitizer is needed, and stable Rust will do.
+# The pure code has no unsafe blocks, so it needs no sanitizer, and stable Rust will do.
 for target in durations arguments decisions; do
     printf '\nfuzz: %s\n' "$target"
     PATH=$PWD/target/tools/bin:$PATH cargo fuzz run --fuzz-dir fuzz --target-dir target/fuzz --sanitizer none "$target" \

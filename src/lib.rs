@@ -6,10 +6,10 @@
 //! | --- | --- |
 //! | `commands/` | one file a command |
 //! | `server/` | the server's raw API, and the only unsafe code |
-//! | `limiter/` | arguments, decision and plan: pure arithmetic over a log and a clock, in a crate of its own |
+//! | `limiter/` | arguments, decision and plan: pure arithmetic over a log and a clock, in its own crate |
 //!
 //! Commands use the server and the limiter, the server uses the limiter, and the limiter uses neither. This file is the table
-//! of the commands. Nothing that a client can reach may panic.
+//! of commands. Nothing that a client can reach may panic.
 
 // Not in Cargo.toml, where it would hold for tests as well.
 #![deny(

@@ -1,4 +1,4 @@
-//! What a user would pick instead, and this module, each as one command on a key.
+//! This module and the alternatives, each as one command on a key.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,10 +6,10 @@ use redis::{Connection, Pipeline};
 
 use crate::support::{Ask, Setup, redis_cell, words};
 
-/// Keys of a run, which take turns.
+/// Keys of a run. They take turns.
 pub const KEYS: usize = 100;
 
-/// Commands that are sent at once.
+/// Commands sent at once.
 pub const BATCH: usize = 100;
 
 /// Hits that long logs hold before the run.
@@ -18,8 +18,8 @@ const MANY: u64 = 1_000_000;
 /// Nodes as in `redis.conf`.
 pub const CONF: [&str; 2] = ["--stream-node-max-bytes", "512"];
 
-/// What a server must have loaded. Each kind runs beside the others and not in one server, because a module that hears of
-/// what happens to streams, as this one does, makes XADD dearer for everybody.
+/// What a server must load. Each kind has its own server, because a module that listens to stream events, as this one does,
+/// makes XADD more expensive for everybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Module {
     None,
@@ -41,16 +41,16 @@ impl Module {
 pub struct Contender {
     pub name: &'static str,
     pub module: Module,
-    /// Options of the server, over those of [`Module::setup`].
+    /// Options of the server, in addition to those of [`Module::setup`].
     pub args: &'static [&'static str],
     /// Run once, before anything is measured.
     pub prepare: fn(&mut Connection),
     /// How many keys take turns.
     pub keys: usize,
-    /// The commands of one decision. `KEY` stands for the key, `KEYb` and so on for keys beside it, `START` for the time at
-    /// which a window of ten seconds begins.
+    /// The commands of one decision. `KEY` stands for the key, `KEYb` and so on for more keys, `START` for the time at which a
+    /// window of ten seconds begins.
     pub templates: Vec<String>,
-    /// Whether the log must first fill up with as many hits as stay in it.
+    /// Whether the log must first fill up until as many hits leave as come.
     pub fills_up: bool,
 }
 
@@ -110,7 +110,7 @@ const SORTED_SET: &str = "local t = redis.call('TIME') \
     redis.call('PEXPIRE', KEYS[1], ARGV[2]) \
     return 1";
 
-/// Loads the scripts, so that EVALSHA finds them.
+/// Loads the scripts for EVALSHA.
 pub fn load_scripts(client: &mut Connection) {
     for source in [FIXED_WINDOW, RECIPE, SORTED_SET] {
         client.ask(redis::cmd("SCRIPT").arg("LOAD").arg(source)).unwrap();
@@ -121,7 +121,7 @@ fn milliseconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
-/// A million hits in so many logs, evenly over half of the hour in which they count.
+/// A million hits in this many logs, spread evenly over half of the hour in which they count.
 fn fill(client: &mut Connection, keys: u64) {
     let (now, hits) = (milliseconds(), MANY / keys);
     for key in 0..keys {
@@ -138,7 +138,7 @@ fn fill(client: &mut Connection, keys: u64) {
     }
 }
 
-/// Where hits are admitted, a key holds what comes in ten seconds: as many hits leave as come.
+/// If hits are admitted, a key holds those of ten seconds: as many hits leave as come.
 pub fn all() -> Vec<Contender> {
     let hit = |name, args: &str| Contender::new(name, &format!("RATELIMIT.HIT KEY {args}"));
     let three_trips = ["XADD KEY * hit 1", "XTRIM KEY MINID ~ START", "XLEN KEY"].map(str::to_owned).to_vec();

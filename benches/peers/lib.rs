@@ -1,1 +1,1 @@
-//! Nothing: it exists so that cargo builds the dependency.
+//! Empty. It exists so that cargo builds the dependency.

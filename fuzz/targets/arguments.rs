@@ -1,4 +1,4 @@
-//! Arguments, split at blanks: what is accepted is in range, and means the same when it is spelled as one should.
+//! Arguments, split at blanks. What is accepted is in range, and means the same in its canonical spelling.
 
 #![no_main]
 

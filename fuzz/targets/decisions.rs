@@ -1,5 +1,5 @@
-//! Histories of one log: against the oracle for as long as nobody meddles with it, and with the table of cursors against
-//! without it whatever happens.
+//! Histories of one log: compared with the oracle as long as nobody interferes, and always with the table of cursors against
+//! without it.
 
 #![no_main]
 
@@ -37,7 +37,7 @@ enum Meddling {
     PushLastId(u16),
 }
 
-/// A number that is small or has a few digits in front.
+/// A small number, or one with a few leading digits.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 struct Units(u8, u8);
 
@@ -103,7 +103,7 @@ fuzz_target!(|history: History| {
                 };
                 assert_eq!(answer, again);
                 assert_eq!(plain.log, cached.log);
-                // Nothing is in the log, and its last ID is in the far future.
+                // The log is empty, and its last ID is in the far future.
                 let Ok(answer) = answer else {
                     assert!(hits.is_none() && plain.log.entries.is_empty());
                     continue;
@@ -115,8 +115,8 @@ fuzz_target!(|history: History| {
                 assert!(answer.retry_after.unwrap_or(0) <= two_windows);
                 assert_eq!(answer.allowed, answer.retry_after == Some(0));
 
-                // Of refused hits that count a log forgets what decides nothing, which the oracle does not; and where the
-                // tally wraps within a millisecond, the hit is stamped with the next one.
+                // Unlike the oracle, a log of STRICT hits drops those that decide nothing. And if the tally wraps within a
+                // millisecond, the hit gets the next one.
                 let mut trial = before.clone();
                 trial.hit(now, &call).unwrap();
                 if strict || trial.entries.last().is_some_and(|entry| entry.hit.id.time > now) {

@@ -1,11 +1,11 @@
-//! The spelling of a window, against long division by hand.
+//! The spelling of a window, compared with long division by hand.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use limiter::duration::{MAX_MS, MIN_MS, parse};
 
-/// Milliseconds, in which a day has 8 digits: a fraction of more than 10 cannot be a whole number of them.
+/// Milliseconds. A day has 8 digits of them, so a fraction of more than 10 digits cannot be a whole number.
 fn expected(text: &str) -> Option<u64> {
     let number = text.trim_end_matches(|letter: char| letter.is_ascii_lowercase());
     let unit = match text.strip_prefix(number)? {

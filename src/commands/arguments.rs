@@ -1,10 +1,10 @@
-//! The arguments that several commands share, as `COMMAND DOCS` shows them, and what happens to their keys.
+//! Arguments that several commands share, as `COMMAND DOCS` shows them, and what happens to their keys.
 
 use redis_module::raw;
 
 use crate::server::{Argument, ArgumentKind};
 
-/// A key that may be charged. An answer tells what is in the log, so that a user needs the right to read it as well.
+/// A key that may be charged. The answer shows what is in the log, so a user also needs the right to read it.
 pub const CHARGED: u32 =
     raw::REDISMODULE_CMD_KEY_RW | raw::REDISMODULE_CMD_KEY_ACCESS | raw::REDISMODULE_CMD_KEY_UPDATE;
 

@@ -1,8 +1,7 @@
 //! What HIT and MHIT share: charging a key with a hit.
 //!
-//! Other modules act in events, and may do anything to any key. So a command goes in this order, whatever it is: every key
-//! is read; every key is written, and what was written is replicated; every key is closed, and its cursor put back; and
-//! only then are the events sent, after which nothing of the command is touched.
+//! Other modules act in events, and may do anything to any key. So every command goes in this order: read all keys; write
+//! and replicate all keys; close all keys and put their cursors back; send the events, and touch nothing after that.
 
 use limiter::answer::Answer;
 use limiter::cursors::CachedLog;
@@ -19,15 +18,15 @@ use crate::server::{Arg, Events, Key, Mode, REFUSALS, STATS, Server, logs};
 /// What became of one key.
 pub struct Charged {
     pub answer: Answer,
-    /// To be sent once every key is closed.
+    /// Sent once every key is closed.
     pub events: Events,
 }
 
-/// A log does not take an entry whose ID is not above the stream's last one, which may be ahead of the newest entry. The
-/// second attempt knows it; a third one is for servers on which XINFO is renamed.
+/// A stream takes only IDs above its last one, which may be ahead of the newest entry. The second attempt knows that ID; a
+/// third one is for servers on which XINFO is renamed.
 const ATTEMPTS: usize = 3;
 
-/// Charges one key, and closes it. `verdict` is that on all keys of the call, where there are several and it is known.
+/// Charges one key and closes it. `verdict` is the one on all keys of the call, if there are several and it is known.
 pub fn charge(server: Server, name: Arg, call: &Call, clock: u64, verdict: Option<bool>) -> Result<Charged, Error> {
     let mut events = Events::default();
     let mut last_id = Id::default();
@@ -55,8 +54,8 @@ pub fn charge(server: Server, name: Arg, call: &Call, clock: u64, verdict: Optio
     Err(error::APPEND_FAILED)
 }
 
-/// Ends the call on a key whose plan was carried out: counts the answer, and closes the key. `oldest` is the oldest entry, if
-/// any were dropped.
+/// Ends the call on a key whose plan was carried out: counts the answer and closes the key. `oldest` is the oldest entry left,
+/// if any were dropped.
 #[inline]
 pub fn finish(
     server: Server,

@@ -1,8 +1,8 @@
 //! `RATELIMIT.HIT key limit window [limit window ...] [COST units] [STRICT]`
 //!
-//! May one more hit on `key` happen now, and if so, record it. The reply is an array of six integers: allowed, limit,
-//! remaining, retry_after, reset_after, next_after (times in milliseconds). A refusal is an answer, not an error, and
-//! leaves no trace; with `STRICT` it counts like a hit.
+//! Decides whether one more hit on `key` may happen now and, if so, records it. The reply is an array of six integers:
+//! allowed, limit, remaining, retry_after, reset_after, next_after (times in milliseconds). A refusal is an answer, not an
+//! error, and leaves no trace; with `STRICT` it counts like a hit.
 
 use limiter::error::{self, Error};
 use limiter::syntax::{Call, Strict};

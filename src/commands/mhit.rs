@@ -1,8 +1,8 @@
 //! `RATELIMIT.MHIT numkeys key [key ...] limit window [limit window ...] [COST units]`
 //!
-//! Several keys, a user, an address and the whole service say, checked in one step: all are charged or none is. One
-//! `limit window` for each key, in the order of the keys. The reply is an array of one reply of `RATELIMIT.HIT` for each
-//! key; `allowed` is the verdict on the whole call in each, the other five speak of that key alone.
+//! Checks several keys (a user, an address, the whole service) in one step: all are charged or none is. Takes one `limit
+//! window` for each key, in the order of the keys. The reply is an array with one reply of `RATELIMIT.HIT` for each key. Its
+//! `allowed` is the verdict on the whole call; the other five are about that key alone.
 
 use limiter::error::{self, Error};
 use limiter::log::Id;
@@ -72,8 +72,8 @@ fn charge_all(server: Server, names: &[Arg], calls: &[Call]) -> Result<Vec<Charg
         decided.push((log, usage, decision));
     }
 
-    // Creating a key tells other modules so at once. So the keys that exist are written first, and the others when
-    // none of these is open any more.
+    // Creating a key notifies other modules at once. So write the keys that exist first, and the others once none of these
+    // is open.
     let mut written = Vec::with_capacity(names.len());
     for (name, (mut log, usage, mut decision)) in names.iter().zip(decided) {
         let is_created = decision.plan.creates(log.length());
@@ -86,8 +86,8 @@ fn charge_all(server: Server, names: &[Arg], calls: &[Call]) -> Result<Vec<Charg
     let mut charged = Vec::with_capacity(names.len());
     for ((name, call), written) in names.iter().zip(calls).zip(written) {
         charged.push(written.unwrap_or_else(|decided| {
-            // Another module that has put something else at the key meanwhile has the last word on it, as it would have a
-            // moment later. The other keys are charged by now.
+            // If another module has put something else at the key, that stays, as if it had come a moment later. The other
+            // keys are already charged.
             let charged = charge(server, *name, call, clock, Some(admitted));
             charged.unwrap_or(Charged { answer: decided, events: Events::default() })
         }));

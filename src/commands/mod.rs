@@ -1,4 +1,4 @@
-//! One file a command. Each reads top down: syntax and reply, what the server is told of it, what it does.
+//! One file a command. Each reads top down: syntax and reply, what the server is told about it, what it does.
 
 mod arguments;
 mod charge;

@@ -1,6 +1,6 @@
 //! `RATELIMIT.PEEK key limit window [limit window ...] [COST units]`
 //!
-//! Answers as `RATELIMIT.HIT` would, and changes nothing: it is read-only, and works on a replica.
+//! Answers as `RATELIMIT.HIT` would, and changes nothing. It is read-only, so it works on a replica.
 
 use limiter::error::{self, Error};
 use limiter::log::Id;
@@ -34,7 +34,7 @@ impl Command for Peek {
         let mut log = logs::open(server, *name, Mode::Read)?;
         #[cfg(feature = "planted-panic")]
         {
-            // Where there is a log, an iterator is running, so that unwinding must stop it before it closes the key.
+            // If there is a log, an iterator is running: unwinding must stop it before it closes the key.
             let planted = || assert_ne!(name.bytes(), b"planted-panic");
             limiter::log::Log::walk(&mut log, 0, &mut |_| {
                 planted();

@@ -1,8 +1,7 @@
 //! `RATELIMIT.RESET key [key ...]`
 //!
-//! Forgets the hits of keys and replies how many of them existed. It deletes logs only, so that an ACL can grant it
-//! without `DEL`: with any other key among its arguments it is an error and deletes nothing. An empty stream is nobody's log
-//! and is left alone.
+//! Deletes the logs of keys and replies how many there were. It deletes only logs, so an ACL can grant it without `DEL`: with
+//! any other key among its arguments it is an error and deletes nothing. It leaves empty streams alone.
 
 use limiter::error::{self, Error};
 use limiter::log::Log;
@@ -35,7 +34,7 @@ impl Command for Reset {
         let mut events = Vec::with_capacity(names.len());
         for name in names {
             let mut key = Key::open(server, *name, Mode::Write)?;
-            // An empty stream is nobody's log: it may be a queue that is drained for the moment, with its consumer groups.
+            // An empty stream may not be a log but a drained queue, with its consumer groups.
             if key.length() > 0 {
                 key.remove()?;
             }

@@ -1,7 +1,7 @@
 //! `RATELIMIT.RESETSTAT`
 //!
-//! Sets the counters of `INFO ratelimit` to zero and empties the list of `RATELIMIT.TOP`, as `CONFIG RESETSTAT`, which a
-//! module does not hear of, does for the server's own. Replies OK.
+//! Sets the counters of `INFO ratelimit` to zero and empties the list of `RATELIMIT.TOP`. (`CONFIG RESETSTAT` does not notify
+//! modules.) Replies OK.
 
 use limiter::error::Error;
 use limiter::refusals::Refusals;

@@ -1,9 +1,8 @@
 //! `RATELIMIT.TOP [COUNT n]`
 //!
-//! Who is being refused most, right now: an array of at most `n` (10 by default) arrays of three, the worst first: the key,
-//! how often it was refused (halved every minute), and when last, in milliseconds since the epoch. It speaks of the
-//! selected database; how many keys are counted is set by `ratelimit.top-entries`. What a server does not count is
-//! forgotten: the list is neither saved nor replicated.
+//! Lists the keys of the selected database that are refused most right now, the worst first: an array of at most `n` (10 by
+//! default) arrays of key, refusals (halved every minute), and time of the last one in milliseconds since the epoch.
+//! `ratelimit.top-entries` sets how many keys are counted. The list is neither saved nor replicated.
 
 use limiter::error::Error;
 use limiter::syntax::parse_count;
@@ -15,7 +14,7 @@ pub struct Top;
 impl Command for Top {
     const SPEC: Spec = Spec {
         name: c"ratelimit.top",
-        // It shows names of keys whatever the user may read, as KEYS and SLOWLOG do.
+        // Like KEYS and SLOWLOG, it shows names of keys that the user may not read.
         flags: c"readonly admin",
         arity: -1,
         keys: Keys::None,

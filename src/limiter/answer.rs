@@ -1,4 +1,4 @@
-//! What the caller learns.
+//! What the caller is told.
 
 use crate::error::{self, Error};
 use crate::log::{Hit, Log};
@@ -14,7 +14,7 @@ pub struct Answer {
     pub limit: u64,
     /// Units left in that tier after this call.
     pub remaining: u64,
-    /// Time until the same call would be allowed: 0 if it was, or if this key did not refuse it; `None` if it never can be.
+    /// Time until the same call would be allowed: 0 if it was, or if this key did not refuse it; `None` for never.
     pub retry_after: Option<u64>,
     /// Time until that tier is entirely unused; 0 if it is.
     pub reset_after: u64,
@@ -36,13 +36,13 @@ impl Answer {
         ]
     }
 
-    /// Whether this key refused the call. (A call on several keys may be refused because of another one.)
+    /// Whether this key refused the call. (If there are several keys, another one may have refused it.)
     pub fn refuses(&self) -> bool {
         !self.allowed && self.retry_after != Some(0)
     }
 
-    /// Of the tiers that refuse, the one with the longest wait binds (never is longest); if none does, the one with the
-    /// fewest units left; among equals, the earlier.
+    /// Of the tiers that refuse, the one with the longest wait binds (never is longest); if none refuses, the one with the
+    /// fewest units left; among equals, the earlier one.
     fn binds_before(&self, earlier: &Self) -> bool {
         let wait = |answer: &Self| answer.retry_after.unwrap_or(u64::MAX);
         if self.allowed { self.remaining < earlier.remaining } else { wait(self) > wait(earlier) }
@@ -50,8 +50,8 @@ impl Answer {
 }
 
 impl Usage<'_> {
-    /// The answer to the call, admitted or not, and the time of the oldest live hit of the tier that binds. It describes the log
-    /// after the call, with the hit in it that is `stored`.
+    /// The answer to the call, admitted or not, and the time of the oldest live hit of the tier that binds. The answer
+    /// describes the log after the call, with the `stored` hit in it.
     #[inline]
     pub(crate) fn answer(
         &self,

@@ -1,4 +1,4 @@
-//! The decision: the answer to a call, and the plan that goes with it. It writes nothing itself.
+//! The decision: the answer to a call, and its plan. Nothing is written here.
 
 use crate::answer::Answer;
 use crate::error::Error;
@@ -6,7 +6,7 @@ use crate::log::{Id, Log};
 use crate::plan::{Plan, Store};
 use crate::usage::Usage;
 
-/// An answer, and what must be written for it to be true.
+/// An answer, and what must be written to make it true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     pub answer: Answer,
@@ -16,7 +16,7 @@ pub struct Decision {
 }
 
 impl Usage<'_> {
-    /// The decision where the call is `admitted` or not: by [`Usage::has_room`] of this key, or of all keys of the call.
+    /// The decision on a call that is `admitted` or not, as [`Usage::has_room`] says for this key, or for all keys of the call.
     #[inline]
     pub fn decide(&self, log: &mut impl Store, admitted: bool) -> Result<Decision, Error> {
         let stored = self.stored(admitted);
@@ -28,7 +28,7 @@ impl Usage<'_> {
         Ok(Decision { answer, plan, oldest })
     }
 
-    /// The answer that a hit would get.
+    /// The answer a hit would get.
     pub fn peek(&self, log: &mut impl Log) -> Result<Answer, Error> {
         let admitted = self.has_room();
         Ok(self.answer(log, admitted, self.stored(admitted))?.0)
@@ -36,8 +36,8 @@ impl Usage<'_> {
 }
 
 impl Decision {
-    /// Lets the answer describe the log as it is after writing: what was dropped with this very call no longer counts, so
-    /// that another entry may be the `oldest`.
+    /// Makes the answer describe the log after writing: entries that this call dropped no longer count, so `oldest` may be
+    /// another one.
     #[inline]
     pub fn adjust(&mut self, oldest: Option<Id>) {
         if let (Some(oldest), Some(was)) = (oldest, self.oldest) {

@@ -4,11 +4,11 @@
 pub const MIN_MS: u64 = 1;
 pub const MAX_MS: u64 = 3650 * 86_400_000;
 
-/// A longer text cannot be a duration: the longest one in milliseconds has 14 bytes. So many digits fit into a u128.
+/// Longer texts are not durations: the longest one in milliseconds has 14 bytes. This many digits fit into a u128.
 const MAX_TEXT: usize = 32;
 
-/// Milliseconds of a duration: digits with at most one point between them, then `ms`, `s`, `m`, `h`, `d` or nothing,
-/// which is seconds. `None` unless it is a whole number of milliseconds from [`MIN_MS`] to [`MAX_MS`].
+/// Milliseconds of a duration: digits with at most one point between them, then `ms`, `s`, `m`, `h`, `d`, or nothing for
+/// seconds. `None` unless it is a whole number of milliseconds from [`MIN_MS`] to [`MAX_MS`].
 pub fn parse(text: &[u8]) -> Option<u64> {
     if text.len() > MAX_TEXT {
         return None;
@@ -39,7 +39,7 @@ pub fn parse(text: &[u8]) -> Option<u64> {
     (MIN_MS..=MAX_MS).contains(&milliseconds).then_some(milliseconds)
 }
 
-/// Goes on with a decimal number by at least one digit, and returns what comes after it.
+/// Continues a decimal number by at least one digit, and returns what follows.
 fn add_digits(mut number: u128, text: &[u8]) -> Option<(u128, &[u8])> {
     let mut rest = text;
     while let Some((digit @ b'0'..=b'9', after)) = rest.split_first() {

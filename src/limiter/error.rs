@@ -1,8 +1,8 @@
-//! Every error text that a client can see. They are constants: input is never echoed.
+//! Every error text a client can see. They are constants: input is never echoed.
 
 use std::ffi::CStr;
 
-/// An error reply, its code included.
+/// An error reply, including its code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Error(pub &'static CStr);
 

@@ -1,14 +1,14 @@
-//! Where a key belongs in the tables of this module: a hash with a secret, so that nobody can choose keys that fall into one
-//! place. The tables are caches, and no hash is taken for the key itself.
+//! The place of a key in the tables of this module: a hash with a secret, so nobody can choose keys that collide. The tables
+//! also compare the keys themselves.
 //!
-//! Each eight bytes are mixed in by a multiplication whose upper half is folded onto the lower one, as wyhash does it: a
-//! fifth of what the standard library's SipHash takes.
+//! As in wyhash, each eight bytes are mixed in by a multiplication whose upper half is folded onto the lower one. It takes a
+//! fifth of the time of the standard library's SipHash.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::LazyLock;
 
-/// The hash of a key of a database. Never 0.
+/// The hash of a key in a database. Never 0.
 #[inline]
 pub fn of(database: i32, key: &[u8]) -> u64 {
     static SECRET: LazyLock<[u64; 2]> = LazyLock::new(|| [0, 1].map(|at| RandomState::new().hash_one(at)));

@@ -1,8 +1,7 @@
 //! An exact sliding-window limiter over a log, without a server.
 //!
-//! A call flows one way: arguments, decision, plan. Who has a log to offer (the module, a test, a simulation) implements
-//! [`log::Log`] and [`plan::Store`]; who has a clock passes its time. Nothing here reads a clock, allocates for an ordinary
-//! hit, or can panic.
+//! A call flows one way: arguments, decision, plan. Whatever has a log (the module, a test) implements [`log::Log`] and
+//! [`plan::Store`], and passes the time. Nothing here reads a clock, allocates for an ordinary hit, or can panic.
 //!
 //! | file | what it is |
 //! | --- | --- |
@@ -11,13 +10,13 @@
 //! | `log.rs` | what an entry is, and how a log is read |
 //! | `retention.rs` | how long a log is kept when several policies share it |
 //! | `usage.rs` | how much is in use, and whether there is room: the rule that decides |
-//! | `search.rs` | the moment at which enough units have left |
+//! | `search.rs` | when enough units have left |
 //! | `answer.rs` | what the caller learns |
 //! | `plan.rs` | what a call writes |
 //! | `decision.rs` | the answer and the plan, in one step |
-//! | `cursors/` | what need not be looked up again in the logs of busy keys |
+//! | `cursors/` | a cache of what is known of busy keys' logs |
 //! | `refusals.rs` | which keys are refused most: a sketch of fixed size |
-//! | `hash.rs` | where a key belongs in the tables of the last two |
+//! | `hash.rs` | the place of a key in the tables of the last two |
 
 #![forbid(unsafe_code)]
 // Not in Cargo.toml, where it would hold for tests as well.

@@ -1,14 +1,14 @@
-//! The log of a key, as the arithmetic sees it: a list of hits in which every entry knows the running total.
+//! The log of a key: a list of hits in which every entry carries the running total.
 //!
 //! A stream ID is `time-tally`: the time of the hit in milliseconds, and the units of all hits so far, this one included.
-//! So the use of any interval is a subtraction, whatever the costs are and however long the log is. The tally is a u64
-//! and wraps; what lies between two entries stays far below 2^63 (see `plan.rs`).
+//! So the usage of any interval is a subtraction, whatever the costs and the length of the log. The tally is a u64 and
+//! wraps; the difference between two entries stays far below 2^63 (see `plan.rs`).
 
 use crate::error::Error;
 use crate::number::PairText;
 use crate::retention::Retention;
 
-/// A stream ID of the log, in the order in which the server sorts IDs.
+/// A stream ID of the log. IDs sort as they do in the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id {
     /// Milliseconds since the Unix epoch.
@@ -46,7 +46,7 @@ impl Hit {
     }
 }
 
-/// A hit, and the name of its entry, which says how long the log is kept.
+/// A hit, and its entry's field name, which says how long the log is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub hit: Hit,
@@ -58,15 +58,15 @@ pub trait Log {
     /// The newest entry, if the log holds any.
     fn newest(&mut self) -> Result<Option<Entry>, Error>;
 
-    /// The ID that the next entry's must exceed: that of the newest entry there ever was, or what XSETID made of it. 0-0 if
-    /// there is no stream, or if it cannot be told.
+    /// The ID that the next one must exceed: that of the newest entry there ever was, or what XSETID set. 0-0 if there is no
+    /// stream, or if the ID cannot be found out.
     fn last_id(&mut self) -> Result<Id, Error>;
 
-    /// Shows `visit` the hits from time `from` on, oldest first, until it answers false.
+    /// Passes the hits from time `from` on to `visit`, oldest first, until it returns false.
     fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error>;
 
-    /// The same, where all hits after `since` are known to be ours with nothing missing between them. So the cost of one
-    /// follows from the hit before it, and need not be read.
+    /// The same, if all hits after `since` are known to be ours, with none missing between them. So a cost follows from the
+    /// hit before, and need not be read.
     fn walk_since(&mut self, from: u64, since: Id, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error>;
 
     /// The oldest hit from time `from` on.
@@ -79,7 +79,7 @@ pub trait Log {
         Ok(first)
     }
 
-    /// The same for the start of a window, which is asked for with every call and only ever moves on.
+    /// The same for the start of a window, which every call asks for and which only moves forward.
     fn window_start(&mut self, from: u64) -> Result<Option<Hit>, Error> {
         self.seek(from)
     }

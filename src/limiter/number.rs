@@ -1,6 +1,6 @@
 //! Numbers as text: what is accepted, and how they are spelled.
 
-/// Largest limit and largest cost: the integers that every client language holds exactly.
+/// Largest limit and largest cost: every client language holds integers up to here exactly.
 pub const MAX_UNITS: u64 = (1 << 53) - 1;
 
 /// An integer from 0 to [`MAX_UNITS`], spelled as the server spells integers: digits, no sign, no leading zero.
@@ -14,21 +14,21 @@ pub fn decimal(text: &[u8]) -> Option<u64> {
     if more.len() > 18 || *first == b'0' && !more.is_empty() {
         return None;
     }
-    // So few digits cannot overflow.
+    // So few digits do not overflow.
     text.iter().try_fold(0_u64, |value, byte| {
         let digit = byte.wrapping_sub(b'0');
         (digit <= 9).then(|| value.wrapping_mul(10).wrapping_add(digit.into()))
     })
 }
 
-/// Two numbers with a dash between them, without the cost of formatting. It is filled from its end.
+/// Two numbers with a dash between them, without the cost of formatting. Filled from its end.
 pub struct PairText {
     bytes: [u8; Self::LONGEST],
     start: usize,
 }
 
 impl PairText {
-    /// Two numbers of 20 digits and the dash, and room for leading zeros up to a multiple of eight.
+    /// Two numbers of 20 digits, the dash, and room for leading zeros up to a multiple of eight.
     const LONGEST: usize = 45;
 
     /// `first-second`.
@@ -67,11 +67,11 @@ impl PairText {
     }
 }
 
-/// The digits of a number below 10^8, a byte each, the first one lowest. All are worked out at once: a word is divided into
-/// halves that hold four digits each, these into quarters of two, and these into bytes of one.
+/// The digits of a number below 10^8, one a byte, the first one lowest. All are computed at once: a word is divided into
+/// halves of four digits each, these into quarters of two, and these into bytes of one.
 fn eight_digits(number: u64) -> u64 {
     let halves = (number / 10_000) | ((number % 10_000) << 32);
-    // 10486 / 2^20 is near enough to 1/100 below 10^4, and 103 / 2^10 to 1/10 below 100.
+    // 10486 / 2^20 is close enough to 1/100 below 10^4, and 103 / 2^10 to 1/10 below 100.
     let hundreds = (halves.wrapping_mul(10_486) >> 20) & 0x0000_007f_0000_007f;
     let quarters = hundreds | (halves.wrapping_sub(hundreds.wrapping_mul(100)) << 16);
     let tens = (quarters.wrapping_mul(103) >> 10) & 0x000f_000f_000f_000f;

@@ -1,4 +1,4 @@
-//! What a call writes: decided together with the answer, carried out by a [`Store`].
+//! What a call writes. It is decided together with the answer and carried out by a [`Store`].
 
 use crate::error::Error;
 use crate::log::{Entry, Hit, Id, Log};
@@ -21,27 +21,27 @@ pub enum Plan {
 /// An entry to append, and what to drop from the log after that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Append {
-    /// The log is worth nothing any more: remove the key first.
+    /// Nothing in the log counts any more: remove the key first.
     pub restart: bool,
     pub entry: Entry,
     /// The key's expiry, in milliseconds since the epoch, if it must be set.
     pub expire_at: Option<u64>,
-    /// Entries before this ID have expired; whole nodes of them go. `None` if it is not yet time to look.
+    /// Entries before this ID have expired: drop whole nodes of them. `None` if it is not yet time to look.
     pub expired_before: Option<Id>,
-    /// Entries before this ID weigh too much to be counted (see [`surplus`]); each of them goes.
+    /// Entries before this ID weigh too much to be counted (see [`surplus`]): drop each of them.
     pub surplus_before: Option<Id>,
-    /// A refused hit was stored: nodes beyond this many entries go, because only the newest `limit` units can influence
-    /// an answer and an entry weighs at least 1.
+    /// A refused hit was stored: drop nodes beyond this many entries. Only the newest `limit` units can influence an answer,
+    /// and an entry weighs at least 1.
     pub max_entries: Option<u64>,
 }
 
 impl Plan {
-    /// Whether it creates the key of a log of `length` entries. (A stream without entries may exist, which is not known here.)
+    /// Whether it creates the key of a log of `length` entries. (An empty stream may exist; that is not known here.)
     pub fn creates(&self, length: u64) -> bool {
         matches!(self, Self::Append(append) if append.restart || length == 0)
     }
 
-    /// The key's expiry that is to be set, in milliseconds since the epoch.
+    /// The expiry to set, in milliseconds since the epoch.
     pub fn expire_at(&self) -> Option<u64> {
         match self {
             Self::Nothing => None,
@@ -56,30 +56,30 @@ pub trait Store: Log {
     /// The number of entries, expired ones included.
     fn length(&self) -> u64;
 
-    /// When the key expires, in milliseconds since the epoch, if it does.
+    /// When the key expires, if it does, in milliseconds since the epoch.
     fn expires_at(&mut self) -> Option<u64>;
 
     /// Carries out a plan.
     fn apply(&mut self, plan: &Plan) -> Result<Applied, Error>;
 }
 
-/// What has become of a plan.
+/// What became of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
     Done {
-        /// The oldest entry, if any were dropped.
+        /// The oldest entry left, if any were dropped.
         oldest: Option<Id>,
     },
     /// Nothing was appended, because the stream's last ID is not below that of the new entry.
     IdTooLow,
 }
 
-/// A log of more entries than this of which none is alive is removed, in the background, and not trimmed bit by bit.
+/// A log with more entries than this, all expired, is removed as a whole, in the background, instead of being trimmed.
 const LONG: u64 = 1_000;
 
-/// Looking for expired entries costs a tenth of a hit, mostly in vain: it is done once in so many hits like this one, when
-/// the tally passes a multiple of what they weigh, and when the expiry is set. It goes by what is stored, so that it is
-/// the same wherever it is decided.
+/// Looking for expired entries costs a tenth of a hit, and mostly finds none. So it is done once in this many hits of the same
+/// cost, when the tally passes a multiple of their weight, and when the expiry is set. It depends only on stored data, so it
+/// is the same wherever it is decided.
 const TRIM_EVERY: u64 = 32;
 
 impl Usage<'_> {
@@ -106,7 +106,7 @@ impl Usage<'_> {
         }))
     }
 
-    /// The plan for a hit that is not stored, and told to wait `retry_after` milliseconds; `None` is for ever.
+    /// The plan for a hit that is not stored and told to wait `retry_after` milliseconds, or forever (`None`).
     #[inline]
     pub(crate) fn plan_to_refuse(&self, store: &mut impl Store, retry_after: Option<u64>) -> Plan {
         let until = retry_after.map(|wait| self.clock.saturating_add(wait));
@@ -117,14 +117,14 @@ impl Usage<'_> {
     }
 }
 
-/// Lighter hits cannot bring a log that fits into memory anywhere near 2^63 units.
+/// With lighter hits, no log that fits into memory comes near 2^63 units.
 const HEAVY: u64 = 1 << 32;
 
-/// Most units of a whole log, so that a difference of tallies is never ambiguous.
+/// Most units of a log, so that a difference of tallies is never ambiguous.
 const MAX_TALLY: u64 = 1 << 62;
 
-/// Where to cut the log so that a heavy hit can be added without the tally lapping itself. What is cut off lies more
-/// than the largest limit back, so that it decides nothing.
+/// Where to cut the log so that the tally does not lap itself when a heavy hit is added. What is cut off lies further back
+/// than the largest limit, so it decides nothing.
 fn surplus(log: &mut impl Log, newest: Option<Hit>, cost: u64) -> Result<Option<Id>, Error> {
     let Some(newest) = newest.filter(|_| cost >= HEAVY) else {
         return Ok(None);
@@ -137,7 +137,7 @@ fn surplus(log: &mut impl Log, newest: Option<Hit>, cost: u64) -> Result<Option<
     let units = total.saturating_sub(MAX_UNITS);
     let time = time_of_unit(log, &oldest, &newest, units)?;
     let first = log.seek(time)?.unwrap_or(newest);
-    // Within a millisecond tallies only grow, so that nobody need look at its entries, of which there may be any number.
+    // Within a millisecond tallies only grow, so its entries, however many, need not be looked at.
     let missing = units.saturating_sub(first.units_since(&oldest));
     let cut = Id { tally: first.id.tally.wrapping_add(missing), ..first.id };
     Ok(Some(cut.min(newest.id)))

@@ -1,25 +1,24 @@
 //! Which keys are refused most, right now: a sketch of fixed size.
 //!
 //! Space-Saving (Metwally, Agrawal, El Abbadi: Efficient Computation of Frequent and Top-k Elements in Data Streams, ICDT
-//! 2005) in small sets: a key belongs to the one set of [`WAYS`] counters that its hash chooses, and a key that is not
-//! counted takes over the smallest counter of its set and goes on from there. So recording looks at eight counters,
-//! whatever the table's size. A count is never too small, and too large by at most the smallest count of its set, which
-//! is what tells the heavy from the many.
+//! 2005) in small sets. A key's hash chooses its set of [`WAYS`] counters. A key that has no counter takes over the smallest
+//! one of its set and counts on from there. So recording looks at eight counters, whatever the table's size. A count is
+//! never too small, and too large by at most the smallest count of its set, so frequent keys stand out.
 //!
-//! Counts decay: each is halved once a minute since its key was first counted, so that the past fades out.
+//! Counts decay: each is halved every minute from when its key was first counted.
 
 use std::cmp::Reverse;
 
-/// Counters that a key may use.
+/// Counters of a set.
 const WAYS: usize = 8;
 
-/// A count is halved when this many milliseconds have passed.
+/// Milliseconds after which a count is halved.
 const HALF_LIFE: u64 = 60_000;
 
-/// Bytes of the longest key that is counted, so that a counter's size has a bound.
+/// Bytes of the longest key that is counted, to bound a counter's size.
 pub const MAX_KEY: usize = 1024;
 
-/// Keys counted: by default about 100 kB of memory; at the most, with the longest keys, 70 MB.
+/// Keys counted. They take about 100 kB by default; at most, with the longest keys, 70 MB.
 pub const DEFAULT_ENTRIES: i64 = 1_000;
 pub const MIN_ENTRIES: i64 = 0;
 pub const MAX_ENTRIES: i64 = 65_536;
@@ -73,8 +72,8 @@ impl Refusals {
         self.entries
     }
 
-    /// Makes room for `entries` keys, rounded up to whole sets; with 0 nothing is counted. What is counted is kept, the
-    /// worst first, where there is room.
+    /// Makes room for `entries` keys, rounded up to whole sets; 0 turns counting off. Existing counts are kept, the largest
+    /// first, while there is room.
     pub fn resize(&mut self, entries: usize) {
         self.entries = entries;
         let old = std::mem::replace(&mut self.sets, vec![Default::default(); entries.div_ceil(WAYS)]);
@@ -115,12 +114,12 @@ impl Refusals {
 
     fn set_of(&mut self, hash: u64) -> Option<&mut [Slot; WAYS]> {
         let sets = u64::try_from(self.sets.len()).ok()?;
-        // By the upper half: the lowest bit is always the same.
+        // Use the upper half, because the lowest bit is always the same.
         let index = (hash >> 32).checked_rem(sets)?;
         self.sets.get_mut(usize::try_from(index).ok()?)
     }
 
-    /// The `count` keys of `database` that are refused most, the worst first.
+    /// The `count` keys of `database` refused most, the worst first.
     pub fn top(&mut self, database: i32, count: usize, now: u64) -> Vec<RefusedKey> {
         let slots = self.sets.iter_mut().flatten();
         let mut listed: Vec<&RefusedKey> = slots
@@ -132,7 +131,7 @@ impl Refusals {
         let worse = |one: &&RefusedKey, other: &&RefusedKey| {
             (other.refused, other.last, &one.key).cmp(&(one.refused, one.last, &other.key))
         };
-        // A large table is neither sorted nor copied for a few keys.
+        // Do not sort or copy a large table for a few keys.
         if count < listed.len() {
             listed.select_nth_unstable_by(count, worse);
             listed.truncate(count);

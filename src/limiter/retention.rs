@@ -1,25 +1,26 @@
 //! How long a log is kept when several policies share a key.
 //!
-//! Two routes may limit one client by different windows, 60 s and 10 s say. The log must be kept for the longest window
-//! in force, whoever calls, and must come down again once a long policy is given up. All the state that this needs is in
-//! the field name of the newest entry and in the key's expiry `E`:
+//! Two routes may limit one client by different windows, such as 60 s and 10 s. The log must be kept for the longest window
+//! in force, whoever calls, and for less once the long policy is given up. All the state for this is in the field name of
+//! the newest entry and in the key's expiry `E`:
 //!
-//! * the name is `R` (`60000ms`), or `R>M` (`60000ms>10000ms`) while the policy of `R` may be on its way out, `M` being
-//!   the longest window seen since;
-//! * a stored hit with a window of at least `R` takes over: `R` becomes its window, and `E` is renewed when less than
-//!   that window is left;
-//! * a shorter one finds, when less than `R` is left, that nobody has renewed `R`: the waiting begins, for `R` and 9/8 `R`;
-//! * when the waiting ends, `R` falls to `M`;
-//! * a refused hit longer than `M` shows that the long policy is still asked: the waiting begins again, at most once in
-//!   an eighth of `R`;
-//! * a refused hit longer than `R` that is told to wait for longer than the key lives sets `E` to 9/8 of its own window, so
-//!   that the key lives to see the end of every wait. A refused hit can write nothing but these two.
+//! * The name is `R` (`60000ms`), or `R>M` (`60000ms>10000ms`) while the policy of `R` may be on its way out. `M` is the
+//!   longest window seen since.
+//! * A stored hit with a window of at least `R` takes over: `R` becomes its window, and `E` is renewed if less than that
+//!   window is left.
+//! * A stored hit with a shorter window sees, when less than `R` is left, that nobody has renewed `R`. The waiting begins, for
+//!   `R` and 9/8 `R`.
+//! * When the waiting ends, `R` falls to `M`.
+//! * A refused hit with a window longer than `M` shows that the long policy is still in use. The waiting begins again, at most
+//!   once in an eighth of `R`.
+//! * A refused hit with a window longer than `R`, told to wait longer than the key lives, sets `E` to 9/8 of its own window.
+//!   So the key lives until every wait is over. A refused hit writes nothing but these two.
 //!
-//! So a log remembers the longest window in force while its key lives. A policy of which every call was refused does not
-//! prolong the key's life beyond that: what others store after the key has died is not counted for it.
+//! So a log remembers the longest window in force while its key lives. A policy whose every call is refused does not keep the
+//! key alive beyond that: what others store after the key has expired is not counted for it.
 //!
-//! Simpler rules forget entries that a policy still counts (trimming by the caller's window; falling when the expiry is
-//! due; ignoring refusals) or keep a day of hits for a minute (never falling).
+//! Simpler rules fail. Trimming by the caller's window, falling when the expiry is due, or ignoring refusals forgets entries
+//! that a policy still counts; never falling keeps a day of hits for a one-minute limit.
 //!
 //! Times and windows are milliseconds; a window is at most ten years.
 
@@ -31,7 +32,7 @@ use crate::number::decimal;
 pub struct Retention {
     /// `R`: the longest window in force.
     pub longest: u64,
-    /// `M`, shorter than `R`: what `R` falls to once nobody asks for it any more.
+    /// `M`, shorter than `R`: what `R` falls to once nobody uses it any more.
     pub fallback: Option<u64>,
 }
 
@@ -60,8 +61,8 @@ impl std::fmt::Display for Retention {
     }
 }
 
-/// After a stored hit whose longest window is `window`: the name of its entry, and the key's expiry if it must be set.
-/// `expires` is the expiry that the key has; a missing one is set as if the waiting began now.
+/// After a stored hit whose longest window is `window`: the field name of its entry, and the key's expiry if it must be set.
+/// `expires` is the key's current expiry. A missing one is set as if the waiting began now.
 pub fn after_stored(
     current: Option<Retention>,
     expires: Option<u64>,
@@ -94,8 +95,8 @@ pub fn after_stored(
     }
 }
 
-/// After a hit that was refused and not stored, and told to wait `until` a moment, if that ever comes: the key's expiry if
-/// it must be set. What the key has now is looked up only where it matters.
+/// After a hit that was refused, not stored, and told to wait `until` a moment (`None` for never): the key's expiry if it must
+/// be set. The current one is looked up only if it matters.
 pub fn after_refused(
     current: Option<Retention>,
     expires: impl FnOnce() -> Option<u64>,
@@ -105,7 +106,7 @@ pub fn after_refused(
 ) -> Option<u64> {
     let Retention { longest, fallback } = current?;
     let still_asked = fallback.is_some_and(|fallback| window > fallback);
-    // A shorter one never waits for longer than the key is kept anyway.
+    // A shorter window never waits longer than the key is kept anyway.
     let until = until.filter(|_| window > longest);
     if !still_asked && until.is_none() {
         return None;
@@ -120,7 +121,7 @@ pub fn after_refused(
     waiting_again
 }
 
-/// `now` + 9/8 of the window, so that a steady client's expiry is set once in an eighth of its window.
+/// `now` + 9/8 of the window, so a steady client's expiry is set once in an eighth of its window.
 fn renewed(now: u64, window: u64) -> u64 {
     now.saturating_add(window).saturating_add(window / 8)
 }

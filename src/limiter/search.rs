@@ -1,13 +1,13 @@
-//! The moment at which enough units have left a log.
+//! When enough units have left a log.
 
 use crate::error::Error;
 use crate::log::{Hit, Log};
 
-/// Entries that are looked at one by one before the search goes by time.
+/// Entries to look at one by one before searching by time.
 const WALK: u32 = 16;
 
-/// The time of the entry by whose leaving `needed` units have left, counted from `first`: the wait of a refused call is until
-/// that time has left the window. A short walk, then a bisection over time: at most 40 seeks, however long the log is.
+/// The time of the entry with which `needed` units have left, counted from `first`. A refused call waits until that time has
+/// left the window. A short walk, then a bisection over time: at most 40 seeks, however long the log is.
 pub fn time_of_unit(log: &mut impl Log, first: &Hit, newest: &Hit, needed: u64) -> Result<u64, Error> {
     if first.cost >= needed {
         return Ok(first.id.time);
@@ -16,7 +16,7 @@ pub fn time_of_unit(log: &mut impl Log, first: &Hit, newest: &Hit, needed: u64) 
     let mut walked_to = first.id.time;
     let mut left = WALK;
     log.walk(first.id.time, &mut |hit| {
-        // What was deleted in front of this hit has left with the one before.
+        // Entries deleted before this hit left with the hit before it.
         if hit.units_since(first).saturating_sub(hit.cost) >= needed {
             found = Some(walked_to);
             return false;
@@ -28,7 +28,7 @@ pub fn time_of_unit(log: &mut impl Log, first: &Hit, newest: &Hit, needed: u64) 
     if let Some(time) = found {
         return Ok(time);
     }
-    // Of the entries up to `low` too little leaves, of those up to `high` enough.
+    // The entries up to `low` weigh too little, those up to `high` enough.
     let mut low = walked_to.saturating_sub(1);
     let mut high = newest.id.time;
     while high.saturating_sub(low) > 1 {

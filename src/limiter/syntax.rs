@@ -1,4 +1,4 @@
-//! What the arguments of commands mean, above all those after the key:
+//! What the arguments of commands mean, mainly those after the key:
 //! `limit window [limit window ...] [COST units] [STRICT]`.
 
 use crate::duration;
@@ -17,7 +17,7 @@ pub struct Tier {
     pub window: u64,
 }
 
-/// What one call asks: may a hit of this cost happen under all of these tiers?
+/// The question of one call: may a hit of this cost happen under all of these tiers?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Call {
     tiers: [Tier; MAX_TIERS],
@@ -43,8 +43,8 @@ impl Call {
     }
 
     /// Parses everything after the key of HIT and PEEK into an empty call. After the first pair, an argument that starts with
-    /// a digit begins another tier; anything else is an option, in upper or lower case, at most once. (In place, because a
-    /// call is large and would be copied on its way.)
+    /// a digit begins another tier. Anything else is an option, in upper or lower case, at most once. (In place, because a
+    /// call is large and returning it would copy it.)
     pub fn parse<'a>(&mut self, mut args: impl Iterator<Item = &'a [u8]>, strict: Strict) -> Result<(), Error> {
         self.push(tier(args.next(), args.next())?)?;
         let mut cost = None;
@@ -61,7 +61,7 @@ impl Call {
         Ok(())
     }
 
-    /// In the order in which they were named; at least one.
+    /// In the order given; at least one.
     pub fn tiers(&self) -> &[Tier] {
         self.tiers.get(..self.count).unwrap_or_default()
     }
@@ -85,13 +85,13 @@ pub enum Strict {
     Unknown,
 }
 
-/// Most keys of one MHIT, so that it holds nobody up for long.
+/// Most keys of one MHIT, so that it does not hold up others for long.
 pub const MAX_KEYS: u64 = 1_024;
 
 /// Most keys that TOP lists at once.
 pub const MAX_COUNT: u64 = 1_000;
 
-/// Parses `numkeys`, the first argument of MHIT, and checks that as many arguments follow.
+/// Parses `numkeys`, the first argument of MHIT, and checks that at least as many arguments follow.
 pub fn parse_numkeys(numkeys: &[u8], following: usize) -> Result<usize, Error> {
     let keys = decimal(numkeys).filter(|&keys| keys > 0).ok_or(error::NUMKEYS)?;
     let count = usize::try_from(keys).ok().filter(|&keys| keys <= following).ok_or(error::TOO_FEW_KEYS)?;

@@ -3,8 +3,8 @@
 //! A sliding-window log: at no time do the hits inside `(t - window, t]` weigh more than `limit`, and a hit is refused
 //! only if they would.
 //!
-//! Times and durations are whole milliseconds. Every operation saturates or wraps on purpose: a log can hold anything
-//! that somebody restored, and whatever it holds the answer stays in range and nobody waits longer than the window.
+//! Times and durations are whole milliseconds. Every operation saturates or wraps on purpose: a restored log may hold
+//! anything, and still the answer stays in range and nobody waits longer than the window.
 
 use crate::error::{self, Error};
 use crate::log::{Entry, Hit, Id, Log};
@@ -22,27 +22,27 @@ pub struct Usage<'c> {
     pub call: &'c Call,
     /// The server's clock, in milliseconds since the epoch.
     pub clock: u64,
-    /// The end of every window: the clock, or the newest entry's time where that is ahead, or that of the stream's last ID.
+    /// The end of every window: the latest of the clock, the newest entry's time, and that of the stream's last ID.
     pub(crate) now: u64,
-    /// None where the log is empty or stale.
+    /// None if the log is empty or stale.
     pub(crate) newest: Option<Entry>,
     /// The stream's last ID, as far as it is known.
     last_id: Id,
-    /// The log was stamped by a clock that is no longer in use, and counts for nothing.
+    /// The newest ID is further ahead of the clock than the log is kept, so nothing in the log counts.
     pub(crate) is_stale: bool,
     tiers: [TierUsage; MAX_TIERS],
 }
 
 impl<'c> Usage<'c> {
-    /// Of a log that is still to be read, when the server's clock is `clock`. `last_id` is the least that the stream's last ID
-    /// can be, where that is known to be ahead of the newest entry: because that entry was deleted, or by XSETID.
+    /// Of a log that is still to be read, when the server's clock is `clock`. `last_id` is a lower bound of the stream's last
+    /// ID, if that is known to be ahead of the newest entry: because an entry was deleted, or by XSETID.
     #[inline]
     pub fn new(call: &'c Call, clock: u64, last_id: Id) -> Self {
         let tiers = [TierUsage::default(); MAX_TIERS];
         Self { call, clock, now: clock, newest: None, last_id, is_stale: false, tiers }
     }
 
-    /// Reads what the call needs to know. (In place, because a usage is large and would be copied on its way.)
+    /// Reads what the call needs to know. (In place, because a usage is large and returning it would copy it.)
     pub fn read(&mut self, log: &mut impl Log) -> Result<(), Error> {
         self.read_head(log)?;
         let newest = self.newest.map(|newest| newest.hit);
@@ -54,7 +54,7 @@ impl<'c> Usage<'c> {
 
     /// Reads the newest entry, and finds the end of the windows.
     fn read_head(&mut self, log: &mut impl Log) -> Result<(), Error> {
-        // What is further ahead than the log is kept cannot be waited for.
+        // Nobody should wait for a time further ahead than the log is kept.
         let clock = self.clock;
         let is_too_far = |id: Id, window: u64| id.time > clock.saturating_add(window);
         match log.newest()? {
@@ -65,7 +65,7 @@ impl<'c> Usage<'c> {
                     (self.newest, self.last_id) = (Some(newest), last_id);
                 }
             }
-            // It may be a queue of somebody's that is drained for the moment, so that it must not be started again.
+            // It may be somebody's drained queue, so it must not be started again.
             None => {
                 let last_id = log.last_id()?.max(self.last_id);
                 if is_too_far(last_id, self.call.longest_window()) {
@@ -90,7 +90,7 @@ impl<'c> Usage<'c> {
         self.tiers().all(|(tier, used)| fits(tier, used.units, self.call.cost))
     }
 
-    /// Whether every tier has room for the hit while it is unused.
+    /// Whether every tier would have room for the hit if it were unused.
     fn ever_has_room(&self) -> bool {
         self.tiers().all(|(tier, _)| fits(tier, 0, self.call.cost))
     }
@@ -101,8 +101,8 @@ impl<'c> Usage<'c> {
         is_stored.then(|| Hit { id: self.next_id(), cost: self.call.cost })
     }
 
-    /// The ID of a hit. IDs must increase: where the tally wraps within a millisecond, or the newest entry of this
-    /// millisecond was deleted, the next one is used.
+    /// The ID of a hit. IDs must increase: if the tally wraps within a millisecond, or the newest entry of this millisecond
+    /// was deleted, the next millisecond is used.
     fn next_id(&self) -> Id {
         let tally = self.newest.map_or(0, |newest| newest.hit.id.tally).wrapping_add(self.call.cost);
         let id = Id { time: self.now, tally };
@@ -110,7 +110,7 @@ impl<'c> Usage<'c> {
     }
 }
 
-/// Whether a tier of which so many units are in use has room for `cost` more.
+/// Whether a tier with `used` units in use has room for `cost` more.
 pub(crate) fn fits(tier: &Tier, used: u64, cost: u64) -> bool {
     used.saturating_add(cost) <= tier.limit
 }
@@ -126,7 +126,7 @@ fn tier_usage(log: &mut impl Log, newest: Option<Hit>, now: u64, window: u64) ->
         return Ok(TierUsage::default());
     };
     let oldest = log.window_start(from)?.unwrap_or(newest);
-    // What the entries say of themselves bounds what their tallies, which anyone may have written, say of the rest.
+    // Anyone may have written the tallies, so the entries' own costs are a lower bound.
     let least = oldest.cost.max(newest.cost);
     let units = newest.units_since(&oldest).clamp(least, i64::MAX.unsigned_abs());
     Ok(TierUsage { oldest: Some(oldest), units })

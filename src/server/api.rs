@@ -1,7 +1,7 @@
 //! The functions of the server's raw API.
 //!
-//! The server fills the pointers in when it loads the module. Which of them exist depends on the server: the ones that the
-//! module cannot do without are checked at load, so an absent one later on is a bug.
+//! The server fills in the pointers when it loads the module. Which ones exist depends on the server. Those that the module
+//! needs are checked at load, so a missing one later is a bug.
 
 use std::ffi::{CStr, c_int};
 
@@ -16,7 +16,7 @@ pub fn api<F>(pointer: Option<F>) -> Result<F, Error> {
     pointer.ok_or(error::INTERNAL)
 }
 
-/// The first function of the API that this module needs and this server does not have.
+/// The first API function that this module needs and this server lacks.
 pub fn missing() -> Option<&'static CStr> {
     macro_rules! first_missing {
         ($($name:ident)*) => {

@@ -11,22 +11,22 @@ use super::context::{Arg, Server};
 pub trait Command {
     const SPEC: Spec;
 
-    /// `args` begins with the command's name and is as long as [`Spec::arity`] demands.
+    /// `args` begins with the command's name and is as long as [`Spec::arity`] says.
     fn run(server: Server, args: &[Arg]) -> Result<Reply, Error>;
 }
 
-/// What the server is told of a command, and `COMMAND DOCS` and `COMMAND INFO` tell of it.
+/// What the server is told about a command, and `COMMAND DOCS` and `COMMAND INFO` show.
 pub struct Spec {
     pub name: &'static CStr,
     /// As for `RedisModule_CreateCommand`.
     pub flags: &'static CStr,
-    /// Number of arguments with the name; negative for "at least".
+    /// Number of arguments, including the name; negative for "at least".
     pub arity: c_int,
     pub keys: Keys,
     pub summary: &'static CStr,
     pub complexity: &'static CStr,
     pub args: &'static [Argument],
-    /// ACL categories beyond those that follow from the flags, where the server can set them (7.2).
+    /// ACL categories beyond those that follow from the flags, if the server can set them (7.2).
     pub categories: &'static CStr,
 }
 
@@ -39,9 +39,9 @@ pub enum Keys {
         last: c_int,
         flags: u32,
     },
-    /// As many as the first argument says, side by side after it. (Servers up to Redis 8.2 and Valkey 8.1 lose keys that
-    /// have anything else between them, and with them ACL and cluster checks.) Needs the flag `getkeys-api`: ACLs and
-    /// `COMMAND GETKEYS` go by the key spec, but a node of a cluster asks the command itself.
+    /// As many as the first argument says, side by side after it. (Servers up to Redis 8.2 and Valkey 8.1 miss keys with
+    /// anything else between them, and so skip their ACL and cluster checks.) Needs the flag `getkeys-api`: ACLs and `COMMAND
+    /// GETKEYS` use the key spec, but a cluster node asks the command itself.
     Counted {
         flags: u32,
     },
@@ -51,7 +51,7 @@ pub enum Keys {
 pub struct Argument {
     pub name: &'static CStr,
     pub kind: ArgumentKind,
-    /// A word that stands before the value, or for itself.
+    /// A word before the value, or on its own.
     pub token: Option<&'static CStr>,
     /// `REDISMODULE_CMD_ARG_*`.
     pub flags: u32,
@@ -85,7 +85,7 @@ impl Argument {
     }
 }
 
-/// A reply, complete before any of it is sent.
+/// A reply. It is complete before any of it is sent.
 pub enum Reply {
     Ok,
     Integer(i64),

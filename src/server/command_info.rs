@@ -1,4 +1,4 @@
-//! Registration of a command: the C form of what it says of itself.
+//! Registers commands: the C form of how they describe themselves.
 
 use std::ffi::{CStr, CString, c_int};
 use std::ptr::{null, null_mut};
@@ -9,12 +9,12 @@ use super::api::OK;
 use super::command::{Argument, ArgumentKind, Command, Keys, Spec};
 use super::dispatch;
 
-/// Registers one command with everything that the server wants to know of it. None where the server does not accept it.
+/// Registers one command with everything the server wants to know about it. None if the server does not accept it.
 pub fn register<C: Command>(ctx: &Context, category: Option<&CStr>) -> Option<()> {
     let Spec { name, flags, arity, keys, summary, complexity, args, categories } = C::SPEC;
     let (first, last, step) = match keys {
         Keys::Range { last, .. } => (1, if last < 0 { last } else { last.saturating_add(1) }, 1),
-        // They follow from the arguments.
+        // The arguments tell.
         Keys::None | Keys::Counted { .. } => (0, 0, 0),
     };
     // SAFETY: the context is that of the module that is being loaded, and the server copies the texts.
@@ -45,13 +45,12 @@ pub fn register<C: Command>(ctx: &Context, category: Option<&CStr>) -> Option<()
         key_specs: key_specs.as_mut_ptr(),
         args: raw_arguments(args, &mut trees),
     };
-    // SAFETY: `info` and all it points to outlive the call, lists end with an empty element, and the server copies
-    // them.
+    // SAFETY: `info` and all it points to outlive the call, lists end with an empty element, and the server copies all.
     if unsafe { raw::RedisModule_SetCommandInfo?(command, &raw const info) } != OK {
         return None;
     }
 
-    // Absent before 7.2, where the commands of modules have no categories at all.
+    // Missing before 7.2, where module commands have no categories at all.
     // SAFETY: the pointer is copied.
     let Some(set_categories) = (unsafe { raw::RedisModule_SetCommandACLCategories }) else {
         return Some(());
@@ -71,9 +70,9 @@ pub fn register<C: Command>(ctx: &Context, category: Option<&CStr>) -> Option<()
 
 const SINCE: &CStr = c"0.1.0";
 
-/// The C form of a command's keys. That of no keys ends a list of them.
+/// The C form of a command's keys. That of no keys ends a list.
 fn key_spec(keys: Keys) -> raw::RedisModuleCommandKeySpec {
-    // SAFETY: a plain C struct of integers, pointers and unions of integers, for which all zeros is a value.
+    // SAFETY: a plain C struct of integers, pointers and unions of integers, for which all zeros is valid.
     let mut spec: raw::RedisModuleCommandKeySpec = unsafe { std::mem::zeroed() };
     let (flags, find_keys_type, fk) = match keys {
         Keys::None => return spec,
@@ -122,7 +121,7 @@ fn raw_arguments(
             ArgumentKind::Token => (raw::RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_PURE_TOKEN, &[]),
             ArgumentKind::Block(children) => (raw::RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_BLOCK, children),
         };
-        // A key names the key spec that it belongs to; anything else must name none.
+        // A key names its key spec; anything else must name none.
         let key_spec_index = if matches!(arg.kind, ArgumentKind::Key) { 0 } else { -1 };
         list.push(raw::RedisModuleCommandArg {
             name: arg.name.as_ptr(),

@@ -9,7 +9,7 @@ use super::api::api;
 use super::stats::STATS;
 use super::strings::bytes_of;
 
-/// An argument of the command that is running: a string of the server, alive for as long as the command is.
+/// An argument of the running command: a server string that lives as long as the command.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub struct Arg<'a> {
@@ -23,7 +23,7 @@ impl<'a> Arg<'a> {
     }
 
     pub fn bytes(self) -> &'a [u8] {
-        // SAFETY: the server keeps the strings of argv unchanged until the command returns, which `'a` does not outlive.
+        // SAFETY: the server keeps the strings of argv unchanged until the command returns, and `'a` ends before that.
         unsafe { bytes_of(self.raw) }
     }
 }
@@ -46,8 +46,8 @@ impl Server<'_> {
         self.ctx
     }
 
-    /// Milliseconds since the epoch: the time at which the command began where the server has it (7.2), so that all that
-    /// happens in one step happens at one time.
+    /// Milliseconds since the epoch: the time at which the command began, if the server has that (7.2), so all parts of one
+    /// step happen at one time.
     pub fn clock(self) -> u64 {
         // SAFETY: both functions take nothing and only read the clock.
         let milliseconds = unsafe {
@@ -62,7 +62,7 @@ impl Server<'_> {
         now
     }
 
-    /// The number of the database that the client has selected.
+    /// The number of the client's selected database.
     pub fn database(self) -> Result<i32, Error> {
         // SAFETY: the context is that of the running command.
         Ok(unsafe { api(raw::RedisModule_GetSelectedDb)?(self.ctx) })

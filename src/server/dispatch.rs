@@ -1,7 +1,7 @@
-//! The one way by which a command is entered and left.
+//! The one way into and out of a command.
 //!
-//! Commands are not registered in the table of `redis_module!`, which copies every argument into a vector of retained strings:
-//! that alone costs more than the rest of a refused hit.
+//! Commands are not registered through `redis_module!`: it copies all arguments into a vector of retained strings, which alone
+//! costs more than the rest of a refused hit.
 
 use std::ffi::{c_int, c_long};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,7 +24,7 @@ pub unsafe extern "C" fn run<C: Command>(
     argv: *mut *mut raw::RedisModuleString,
     argc: c_int,
 ) -> c_int {
-    // SAFETY: `Arg` is a transparent wrapper of a pointer to a string, and the server promises `argc` of them.
+    // SAFETY: `Arg` is a transparent wrapper around a string pointer, and the server promises `argc` of them.
     let args = unsafe { std::slice::from_raw_parts(argv.cast::<Arg>(), usize::try_from(argc).unwrap_or(0)) };
     if let Keys::Counted { flags } = C::SPEC.keys {
         // SAFETY: the context is that of this command.
@@ -34,7 +34,7 @@ pub unsafe extern "C" fn run<C: Command>(
     }
     // SAFETY: the context is that of this command.
     let server = unsafe { Server::new(ctx) };
-    // A panic must not cross into the server, which it would end. None is known to be reachable.
+    // A panic that reached the server would end it. None is known to be reachable.
     let outcome = catch_unwind(AssertUnwindSafe(|| C::run(server, args)));
     // SAFETY: the context is that of this command; the server copies error texts.
     unsafe {
@@ -53,14 +53,14 @@ pub unsafe extern "C" fn run<C: Command>(
     OK
 }
 
-/// Where the call is only the question which of its arguments are keys: answers that. Arguments that are in error have
-/// none, and the command itself will say why.
+/// If the server only asks which arguments are keys, answers that. Wrong arguments have none; the command itself will say what
+/// is wrong.
 ///
 /// # Safety
 /// `ctx` is the context of the running command.
 unsafe fn asks_for_keys(ctx: *mut raw::RedisModuleCtx, args: &[Arg], flags: u32) -> bool {
-    // SAFETY: the context is as promised by the caller, and a position may be told while the question is asked. Both
-    // functions are checked at load.
+    // SAFETY: the context is as promised by the caller, and positions may be given while the server asks. Both functions are
+    // checked at load.
     unsafe {
         let (Some(is_asked), Some(tell)) = (raw::RedisModule_IsKeysPositionRequest, raw::RedisModule_KeyAtPosWithFlags)
         else {
@@ -82,8 +82,8 @@ unsafe fn asks_for_keys(ctx: *mut raw::RedisModuleCtx, args: &[Arg], flags: u32)
 /// # Safety
 /// `ctx` is the context of the running command.
 unsafe fn send(ctx: *mut raw::RedisModuleCtx, reply: &Reply) {
-    // SAFETY: the context is as promised by the caller, the server copies bytes, and an array's length is that of what
-    // follows it. The functions are checked at load.
+    // SAFETY: the context is as promised by the caller, the server copies bytes, and as many replies follow an array as it
+    // says. The functions are checked at load.
     unsafe {
         let (Some(array), Some(integer), Some(bytes), Some(status)) = (
             raw::RedisModule_ReplyWithArray,

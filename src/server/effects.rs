@@ -1,8 +1,7 @@
-//! Writing a log, and what replicas are told of it.
+//! Writes a log, and tells replicas.
 //!
-//! Appending, trimming and setting an expiry replicate nothing by themselves. That is done here by hand, by effect: XADD,
-//! PEXPIREAT and UNLINK with what was done, so that a replica or an append-only file without this module ends with the same
-//! data.
+//! Appending, trimming and setting an expiry do not replicate by themselves. This file replicates the effects, as XADD,
+//! PEXPIREAT and UNLINK, so a replica or an append-only file without this module ends up with the same data.
 
 use std::ffi::{c_int, c_longlong};
 
@@ -49,15 +48,15 @@ impl Store for Key<'_> {
     }
 }
 
-/// Most entries that one hit drops, of those that have expired and of those beyond a length, so that no hit takes long:
-/// a larger backlog goes bit by bit. (The server's own bound is 100 times `stream-node-max-entries`, and none if that is 0.)
+/// Most entries that one hit drops, expired ones and those beyond a length, so that no hit takes long. A larger backlog goes
+/// bit by bit. (The server's own bound is 100 times `stream-node-max-entries`, and none if that is 0.)
 const MOST_DROPPED: u64 = 1_000;
 
 /// Where a log is cut.
 #[derive(Clone, Copy)]
 struct Cut {
     before: Id,
-    /// Nothing that could go is left.
+    /// Nothing else is left to drop.
     is_all: bool,
 }
 
@@ -75,10 +74,10 @@ impl Key<'_> {
         self.signal()
     }
 
-    /// Appends and drops.
+    /// Appends an entry and drops old ones.
     fn append(&mut self, append: &Append) -> Result<Applied, Error> {
         let Entry { hit, retention } = append.entry;
-        // Whatever can fail comes before the first change.
+        // Do everything that can fail before the first change.
         let expired = append.expired_before.map(|expired| self.cut(expired)).transpose()?;
         let strings = EntryStrings::take(retention, hit.cost)?;
         let (field, value) = (strings.field.as_raw(), strings.value.as_raw());
@@ -95,8 +94,8 @@ impl Key<'_> {
 
         let id = hit.id.text();
         let id = id.bytes();
-        // SAFETY: each `s` stands for a string, each `c` for a C string and each `b` for a pointer and its length, all of
-        // which outlive the call; the server copies or retains what it keeps.
+        // SAFETY: each `s` stands for a string, each `c` for a C string, each `b` for a pointer and its length. All of them
+        // outlive the call; the server copies or retains what it keeps.
         unsafe {
             let replicate = api(raw::RedisModule_Replicate)?;
             match oldest.map(Id::text) {
@@ -110,7 +109,7 @@ impl Key<'_> {
                     field,
                     value,
                 ),
-                // Replicas drop exactly the entries that were dropped here, whatever their nodes look like.
+                // Replicas drop exactly the entries dropped here, whatever their nodes look like.
                 Some(oldest) => replicate(
                     self.server().ctx(),
                     c"XADD".as_ptr(),
@@ -135,7 +134,7 @@ impl Key<'_> {
         Ok(Applied::Done { oldest })
     }
 
-    /// Where to cut so that at most [`MOST_DROPPED`] entries go: at `expired`, or before it.
+    /// Where to cut so that at most [`MOST_DROPPED`] entries go: at `expired` or before.
     fn cut(&mut self, expired: Id) -> Result<Cut, Error> {
         let whole = Cut { before: expired, is_all: true };
         if self.length() <= MOST_DROPPED {
@@ -158,9 +157,9 @@ impl Key<'_> {
         Ok(next.filter(|id| *id < expired).map_or(whole, |before| Cut { before, is_all: false }))
     }
 
-    /// Drops what the log need not keep; true if anything went. Approximate trimming drops whole nodes only, so that it
-    /// costs almost nothing; what has expired does not count anyway. A node that alone holds more than may be dropped at
-    /// once would stay for ever, and all behind it: its entries are deleted one by one.
+    /// Drops what the log need not keep; true if anything went. Approximate trimming drops whole nodes only, so it costs
+    /// almost nothing; expired entries that stay do not count anyway. A node with more entries than may be dropped at once
+    /// would stay forever, with everything behind it, so its entries are deleted one by one.
     fn trim(&mut self, append: &Append, expired: Option<Cut>) -> Result<bool, Error> {
         const EXACTLY: c_int = 0;
         const APPROXIMATELY: c_int = raw::REDISMODULE_STREAM_TRIM_APPROX as c_int;
@@ -208,7 +207,7 @@ impl Key<'_> {
         Ok(())
     }
 
-    /// Tells clients that WATCH the key, and client-side caches, that it has changed.
+    /// Tells clients that WATCH the key, and client-side caches, that it changed.
     fn signal(&self) -> Result<(), Error> {
         // SAFETY: context and name belong to the running command.
         unsafe { api(raw::RedisModule_SignalModifiedKey)?(self.server().ctx(), self.name().as_raw()) };

@@ -1,7 +1,7 @@
-//! Reading a log: the server's stream iterator.
+//! Reads a log with the server's stream iterator.
 //!
-//! Every field of an entry is read before the iterator moves on, or the iterator is stopped: otherwise the server ends on an
-//! assertion, or never returns. An iterator is stopped before the key is written: while it lives the key is borrowed.
+//! Every field of an entry must be read before the iterator moves on, or the iterator must stop. Otherwise the server fails an
+//! assertion, or never returns. An iterator must be stopped before the key is written, so it borrows the key.
 
 use std::ffi::{c_int, c_long};
 use std::ptr::null_mut;
@@ -16,13 +16,13 @@ use super::api::{OK, api};
 use super::key::Key;
 use super::strings::OwnedString;
 
-/// A running iterator. While it lives the key is borrowed, so that it cannot be written.
+/// A running iterator. It borrows the key, so the key cannot be written meanwhile.
 pub struct Entries<'k, 'a> {
     key: &'k mut Key<'a>,
 }
 
 impl<'k, 'a> Entries<'k, 'a> {
-    /// Oldest first, from an ID on, or from the first entry. `key` holds a stream.
+    /// Oldest first, from an ID or the first entry on. `key` holds a stream.
     pub fn from(key: &'k mut Key<'a>, from: Option<Id>) -> Result<Self, Error> {
         let mut start = from.map(raw_id);
         Self::start(key, 0, start.as_mut().map_or(null_mut(), |id| &raw mut *id))
@@ -46,7 +46,7 @@ impl<'k, 'a> Entries<'k, 'a> {
     pub fn next_id(&self) -> Result<Option<(Id, c_long)>, Error> {
         let mut id = raw_id(Id { time: 0, tally: 0 });
         let mut fields: c_long = 0;
-        // SAFETY: the iterator runs, and every field of the entry before has been read, or we would have stopped.
+        // SAFETY: the iterator runs, and every field of the entry before was read, or we would have stopped.
         let status = unsafe {
             let next_id = api(raw::RedisModule_StreamIteratorNextID)?;
             next_id(self.key.as_raw(), &raw mut id, &raw mut fields)
@@ -55,10 +55,10 @@ impl<'k, 'a> Entries<'k, 'a> {
         Ok((status == OK).then_some((id, fields)))
     }
 
-    /// Passes over the fields of the entry that [`Self::next_id`] came to.
+    /// Skips the fields of the entry that [`Self::next_id`] reached.
     pub fn pass_over(&self, fields: c_long) -> Result<(), Error> {
         for _ in 0..fields {
-            // SAFETY: the iterator stands on an entry; the server returns no string for a null pointer.
+            // SAFETY: the iterator is at an entry; for a null pointer the server returns no string.
             let status =
                 unsafe { api(raw::RedisModule_StreamIteratorNextField)?(self.key.as_raw(), null_mut(), null_mut()) };
             if status != OK {
@@ -68,8 +68,8 @@ impl<'k, 'a> Entries<'k, 'a> {
         Ok(())
     }
 
-    /// The next entry, which is known to be ours and to follow `before`. Its field and value are passed over: reading them
-    /// costs more than the rest.
+    /// The next entry, which is known to be ours and to follow `before`. Skips its field and value, because reading them costs
+    /// more than the rest.
     fn next_after(&self, before: Hit) -> Result<Option<Hit>, Error> {
         let Some((id, fields)) = self.next_id()? else {
             return Ok(None);
@@ -81,7 +81,7 @@ impl<'k, 'a> Entries<'k, 'a> {
         Ok(Some(Hit { id, cost: id.tally.wrapping_sub(before.id.tally) }))
     }
 
-    /// The next entry. After an error the iterator must not be used again.
+    /// The next entry. Do not use the iterator after an error.
     fn next(&self) -> Result<Option<Entry>, Error> {
         let Some((id, fields)) = self.next_id()? else {
             return Ok(None);
@@ -90,7 +90,7 @@ impl<'k, 'a> Entries<'k, 'a> {
             return Err(error::NOT_A_LOG);
         }
         let (mut field, mut value) = (null_mut(), null_mut());
-        // SAFETY: the iterator stands on an entry with one field; both strings become ours.
+        // SAFETY: the iterator is at an entry with one field; both strings become ours.
         let (status, field, value) = unsafe {
             let next_field = api(raw::RedisModule_StreamIteratorNextField)?;
             let status = next_field(self.key.as_raw(), &raw mut field, &raw mut value);
@@ -121,7 +121,7 @@ pub fn raw_id(id: Id) -> raw::RedisModuleStreamID {
 }
 
 impl Key<'_> {
-    /// The oldest entry from an ID on, or of all.
+    /// The oldest entry, of all or from an ID on.
     pub fn oldest(&mut self, from: Option<Id>) -> Result<Option<Id>, Error> {
         let entries = Entries::from(self, from)?;
         Ok(entries.next_id()?.map(|(id, _)| id))
@@ -136,7 +136,7 @@ impl Log for Key<'_> {
         Entries::backwards(self)?.next()
     }
 
-    /// No function of the API tells it, so that the server is asked by XINFO; few hits need to know.
+    /// The API has no function for it, so this calls XINFO. Few hits need it.
     fn last_id(&mut self) -> Result<Id, Error> {
         if !self.exists()? {
             return Ok(Id::default());

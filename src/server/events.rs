@@ -1,4 +1,4 @@
-//! Keyspace events: those that commands send when they are done, and those that are heard of others.
+//! Keyspace events: sends those of our commands, and listens to those of others.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,7 +12,7 @@ use super::context::{Arg, Server};
 use super::shared::CURSORS;
 use super::strings::bytes_of;
 
-/// What a command did to a key, to be told when all is done.
+/// What a command did to a key. The events are sent when all is done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Events(u8);
 
@@ -32,8 +32,8 @@ impl Events {
     }
 }
 
-/// The events as the server's own commands send them, in the order in which they are sent. Listeners are passed the very
-/// pointer to the name that is sent, so that ours knows its own events by it: nobody else has these.
+/// The events as the server's own commands send them, in the order in which they are sent. Listeners get the same pointer to
+/// the name, so ours recognises its own events by it: nobody else has these pointers.
 static NAMES: [(Events, c_int, &CStr); 5] = [
     (Events::DEL, raw::REDISMODULE_NOTIFY_GENERIC, c"del"),
     (Events::XADD, raw::REDISMODULE_NOTIFY_STREAM, c"xadd"),
@@ -43,7 +43,7 @@ static NAMES: [(Events, c_int, &CStr); 5] = [
 ];
 
 impl Server<'_> {
-    /// Sends the events of a key. Anybody may do anything to any key before it returns.
+    /// Sends the events of a key. Other modules may do anything to any key before this returns.
     pub fn notify(self, name: Arg, events: Events) -> Result<(), Error> {
         if events.is_empty() {
             return Ok(());
@@ -59,7 +59,7 @@ impl Server<'_> {
         Ok(())
     }
 
-    /// Whether the server sends events of modules at all.
+    /// Whether the server sends module events at all.
     pub fn sends_module_events(self) -> Result<bool, Error> {
         // SAFETY: the function takes nothing and only reads the configuration.
         let classes = unsafe { api(raw::RedisModule_GetNotifyKeyspaceEvents)?() };
@@ -67,7 +67,7 @@ impl Server<'_> {
     }
 }
 
-/// Subscribes to whatever can change a log behind the back of its cursor. None where the server does not let it.
+/// Subscribes to everything that can change a log without its cursor. None if the server does not allow it.
 pub fn subscribe(ctx: &Context) -> Option<()> {
     const KEYS: c_int = raw::REDISMODULE_NOTIFY_GENERIC
         | raw::REDISMODULE_NOTIFY_STREAM
@@ -80,8 +80,8 @@ pub fn subscribe(ctx: &Context) -> Option<()> {
         raw::REDISMODULE_EVENT_REPL_ASYNC_LOAD,
         raw::REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED,
     ];
-    // From Redis 8.4 on the keys of slots that have moved away as a whole (CLUSTER MIGRATION) are deleted, without an event
-    // for each. On Valkey from 9.0 on the same number tells that such a move begins or ends.
+    // Redis 8.4 and later delete the keys of slots that moved away as a whole (CLUSTER MIGRATION) without an event for each.
+    // On Valkey 9.0 and later the same number means that such a move begins or ends.
     const SLOTS_HAVE_MOVED: u64 = 19;
     // SAFETY: the context is that of the module that is being loaded.
     unsafe {
@@ -92,14 +92,14 @@ pub fn subscribe(ctx: &Context) -> Option<()> {
                 let event = raw::RedisModuleEvent { id, dataver: 1 };
                 to_server(ctx.ctx, event, Some(on_server_event)) == OK
             });
-        // Not an event of servers that move slots key by key.
+        // Servers that move slots key by key do not have this event.
         let event = raw::RedisModuleEvent { id: SLOTS_HAVE_MOVED, dataver: 1 };
         to_server(ctx.ctx, event, Some(on_server_event));
         subscribed.then_some(())
     }
 }
 
-/// Hears of every change of a key, our own included.
+/// Hears of every change to a key, including our own.
 ///
 /// # Safety
 /// Called by the server alone, with the context, the name and the key of an event.

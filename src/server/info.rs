@@ -8,14 +8,14 @@ use redis_module::{Context, raw};
 use super::api::OK;
 use super::stats::STATS;
 
-/// Registers the section. None where the server does not accept it.
+/// Registers the section. None if the server does not accept it.
 pub fn register(ctx: &Context) -> Option<()> {
     // SAFETY: the context is that of the module that is being loaded.
     let status = unsafe { raw::RedisModule_RegisterInfoFunc?(ctx.ctx, Some(write_info)) };
     (status == OK).then_some(())
 }
 
-/// Writes `INFO ratelimit`, also in a crash report: it takes no lock and allocates nothing.
+/// Writes `INFO ratelimit`, also in a crash report, so it takes no lock and allocates nothing.
 ///
 /// # Safety
 /// Called by the server alone, with the context of the section.

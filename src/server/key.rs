@@ -21,7 +21,7 @@ pub struct Key<'a> {
     raw: *mut raw::RedisModuleKey,
     name: Arg<'a>,
     server: Server<'a>,
-    /// What has been done to it since it was opened.
+    /// What was done to it since it was opened.
     pub events: Events,
 }
 
@@ -49,7 +49,7 @@ impl<'a> Key<'a> {
     pub fn open(server: Server<'a>, name: Arg<'a>, mode: Mode) -> Result<Self, Error> {
         let key = Self::open_once(server, name, mode)?;
         if mode == Mode::Write && !key.exists()? {
-            // It may have expired just now, and whoever heard of that may have created it again.
+            // It may have expired just now, and a module that heard of it may have created it again.
             drop(key);
             return Self::open_once(server, name, mode);
         }
@@ -62,8 +62,8 @@ impl<'a> Key<'a> {
             Mode::Read => raw::REDISMODULE_READ,
             Mode::Write => raw::REDISMODULE_READ | raw::REDISMODULE_WRITE,
         };
-        // SAFETY: context and name belong to the running command. A null key means that it does not exist, which every
-        // function that takes a key accepts.
+        // SAFETY: context and name belong to the running command. A null key means that it does not exist; every function
+        // that takes a key accepts null.
         let raw = unsafe { api(raw::RedisModule_OpenKey)?(server.ctx(), name.as_raw(), flags as c_int) };
         let key = Self { raw, name, server, events: Events::default() };
         match key.holds()? {
@@ -72,8 +72,8 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// Deletes those of these keys that have expired. Other modules hear of that and may do anything to any key, so it is
-    /// done before the first of several keys is read. Opening them for writing sends no event from then on.
+    /// Deletes those of these keys that have expired. Other modules hear of that and may do anything to any key, so call this
+    /// before reading the first of several keys. After it, opening them for writing sends no event.
     pub fn delete_expired(server: Server<'a>, names: &[Arg<'a>]) -> Result<(), Error> {
         names.iter().try_for_each(|name| Self::open_once(server, *name, Mode::Write).map(drop))
     }
@@ -93,7 +93,7 @@ impl<'a> Key<'a> {
     fn holds(&self) -> Result<Holds, Error> {
         // SAFETY: the key is open or null, which KeyType accepts.
         let kind = unsafe { api(raw::RedisModule_KeyType)?(self.raw) } as isize;
-        // The crate's own enum panics on types that it does not know yet.
+        // The crate's own enum panics on types it does not know.
         Ok(match kind {
             raw::REDISMODULE_KEYTYPE_EMPTY => Holds::Nothing,
             raw::REDISMODULE_KEYTYPE_STREAM => Holds::Stream,
@@ -117,7 +117,7 @@ impl<'a> Key<'a> {
         if !self.exists().unwrap_or(false) {
             return None;
         }
-        // SAFETY: the key is open and exists, which later servers than 7.0 rely on. The answer is negative for "none".
+        // SAFETY: the key is open and exists, as servers after 7.0 require. The answer is negative for "none".
         let at = unsafe { raw::RedisModule_GetAbsExpire.map_or(-1, |expire| expire(self.raw)) };
         u64::try_from(at).ok()
     }

@@ -1,12 +1,12 @@
-//! Loading: what the module refuses, registers and tells the server of itself.
+//! Loading: what the module refuses, registers, and tells the server about itself.
 //!
-//! Nothing of redis-module-macros is used. It was tried on every server:
+//! redis-module-macros is not used. Tried on every server:
 //! * `#[command]` does not load on Redis 7.0.
-//! * Handlers of server events (`#[cron_event_handler]` and the like) are subscribed before `init` runs. Redis 7.0 keeps the
-//!   subscriptions of a module whose load fails: after `MODULE LOAD` with an unknown argument the next event ended the server.
-//!   Here subscribing comes after all that can fail. And there is no handler for SWAPDB or for another data set.
-//! * `#[info_command_handler]` shows the same section, but makes the crate put a backtrace of its own into crash reports: 0.2 to
-//!   0.35 s in the handler of the crash, in which it allocates, perhaps on a broken heap. `InfoSection` renames the section.
+//! * Handlers of server events (`#[cron_event_handler]` and the like) subscribe before `init` runs. Redis 7.0 keeps the
+//!   subscriptions of a module whose load fails: after `MODULE LOAD` with an unknown argument, the next event ended the server.
+//!   Here, subscribing comes after everything that can fail. Also, there is no handler for SWAPDB or for another data set.
+//! * `#[info_command_handler]` shows the same section, but makes the crate add its own backtrace to crash reports. That takes
+//!   0.2 to 0.35 s in the crash handler and allocates, perhaps on a broken heap. `InfoSection` renames the section.
 
 use std::ffi::{CStr, c_int};
 use std::io::{Error as SystemError, ErrorKind};
@@ -24,10 +24,10 @@ const CATEGORY: &CStr = c"ratelimit";
 
 const NOT_ACCEPTED: &str = "the server did not accept a part of ratelimit, see the line above";
 
-/// The module while it is being loaded. An error is a line for the server's log, and ends loading.
+/// The module while it is being loaded. An error ends loading; its text is a line for the server's log.
 pub struct Loader<'c> {
     ctx: &'c Context,
-    /// The server knows the ACL category of the module.
+    /// The server knows the module's ACL category.
     has_category: bool,
 }
 
@@ -56,7 +56,7 @@ impl<'c> Loader<'c> {
     /// Registers everything else.
     pub fn finish(&self) -> Result<(), &'static str> {
         settings::register(self.ctx).ok_or(NOT_ACCEPTED)?;
-        // From here on nothing fails: Redis 7.0 would go on calling what has subscribed.
+        // Nothing fails from here on: Redis 7.0 would keep calling what has subscribed.
         if events_change_the_database(self.ctx) {
             self.ctx.log_notice(
                 "ratelimit: with this version of Valkey, MOVE and COPY would leave clients in another database if a module \
@@ -71,10 +71,10 @@ impl<'c> Loader<'c> {
     }
 }
 
-/// Tells the server how the module behaves. False where it cannot be told.
+/// Tells the server how the module behaves. False if it cannot.
 fn set_options(ctx: &Context) -> bool {
-    // A key that is only read must not count as changed when it is closed. And a replica may go on answering while it
-    // loads another data set: the table of cursors hears of the exchange.
+    // Closing a key that was only read must not count as a change. And a replica may keep answering while it loads another
+    // data set: the table of cursors hears when the data are exchanged.
     let options = raw::REDISMODULE_OPTION_NO_IMPLICIT_SIGNAL_MODIFIED | raw::REDISMODULE_OPTIONS_HANDLE_REPL_ASYNC_LOAD;
     // SAFETY: the pointer is copied; the context is that of the module that is being loaded.
     unsafe {
@@ -86,8 +86,8 @@ fn set_options(ctx: &Context) -> bool {
     true
 }
 
-/// Adds the ACL category of the module, where the server can (from Redis 7.4 and Valkey 8 on). Servers keep the category of a
-/// module that they took out again, as after a failed MODULE LOADEX.
+/// Adds the module's ACL category, if the server can (Redis 7.4, Valkey 8 and later). Servers keep the category of a module that
+/// they took out again, as after a failed MODULE LOADEX.
 fn add_category(ctx: &Context) -> bool {
     // SAFETY: the context is that of the module that is being loaded, and the server copies the name.
     unsafe {
@@ -98,22 +98,22 @@ fn add_category(ctx: &Context) -> bool {
     }
 }
 
-/// A fault of Valkey from 8.1.0 on: an event on a key of another database than the client's, as MOVE and COPY send them,
-/// selects that database for the client if any module listens (valkey-io/valkey pull request 4024).
+/// A bug of Valkey since 8.1.0: an event on a key of another database, as MOVE and COPY send them, selects that database for
+/// the client if any module listens (valkey-io/valkey pull request 4024).
 fn events_change_the_database(ctx: &Context) -> bool {
     const FIRST: [u32; 3] = [8, 1, 0];
     const MENDED: [u32; 3] = [9, 1, 2];
     valkey_version(ctx).is_some_and(|version| (FIRST..MENDED).contains(&version))
 }
 
-/// Options of Valkey alone: Redis may give the bits another meaning.
+/// Options for Valkey only: on Redis the bits may mean something else.
 ///
-/// Slots may move as a whole (CLUSTER MIGRATESLOTS), which one module that does not say so forbids to all of the server. Keys
-/// that arrive or leave in this way are heard of like any others. On Redis CLUSTER MIGRATION asks for no option; it deletes
-/// what has left without a word, but what comes, or comes back, is restored, and that is heard.
+/// Slots may move as a whole (CLUSTER MIGRATESLOTS). One module without this option forbids that for the whole server. Keys
+/// that arrive or leave this way cause events like any others. On Redis, CLUSTER MIGRATION needs no option. It deletes what
+/// left without events for keys, but restores what arrives or returns, and that causes events.
 ///
-/// The names of commands that are replicated need not be looked up each time: 7 % of the instructions of a hit on Valkey 9.1.2.
-/// What is replicated is known, see [`REPLICATED`].
+/// The server need not look up the commands we replicate each time, which is 7 % of the instructions of a hit on Valkey 9.1.2.
+/// We know what we replicate, see [`REPLICATED`].
 fn options_of_valkey(ctx: &Context) -> c_int {
     const SKIP_COMMAND_VALIDATION: c_int = 1 << 4;
     const HANDLE_ATOMIC_SLOT_MIGRATION: c_int = 1 << 5;
@@ -125,14 +125,14 @@ fn options_of_valkey(ctx: &Context) -> c_int {
     }
 }
 
-/// The commands by which this module replicates what it did.
+/// The commands with which this module replicates what it did.
 const REPLICATED: [&str; 3] = ["XADD", "PEXPIREAT", "UNLINK"];
 
-/// Where they have other names, nothing would get to replicas, nor to an append-only file that can be read again.
+/// If they have other names, nothing would reach replicas, or an append-only file that can be read again.
 fn replicated_commands_are_renamed(ctx: &Context) -> bool {
     let mut args = vec!["INFO"];
     args.extend(REPLICATED);
-    // Where COMMAND itself is renamed that cannot be told.
+    // This cannot be known if COMMAND itself is renamed.
     match ctx.call("COMMAND", args.as_slice()) {
         Ok(RedisValue::Array(known)) => known.iter().any(|command| matches!(command, RedisValue::Null)),
         _ => false,
@@ -141,7 +141,7 @@ fn replicated_commands_are_renamed(ctx: &Context) -> bool {
 
 /// None on Redis.
 fn valkey_version(ctx: &Context) -> Option<[u32; 3]> {
-    // SAFETY: the context is that of the module that is being loaded; the text lives until the data are freed, once.
+    // SAFETY: the context is that of the module that is being loaded; the text lives until the data are freed, which is once.
     unsafe {
         let data = raw::RedisModule_GetServerInfo?(ctx.ctx, c"server".as_ptr());
         let text = raw::RedisModule_ServerInfoGetFieldC?(data, c"valkey_version".as_ptr());
@@ -160,7 +160,7 @@ fn version_of(text: &CStr) -> Option<[u32; 3]> {
     Some([parts.next()??, parts.next()??, parts.next()??])
 }
 
-/// Who runs on the server's default should know what it costs.
+/// Tells those who run on the server's default what it costs.
 fn advise_on_node_size(ctx: &Context) {
     let Ok(RedisValue::Array(mut pair)) = ctx.call("CONFIG", &["GET", "stream-node-max-bytes"]) else {
         return;
@@ -182,12 +182,12 @@ fn bytes_of_reply(reply: RedisValue) -> Option<Vec<u8>> {
     }
 }
 
-/// Ends loading, or an attempt to unload: a reason, if there is one, goes to the server's log.
+/// Ends loading, or an attempt to unload. The reason, if there is one, goes to the server's log.
 pub fn outcome(ctx: &Context, result: Result<(), &'static str>) -> Status {
     match result {
         Ok(()) => Status::Ok,
         Err(reason) => {
-            // The server takes the line for a printf format; it is one of the constants above, without a `%`.
+            // The server uses the line as a printf format; it is one of our constants, without a `%`.
             ctx.log_warning(reason);
             Status::Err
         }

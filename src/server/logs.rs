@@ -13,7 +13,7 @@ pub fn open<'a>(server: Server<'a>, name: Arg<'a>, mode: Mode) -> Result<CachedL
     let key = Key::open(server, name, mode)?;
     let (database, length) = (server.database()?, key.length());
     let cursor = CURSORS.with(|table| match length {
-        // Somebody may have deleted it without an event.
+        // It may have been deleted without an event.
         0 => {
             table.forget(database, name.bytes());
             None
@@ -23,7 +23,7 @@ pub fn open<'a>(server: Server<'a>, name: Arg<'a>, mode: Mode) -> Result<CachedL
     Ok(CachedLog::new(key, cursor.flatten()))
 }
 
-/// Closes the key, and puts its cursor back into the table. What is to be told of it.
+/// Closes the key and puts its cursor back into the table. Returns the events to send.
 #[inline]
 pub fn close(log: CachedLog<Key>) -> Events {
     let (key, cursor) = log.into_parts();

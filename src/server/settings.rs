@@ -39,7 +39,7 @@ const SETTINGS: [Setting; 2] = [
     },
 ];
 
-/// Registers the settings and reads them from the configuration. None where the server does not accept one.
+/// Registers the settings and reads them from the configuration. None if the server does not accept one.
 pub fn register(ctx: &Context) -> Option<()> {
     let flags = raw::REDISMODULE_CONFIG_DEFAULT;
     for Setting { name, default, min, max, get, set } in SETTINGS {

@@ -9,15 +9,15 @@ use limiter::refusals::Refusals;
 pub static CURSORS: Exclusive<Table> = Exclusive::new(Table::new());
 pub static REFUSALS: Exclusive<Refusals> = Exclusive::new(Refusals::new());
 
-/// A value that is used by one call at a time. The server runs one command at a time, whichever thread it is on, so that no
-/// lock is needed. Calls must not nest: a nested call gets None.
+/// A value used by one call at a time. The server runs one command at a time, on whatever thread, so no lock is needed. Calls
+/// must not nest; a nested call gets None.
 pub struct Exclusive<T> {
     value: UnsafeCell<T>,
     in_use: AtomicBool,
 }
 
-// SAFETY: the server's own lock is held by whatever runs a command or hears an event, and everything that this module does
-// is one of the two; so threads take turns. Within one thread `in_use` keeps a second reference from being made.
+// SAFETY: whatever runs a command or handles an event holds the server's own lock, and this module does nothing else; so
+// threads take turns. Within one thread, `in_use` prevents a second reference.
 unsafe impl<T: Send> Sync for Exclusive<T> {}
 
 impl<T> Exclusive<T> {
@@ -25,7 +25,7 @@ impl<T> Exclusive<T> {
         Self { value: UnsafeCell::new(value), in_use: AtomicBool::new(false) }
     }
 
-    /// None, and `work` is not called, inside another call.
+    /// Inside another call, returns None without calling `work`.
     pub fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> Option<R> {
         struct Release<'a>(&'a AtomicBool);
         impl Drop for Release<'_> {
@@ -38,7 +38,7 @@ impl<T> Exclusive<T> {
         }
         self.in_use.store(true, Relaxed);
         let _release = Release(&self.in_use);
-        // SAFETY: as above, this is the only reference until it is released.
+        // SAFETY: as above, this is the only reference until the release.
         Some(work(unsafe { &mut *self.value.get() }))
     }
 }

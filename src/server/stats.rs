@@ -1,12 +1,12 @@
 //! Counters since the module was loaded or `RATELIMIT.RESETSTAT`, shown by `INFO ratelimit`.
 //!
-//! Commands run one at a time, so that counting needs no atomic addition; the counters are atomic because INFO may be written
-//! by a crash handler, on any thread.
+//! Commands run one at a time, so counting needs no atomic addition. The counters are atomic because a crash handler may write
+//! INFO, on any thread.
 
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// One counter. It wraps, after a few hundred years of hits.
+/// One counter. It wraps after a few hundred years of hits.
 pub struct Counter {
     name: &'static CStr,
     value: AtomicU64,
@@ -25,17 +25,17 @@ impl Counter {
 pub struct Stats {
     /// Hits that were admitted, one for each key that was charged.
     pub hits_admitted: Counter,
-    /// Hits that were refused, one for each key that refused. Looking (PEEK) does not count.
+    /// Hits that were refused, one for each key that refused. PEEK does not count.
     pub hits_refused: Counter,
     /// Units of the admitted hits.
     pub units_admitted: Counter,
-    /// Keys that RESET has deleted.
+    /// Keys that RESET deleted.
     pub keys_reset: Counter,
-    /// Commands that met a stream which this module did not write.
+    /// Commands that found a stream which this module did not write.
     pub foreign_stream_errors: Counter,
-    /// Times that the server's clock was earlier than at the command before.
+    /// How often the server's clock was earlier than at the command before.
     pub clock_steps: Counter,
-    /// Of the last command, in milliseconds since the epoch.
+    /// The clock at the last command, in milliseconds since the epoch.
     last_clock: AtomicU64,
 }
 
@@ -70,7 +70,7 @@ impl Stats {
         self.all().into_iter().for_each(|counter| counter.value.store(0, Relaxed));
     }
 
-    /// Notes the time of a command, in milliseconds since the epoch.
+    /// Records the time of a command, in milliseconds since the epoch.
     pub fn saw_clock(&self, now: u64) {
         if self.last_clock.load(Relaxed) > now {
             self.clock_steps.add(1);

@@ -1,4 +1,4 @@
-//! Strings of the server: those of arguments, which are borrowed, and those that are ours.
+//! The server's strings: borrowed ones (arguments) and our own.
 
 use std::collections::VecDeque;
 use std::ptr::null_mut;
@@ -14,7 +14,7 @@ use super::shared::Exclusive;
 /// `string` is a string of the server, and neither freed nor changed during `'a`.
 pub unsafe fn bytes_of<'a>(string: *const raw::RedisModuleString) -> &'a [u8] {
     let mut length = 0;
-    // SAFETY: StringPtrLen accepts any string and answers with its buffer and the number of bytes in it.
+    // SAFETY: StringPtrLen accepts any string and returns its buffer and the number of bytes in it.
     unsafe {
         match raw::RedisModule_StringPtrLen {
             Some(pointer_of) => match pointer_of(string, &raw mut length) {
@@ -26,15 +26,15 @@ pub unsafe fn bytes_of<'a>(string: *const raw::RedisModuleString) -> &'a [u8] {
     }
 }
 
-/// A string of the server that we own.
+/// A server string that we own.
 pub struct OwnedString(*mut raw::RedisModuleString);
 
-// SAFETY: strings of the server may be freed by any thread; only its main thread, where commands run, uses them.
+// SAFETY: any thread may free server strings; only the main thread, where commands run, uses them.
 unsafe impl Send for OwnedString {}
 
 impl OwnedString {
     pub fn new(text: &str) -> Result<Self, Error> {
-        // SAFETY: CreateString copies the bytes; without a context the string is ours alone to free.
+        // SAFETY: CreateString copies the bytes; without a context only we free the string.
         let string = unsafe { api(raw::RedisModule_CreateString)?(null_mut(), text.as_ptr().cast(), text.len()) };
         Ok(Self(string))
     }
@@ -66,7 +66,7 @@ impl Drop for OwnedString {
     }
 }
 
-/// The field and the value of an entry. Most entries are like one of those before, and need no new strings.
+/// The field and the value of an entry. Most entries repeat recent ones, and need no new strings.
 pub struct EntryStrings {
     retention: Retention,
     cost: u64,
@@ -74,7 +74,7 @@ pub struct EntryStrings {
     pub value: OwnedString,
 }
 
-/// The strings of the policies that were hit last.
+/// The strings of the entries stored last.
 static RECENT: Exclusive<VecDeque<EntryStrings>> = Exclusive::new(VecDeque::new());
 const MAX_RECENT: usize = 4;
 
@@ -84,8 +84,8 @@ impl EntryStrings {
         Ok(Self { retention, cost, field, value })
     }
 
-    /// Takes the strings out, so that nobody else frees them: another module that hears of our hit may hit in turn. Whoever
-    /// takes them puts them back.
+    /// Takes the strings out, so nobody else frees them: another module that hears of our hit may itself hit. The caller puts
+    /// them back.
     pub fn take(retention: Retention, cost: u64) -> Result<Self, Error> {
         let known = RECENT.with(|recent| {
             let at = recent.iter().position(|strings| strings.retention == retention && strings.cost == cost)?;

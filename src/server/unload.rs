@@ -1,10 +1,10 @@
 //! Unloading, which is refused.
 //!
-//! Servers look commands up long before they run them, keep them in queues, in threads and in ACL users, and read them when
-//! the module is gone. No module can see all of these places. So unloading is refused once commands can have run.
+//! Servers look up commands long before they run them, keep them in queues, threads and ACL users, and read them when the
+//! module is gone. No module can see all of these places. So unloading is refused once commands can have run.
 //!
-//! Until the load is over it must not be refused: a server takes a module out again whose MODULE LOADEX names a setting that
-//! does not exist, and Redis 8 ends if that fails. This comes without any sign, between the load and the next command. So a
+//! Until the load is over, unloading must be allowed: if MODULE LOADEX names an unknown setting, the server takes the module
+//! out again, and Redis 8 ends if that fails. Nothing announces this; it happens between the load and the next command. So a
 //! command filter waits for that command.
 
 use std::ffi::c_void;
@@ -25,7 +25,7 @@ static IS_LOADED: AtomicBool = AtomicBool::new(false);
 /// The filter that waits for the first command after the load.
 static FILTER: AtomicPtr<raw::RedisModuleCommandFilter> = AtomicPtr::new(null_mut());
 
-/// Allows it before the first command after the load, and refuses it from then on. An error is a line for the server's log.
+/// Allowed before the first command after the load, refused from then on. An error is a line for the server's log.
 pub fn unload() -> Result<(), &'static str> {
     if IS_LOADED.load(Relaxed) {
         return Err(STAYS);
@@ -35,7 +35,7 @@ pub fn unload() -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Waits for the first command after the load. None where the server does not let it.
+/// Waits for the first command after the load. None if the server does not allow it.
 pub fn watch(ctx: &Context) -> Option<()> {
     // SAFETY: the context is that of the module that is being loaded.
     let subscribed = unsafe {
@@ -54,8 +54,8 @@ unsafe extern "C" fn on_command(_: *mut raw::RedisModuleCommandFilterCtx) {
     IS_LOADED.store(true, Relaxed);
 }
 
-/// Takes the filter away, within a tenth of a second, so that other commands do not pay for it: a filter is given no context to
-/// do so itself.
+/// Removes the filter within a tenth of a second, so other commands do not pay for it. The filter cannot do this itself,
+/// because it gets no context.
 ///
 /// # Safety
 /// Called by the server alone, with a context of this module.
@@ -63,7 +63,7 @@ unsafe extern "C" fn on_tick(ctx: *mut raw::RedisModuleCtx, _: raw::RedisModuleE
     let filter = FILTER.swap(null_mut(), Relaxed);
     if !filter.is_null() {
         IS_LOADED.store(true, Relaxed);
-        // SAFETY: the context is as promised; the filter is registered, and is taken away once.
+        // SAFETY: the context is as promised; the filter is registered, and is removed once.
         unsafe {
             if let Some(unregister) = raw::RedisModule_UnregisterCommandFilter {
                 unregister(ctx, filter);

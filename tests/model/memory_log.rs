@@ -1,4 +1,4 @@
-//! A log in memory, and a call on it as the commands make it.
+//! A log in memory, and calls on it as the commands make them.
 
 use limiter::answer::Answer;
 use limiter::cursors::{CachedLog, Cursor, Table};
@@ -11,7 +11,7 @@ use limiter::usage::Usage;
 
 use crate::oracle::Tier;
 
-/// A log in memory, which drops what it is told to drop as eagerly or as lazily as `keep_expired` says.
+/// A log in memory. It drops what a plan says, but keeps `keep_expired` entries more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryLog {
     pub entries: Vec<Entry>,
@@ -20,7 +20,7 @@ pub struct MemoryLog {
     pub keep_expired: usize,
 }
 
-/// So many entries each one is said to be, so that what happens to logs of more than a thousand happens in short histories.
+/// Each entry counts as this many, so that short histories reach what happens to logs of more than a thousand.
 const STANDS_FOR: u64 = 300;
 
 impl Log for &mut MemoryLog {
@@ -38,7 +38,7 @@ impl Log for &mut MemoryLog {
         Ok(())
     }
 
-    /// What is known without being read must be so.
+    /// Checks that what is known without reading is true.
     fn walk_since(&mut self, from: u64, since: Id, visit: &mut dyn FnMut(log::Hit) -> bool) -> Result<(), Error> {
         let mut before: Option<log::Hit> = None;
         self.walk(from, &mut |hit| {
@@ -129,12 +129,12 @@ impl MemoryLog {
         }
     }
 
-    /// As `RATELIMIT.PEEK` answers.
+    /// Answers as `RATELIMIT.PEEK` does.
     pub fn peek(&mut self, clock: u64, call: &Call) -> Result<Answer, Error> {
         Subject::new(self.clone(), 0).peek(clock, call)
     }
 
-    /// As `RATELIMIT.HIT` does it.
+    /// Decides and writes as `RATELIMIT.HIT` does.
     pub fn hit(&mut self, clock: u64, call: &Call) -> Result<Answer, Error> {
         self.expire(clock);
         hit(&mut CachedLog::new(self, None), clock, call)
@@ -197,7 +197,7 @@ pub fn call_of(tiers: &[Tier], cost: u64, strict: bool) -> Call {
 /// Where set clocks start, in milliseconds since the epoch.
 pub const START: u64 = 1_767_225_600_000;
 
-/// A log whose tally is about to wrap, or has got anywhere else, with nothing alive in it.
+/// A log with any tally, perhaps about to wrap, and nothing alive in it.
 pub fn old_log(tally: u64, longest: u64, keep_expired: usize) -> MemoryLog {
     let id = Id { time: START - 2 * longest, tally };
     let retention = Retention { longest, fallback: None };

@@ -23,7 +23,7 @@ fn fits(hits: &[Hit], now: u64, (limit, window): Tier, cost: u64) -> bool {
     used(hits, now, window).saturating_add(cost) <= limit
 }
 
-/// The moment from which a hit fits if nothing else happens. The cost is at most the limit.
+/// The moment from which a hit fits, if nothing else happens. The cost is at most the limit.
 fn fits_from(hits: &[Hit], now: u64, tier: Tier, cost: u64) -> u64 {
     let departures = hits.iter().map(|(time, _)| time + tier.1);
     let mut moments: Vec<u64> = departures.filter(|&at| at > now).chain([now]).collect();
@@ -36,9 +36,9 @@ fn fits_from(hits: &[Hit], now: u64, tier: Tier, cost: u64) -> u64 {
 pub struct Moment {
     /// The server's clock.
     pub clock: u64,
-    /// The end of the windows, which is later where the log is ahead of the clock.
+    /// The end of the windows, which is later than the clock if the log is ahead of it.
     pub now: u64,
-    /// What a hit that is stored is stamped with.
+    /// The time stamp of a stored hit.
     pub stamp: u64,
 }
 
@@ -50,13 +50,13 @@ impl Moment {
     }
 }
 
-/// Adds the hit to `hits` if it is to be stored, and answers with the six integers. `clock` is the server's time.
+/// Adds the hit to `hits` if it is stored, and returns the six integers. `clock` is the server's time.
 pub fn ask(hits: &mut Vec<Hit>, clock: u64, question: Question) -> [i64; 6] {
     let moment = Moment::of(hits, clock);
     ask_at(hits, moment, question)
 }
 
-/// The same where the moment is not what the hits say.
+/// The same, if the moment does not follow from the hits.
 pub fn ask_at(hits: &mut Vec<Hit>, moment: Moment, question: Question) -> [i64; 6] {
     let Question { tiers, cost, strict } = question;
     let Moment { clock, now, stamp } = moment;
@@ -66,7 +66,7 @@ pub fn ask_at(hits: &mut Vec<Hit>, moment: Moment, question: Question) -> [i64; 
         hits.push((stamp, cost));
     }
 
-    // (is it this tier that binds, the answer): the last maximum of the first part decides, so earlier tiers go last.
+    // (rank, answer): the last row of the highest rank binds, so earlier tiers come last.
     let mut rows = Vec::new();
     for &tier in tiers.iter().rev() {
         let (limit, window) = tier;
@@ -89,13 +89,13 @@ pub fn ask_at(hits: &mut Vec<Hit>, moment: Moment, question: Question) -> [i64; 
     rows.into_iter().max_by_key(|(rank, _)| *rank).expect("one tier binds").1
 }
 
-/// The same for several keys that are charged together or not at all, each with one tier.
+/// The same for several keys, each with one tier: all are charged or none.
 pub fn ask_all(logs: &mut [Vec<Hit>], clock: u64, tiers: &[Tier], cost: u64) -> Vec<[i64; 6]> {
     let moments: Vec<Moment> = logs.iter().map(|hits| Moment::of(hits, clock)).collect();
     ask_all_at(logs, &moments, tiers, cost)
 }
 
-/// The same where the moments are not what the hits say.
+/// The same, if the moments do not follow from the hits.
 pub fn ask_all_at(logs: &mut [Vec<Hit>], moments: &[Moment], tiers: &[Tier], cost: u64) -> Vec<[i64; 6]> {
     let mut keys = logs.iter().zip(moments).zip(tiers);
     let all_fit = keys.all(|((hits, moment), &tier)| fits(hits, moment.now, tier, cost));
@@ -104,7 +104,7 @@ pub fn ask_all_at(logs: &mut [Vec<Hit>], moments: &[Moment], tiers: &[Tier], cos
         if all_fit || !fits(hits, now, tier, cost) {
             return ask_at(hits, moment, Question { tiers: &[tier], cost, strict: false });
         }
-        // This key has room and is not charged, because another has none.
+        // This key has room but is not charged, because another one has none.
         let (limit, window) = tier;
         let live: Vec<u64> = hits.iter().map(|hit| hit.0 + window).filter(|&at| at > now).collect();
         let until = |at: Option<&u64>| at.map_or(0, |at| (at - clock) as i64);

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use crate::memory_log::{self, MemoryLog, START, Subject, call_of, old_log};
 use crate::oracle::{self, Hit, Question, Tier};
 
-/// A configuration for so many histories, or for a part of them: `PROPTEST_CASES` is the part in percent.
+/// A configuration for this many histories, or for a part of them: `PROPTEST_CASES` is the part in percent.
 fn cases(number: u32) -> ProptestConfig {
     let percent = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(100);
     ProptestConfig { cases: (number * percent / 100).max(1), ..ProptestConfig::default() }
@@ -30,7 +30,7 @@ fn cost() -> impl Strategy<Value = u64> {
     prop_oneof![8 => Just(1_u64), 4 => 1..12_u64, 1 => 12..600_u64]
 }
 
-/// Tiers of which one has the longest window of the key, so that nothing is ever forgotten that a later call counts.
+/// Tiers, one of them with the key's longest window, so that the log never drops what a later call counts.
 fn tiers(longest: u64) -> impl Strategy<Value = Vec<Tier>> {
     let others = prop::collection::vec((limit(), 1..=longest), 0..4);
     (limit(), others, any::<prop::sample::Index>()).prop_map(move |(limit, mut tiers, place)| {
@@ -57,7 +57,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step.prop_map(|(gap, policy, cost, peek)| Step { gap, policy, cost, peek }), 1..250)
 }
 
-/// Sizes of a table: off, and on.
+/// Sizes of the table: off and on.
 fn cursors() -> impl Strategy<Value = usize> {
     prop_oneof![Just(0_usize), Just(64)]
 }
@@ -66,8 +66,8 @@ fn tally() -> impl Strategy<Value = u64> {
     prop_oneof![1 => Just(0_u64), 1 => any::<u64>(), 2 => (u64::MAX - 2000)..=u64::MAX]
 }
 
-/// Whether the answer is right where a strict log was cut: only when the oldest entry leaves may then differ, and only
-/// to be later, because what decides nothing was forgotten.
+/// Whether the answer is right if a strict log was cut. Then only the time when the oldest entry leaves may differ, and only
+/// be later, because entries that decide nothing were dropped.
 fn agree(answer: [i64; 6], expected: [i64; 6], cut: bool) -> bool {
     answer[..5] == expected[..5] && (answer[5] == expected[5] || cut && answer[5] > expected[5])
 }
@@ -75,8 +75,8 @@ fn agree(answer: [i64; 6], expected: [i64; 6], cut: bool) -> bool {
 proptest! {
     #![proptest_config(cases(400))]
 
-    /// Every one of the six values is what brute force says, and a wait is exact: refused until a millisecond before
-    /// its end, admitted at it.
+    /// All six values are what brute force says, and a wait is exact: refused until a millisecond before its end, admitted at
+    /// its end.
     #[test]
     fn answers_are_the_oracles(
         (longest, policies) in policies(),
@@ -92,8 +92,7 @@ proptest! {
             let call = call_of(tiers, cost, false);
             let mut after = hits.clone();
             let expected = oracle::ask(&mut after, now, Question { tiers, cost, strict: false });
-            // Where the tally wraps within a millisecond the entry is stamped with the next one, and the oracle knows nothing
-            // of that.
+            // If the tally wraps within a millisecond, the entry gets the next one, which the oracle does not know.
             let mut trial = subject.log.clone();
             trial.hit(now, &call).unwrap();
             if trial.entries.last().is_some_and(|entry| entry.hit.id.time > now) {
@@ -150,8 +149,8 @@ proptest! {
         }
     }
 
-    /// A clock that jumps: the newest hit's time goes on counting until the clock has caught up, and a log further ahead
-    /// than it is kept is started again, so that nobody waits longer than two windows.
+    /// A clock that jumps: the newest hit's time counts until the clock has caught up, and a log further ahead than it is kept
+    /// starts over, so nobody waits longer than two windows.
     #[test]
     fn clocks_may_jump(
         (longest, policies) in policies(),
@@ -184,7 +183,7 @@ proptest! {
         }
     }
 
-    /// Anything that could be restored into a stream, in the form of the log: no panic, and an answer in range.
+    /// Anything that could be restored into a stream in the form of a log: no panic, and an answer in range.
     #[test]
     fn a_hostile_log_gets_an_answer_in_range(
         entries in prop::collection::vec((0..3_000_u64, any::<u64>(), 1..=MAX_UNITS, 1..5_000_u64, any::<bool>()), 0..60),
@@ -210,15 +209,15 @@ proptest! {
         let answer = usage.decide(&mut log, usage.has_room()).unwrap().answer;
         prop_assert!(tiers.iter().any(|tier| tier.0 == answer.limit));
         prop_assert!(answer.remaining <= answer.limit);
-        // The log may be ahead of the clock by what it is kept, and the ID may need one millisecond more.
+        // The log may be ahead of the clock by as long as it is kept, and the ID may need one millisecond more.
         let longest = 3_000 + 5_000 + 1;
         prop_assert!(answer.next_after <= answer.reset_after && answer.reset_after <= longest);
         prop_assert!(answer.retry_after.unwrap_or(0) <= longest);
         prop_assert_eq!(answer.allowed, answer.retry_after == Some(0));
     }
 
-    /// Two to four policies that come, go and are refused on one key: no entry is forgotten that a policy counts which
-    /// was asked at least once in each of its own windows.
+    /// Two to four policies that come, go and are refused on one key: no entry is dropped that counts for a policy which was
+    /// asked at least once in each of its own windows.
     #[test]
     fn policies_that_share_a_key_forget_nothing_they_need(
         windows in prop::sample::subsequence(vec![5_u64, 10, 20, 30, 60, 100, 240], 2..=4),
@@ -256,8 +255,8 @@ proptest! {
     }
 }
 
-/// What a call must still see: every hit since an admitted call for this window or a longer one, cached by calls for
-/// such a window with gaps shorter than it.
+/// What a call must still see: every hit since an admitted call for this window or a longer one, if calls for such windows
+/// followed with gaps shorter than this window.
 fn needed(hits: &[u64], calls: &[(u64, u64, bool)], now: u64, window: u64) -> Vec<u64> {
     let (mut at, mut start) = (now, now);
     for &(time, asked, admitted) in calls.iter().rev() {
@@ -276,7 +275,7 @@ fn needed(hits: &[u64], calls: &[(u64, u64, bool)], now: u64, window: u64) -> Ve
     hits.iter().copied().filter(|&time| time >= start).collect()
 }
 
-/// Once the long policy is no longer asked, the log is kept for the short one only.
+/// Once nobody uses the long policy, the log is kept only for the short one.
 #[test]
 fn retention_falls_again() {
     let (long, short) = ((1_000, 60_000), (100, 1_000));
@@ -291,15 +290,15 @@ fn retention_falls_again() {
             fell = Some(now - START);
         }
     }
-    // It waits for one window after the expiry was last renewed, and is then due within an eighth.
+    // It waits for one window after the last renewal of the expiry, and is then due within an eighth.
     let fell = fell.expect("the retention falls");
     assert!((60_000..=60_000 * 10 / 4).contains(&fell), "{fell}");
     assert!(log.entries.len() <= 11, "{} entries are kept", log.entries.len());
     assert!(log.expires_at.unwrap() <= START + 299_900 + 1_125);
 }
 
-/// The heaviest hits there can be, thousands of them in one window: the tally does not lap itself. A short policy admits
-/// as much as it can (or stores its refusals, all in one millisecond) beside a long one that must refuse ever after.
+/// The heaviest possible hits, thousands of them in one window: the tally does not lap itself. A short policy admits as much
+/// as it can (or stores its refusals, all in one millisecond), beside a long one that must refuse from then on.
 #[test]
 fn heavy_hits_never_lap_the_tally() {
     for strict in [true, false] {
@@ -383,8 +382,8 @@ fn act() -> impl Strategy<Value = Act> {
 proptest! {
     #![proptest_config(cases(600))]
 
-    /// Seven logs with a table of cursors, and the same without one: whatever is done to them, replies and data are the same.
-    /// Tables so small that keys push each other out, or large enough for all.
+    /// Seven logs with a table of cursors and the same without: whatever happens to them, replies and data are the same. The
+    /// table is so small that keys push each other out, or large enough for all.
     #[test]
     fn a_table_of_cursors_changes_nothing(
         (cursors, keep_expired) in (prop_oneof![Just(4_usize), Just(8), Just(64)], 0..5_usize),

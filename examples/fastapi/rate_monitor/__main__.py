@@ -27,7 +27,7 @@ def main() -> None:
     server = uvicorn.Server(config)
     if settings.monitor:
         module.monitor.server = server
-    with suppress(KeyboardInterrupt):  # raised again, when all is closed
+    with suppress(KeyboardInterrupt):  # raised again once all is closed
         server.run(sockets=[listener])
 
 

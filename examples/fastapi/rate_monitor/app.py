@@ -1,4 +1,4 @@
-"""The routes: a REST API whose clients may only do so much.
+"""The routes: a REST API with limits.
 
 Each limit is declared once, with its name, and used as a dependency.
 """
@@ -35,7 +35,7 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(title="Rate monitor", lifespan=lifespan)
 limiter.install(app)
 
-# 401 without a key. A real application would also look up whether it has given this one out.
+# 401 without a key. A real application would also check whether it issued this key.
 api_key = hashed(APIKeyHeader(name="X-API-Key"), secret)
 
 protected = RateLimit("protected", "10/minute")
@@ -70,7 +70,7 @@ async def stock_history(symbol: Annotated[str, Path(pattern="^[A-Z]{1,6}$")]) ->
 
 
 def one_spelling(name: str) -> str:
-    """`anna`, `Anna` and `anna ` are one user, to the limit as well as to what looks the user up."""
+    """`anna`, `Anna` and `anna ` are one user, both for the limit and for looking up the user."""
     return normalize("NFKC", normalize("NFKC", name).casefold()).strip()
 
 
@@ -84,7 +84,7 @@ async def attempt(credentials: Credentials, address: Annotated[str, Depends(clie
     return f"{address} {credentials.username}"
 
 
-# Attempts that are refused count too, so that trying on does not help; and none is made while they can't be counted.
+# Refused attempts count too, so trying again does not help. While attempts cannot be counted, none is allowed.
 who_logs_in = hashed(attempt, secret)
 login = RateLimit("login", "5/minute", by=who_logs_in, strict=True, fail="closed")
 
@@ -106,7 +106,7 @@ class Completion(BaseModel):
 
 
 async def tokens(completion: Completion) -> int:
-    """What a request may cost at most: its words, and those of the answer."""
+    """The most a request may cost: its words, and those of the answer."""
     return len(completion.prompt.split()) + completion.max_tokens
 
 

@@ -1,4 +1,4 @@
-"""Who is limited. Each is a dependency of FastAPI, as any function may be that returns a string, an int or None."""
+"""Who is limited. Each is a FastAPI dependency. So is any function of yours that returns a string, an int or None."""
 
 import hashlib
 import hmac
@@ -13,10 +13,10 @@ MAX_NAME = 128
 
 
 async def client_address(request: HTTPConnection) -> str:
-    """The client's address. Which proxies may name it in X-Forwarded-For is the HTTP server's business: uvicorn's
-    `forwarded_allow_ips`, by which it takes the right-most address that is not such a proxy's.
+    """The client's address. The HTTP server decides which proxies may name it in X-Forwarded-For: uvicorn, with
+    `forwarded_allow_ips`, takes the right-most address that is not such a proxy's.
 
-    Of IPv6 it is the /64: one subscriber has at least that many addresses, and would have as many limits.
+    For IPv6 it is the /64: one subscriber has at least that many addresses, and would have as many limits.
     """
     host = request.client.host if request.client else "unknown"
     try:
@@ -36,11 +36,11 @@ async def everyone() -> str:
 
 
 def hashed(source: Callable, secret: str) -> Callable:
-    """Who, by something that must not be stored: `by=hashed(APIKeyHeader(name="X-API-Key"), secret)`.
+    """Who, from something that must not be stored: `by=hashed(APIKeyHeader(name="X-API-Key"), secret)`.
 
-    Names of keys are seen by everyone who may look into Redis: in MONITOR, the slow log, backups, RATELIMIT.TOP. So the
-    name is an HMAC, which nobody can turn back without the secret, not even by trying all the short ones. None, an
-    optional key that was not sent, stays None.
+    Everyone who may look into Redis sees names of keys: in MONITOR, the slow log, backups, RATELIMIT.TOP. So the name
+    is an HMAC. Without the secret nobody can reverse it, not even by trying all short values. None, an optional key
+    that was not sent, stays None.
     """
 
     async def who(value: Any = Depends(source)) -> str | None:
@@ -52,22 +52,22 @@ def hashed(source: Callable, secret: str) -> Callable:
 
 
 async def name_of(value: Any, source: Callable, request: HTTPConnection) -> str:
-    """What `source` returned, as the name of a log: None is the client's address, so that who sends no key has a limit
-    too. A long name is its hash, because it is part of a key and of a header."""
+    """What `source` returned, as the name of a log. None becomes the client's address, so a client without a key has a
+    limit too. A long name becomes its hash, because it is part of a key and of a header."""
     text = await client_address(request) if value is None else _text(value, source)
     encoded = _encoded(text)
     return hashlib.sha256(encoded).hexdigest() if len(encoded) > MAX_NAME else encoded.decode()
 
 
 def _text(value: Any, source: Callable) -> str:
-    # Other types have no text of their own, or one for each object: a log for each request would limit nobody.
+    # Other types have no text, or another one for each object. A log for each request would limit nobody.
     if not isinstance(value, str | int) or isinstance(value, bool):
         raise TypeError(f"by={called(source)} returned a {type(value).__name__}, not a string, an int or None")
     return str(value)
 
 
 def _encoded(text: str) -> bytes:
-    return text.encode(errors="backslashreplace")  # JSON may hold half of a character
+    return text.encode(errors="backslashreplace")  # JSON may contain half a surrogate pair
 
 
 def called(dependency: Any) -> str:

@@ -1,4 +1,4 @@
-"""The way to Redis: one call within a time limit, and a circuit breaker for when there is no answer."""
+"""The connection to Redis: calls with a time limit, and a circuit breaker for when there is no answer."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 Fail = Literal["open", "closed"]
 
-# Redis is away or cannot serve now. LOADING is a ConnectionError and MASTERDOWN a ClusterDownError; the others have no
+# Redis is away or cannot serve now. LOADING is a ConnectionError, MASTERDOWN a ClusterDownError; the others have no
 # class of their own.
 AWAY = (
     *(OSError, errors.ConnectionError, errors.TimeoutError),
@@ -43,17 +43,17 @@ class Problem(HTTPException):
 
 
 class Unavailable(Exception):
-    """Redis gave no answer, or was not asked because it gave none a moment ago."""
+    """Redis did not answer, or was not asked because it did not answer a moment ago."""
 
 
 class Limiter:
     """What all limits of an application share. In its lifespan, `async with limiter:` closes the connections.
 
-    `fail`: what becomes of requests while Redis is away. `"open"` lets them pass unlimited, `"closed"` turns them away
-    with 503. A limit may say otherwise for itself.
+    `fail`: what happens to requests while Redis is away. `"open"` lets them pass without a limit, `"closed"` answers
+    503. Each limit can override it.
 
-    `timeout`: seconds that one call may take. After `threshold` failures in a row, Redis is left alone for `pause`
-    seconds; then one request tries again, while the others still do without.
+    `timeout`: seconds that one call may take. After `threshold` failures in a row, Redis is not asked for `pause`
+    seconds. Then one request tries again, while the others still go without.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Limiter:
 
     @property
     def redis(self) -> Redis:
-        """Connections belong to an event loop: an application has one, a `TestClient` without `with` one a request."""
+        """Connections belong to an event loop: one per application, and per request for `TestClient` without `with`."""
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
             for other in [other for other in self._clients if other.is_closed()]:
@@ -104,19 +104,19 @@ class Limiter:
         await self.redis.aclose()
 
     async def call(self, *command: Any) -> Any:
-        """The reply to a command, or `Unavailable`. Any other error is a fault of the program or of its settings, which
-        must not open the gate, and is raised."""
+        """The reply to a command, or `Unavailable`. Any other error is a bug or a wrong setting, and is raised, so that
+        it does not let requests pass."""
         now = monotonic()
         if now < self._open_until:
             raise Unavailable
         if self._failures >= self._threshold:
-            # This call finds out, and the others need not wait for it.
+            # This call tries again; the others need not wait for it.
             self._open_until = now + self._pause
         try:
             async with asyncio.timeout(self.timeout):
                 reply = await self.redis.execute_command(*command)
         except (errors.RedisError, OSError) as raised:
-            # An error reply to a new connection's first commands (password, database) comes wrapped.
+            # An error reply to a new connection's first commands (password, database) is wrapped.
             error = raised.__cause__ if isinstance(raised.__cause__, errors.RedisError) else raised
             if not _is_away(error):
                 self._failures, self._open_until = 0, 0.0
@@ -127,7 +127,7 @@ class Limiter:
                     ) from error
                 raise
             self._tell(error)
-            if not isinstance(error, errors.ResponseError):  # which costs no time, so that nobody needs to be spared
+            if not isinstance(error, errors.ResponseError):  # these come at once and make nobody wait
                 self._failures += 1
                 if self._failures >= self._threshold:
                     self._open_until = monotonic() + self._pause
@@ -138,7 +138,7 @@ class Limiter:
         return reply
 
     def _tell(self, error: Exception) -> None:
-        """Once in an outage."""
+        """Logs once per outage."""
         if not self._away:
             log.error("rate limiter: no answer from Redis, limits fail %s: %s", self.fail, str(error) or "timeout")
         self._away = True
@@ -155,14 +155,14 @@ class Limiter:
 
 
 def _is_away(error: Exception) -> bool:
-    if isinstance(error, errors.AuthenticationError | errors.AuthorizationError):  # to the client, connection errors
+    if isinstance(error, errors.AuthenticationError | errors.AuthorizationError):  # redis-py: connection errors
         return False
     return isinstance(error, AWAY) or isinstance(error, errors.ResponseError) and str(error).startswith(AWAY_TEXTS)
 
 
 class _Headers:
-    """Adds the headers of limits to every answer, also to one that an exception makes, which a dependency cannot. (Not
-    to the 500 for an exception that nobody handles: it is made outside of all middleware.)"""
+    """Adds the headers of limits to every answer, also to that of an exception, which a dependency cannot do. (Not to
+    the 500 of an unhandled exception: that is made outside of all middleware.)"""
 
     def __init__(self, app: ASGIApp, limiter: Limiter):
         self.app, self.limiter, self.checked = app, limiter, False
@@ -180,7 +180,7 @@ class _Headers:
         headers: dict[str, list[str]] = {}
 
         async def send_with_headers(message: Message) -> None:
-            # The second is how a WebSocket is refused, the third how it begins.
+            # The second type refuses a WebSocket, the third accepts it.
             if message["type"] in ("http.response.start", "websocket.http.response.start", "websocket.accept"):
                 message.setdefault("headers", [])
                 for name, values in headers.items():
@@ -192,9 +192,9 @@ class _Headers:
 
 
 def _check_names(routes: Iterable[Any]) -> None:
-    """A request to which two limits of one name apply would be charged twice in one log. (FastAPI calls equal
+    """If two limits of one name apply to a request, it would be charged twice in one log. (FastAPI calls equal
     dependencies once.)"""
-    # What routers add to a route is known by iter_route_contexts, and to older versions of FastAPI by the route itself.
+    # iter_route_contexts knows what routers add to a route; in older versions of FastAPI the route itself does.
     for route in getattr(routing, "iter_route_contexts", iter)(routes):
         _check_names(getattr(route, "routes", None) or ())
         seen: dict[str, Any] = {}

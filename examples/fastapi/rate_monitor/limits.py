@@ -2,8 +2,8 @@
 
     @app.get("/protected", dependencies=[Depends(RateLimit("protected", "10/minute"))])
 
-`by` and `cost` are dependencies themselves: they may ask for headers, the body, or the user whom another dependency
-found, and what they need appears in the OpenAPI document.
+`by` and `cost` are dependencies too: they may use headers, the body, or the user that another dependency found. What
+they use appears in the OpenAPI document.
 """
 
 import re
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 
 class Tier(NamedTuple):
-    """So many units in a window."""
+    """At most `limit` units in a window."""
 
     limit: int
     window: str
@@ -57,7 +57,7 @@ class Tier(NamedTuple):
 
 
 class _Dependency:
-    """Equal ones are one to FastAPI, which calls a dependency once for a request: on a router and on its route, say."""
+    """FastAPI calls equal dependencies once per request, for example one on a router and the same on its route."""
 
     rate_limits: Sequence["RateLimit"]
     _spec: tuple
@@ -70,18 +70,18 @@ class _Dependency:
 
 
 class RateLimit(_Dependency):
-    """At most so much for each client. Several limits are tiers: `RateLimit("api", "10/second", "500/hour")` admits a
-    request only if both do, and counts it once.
+    """A limit for each client. Several limits are tiers: `RateLimit("api", "10/second", "500/hour")` admits a request
+    only if both do, and counts it once.
 
-    `name`: limits of the same name share one log for each client, so that a request to one counts for the others. On
-    one route, equal limits are one, and others of the same name an error when the application starts.
-    `by`: whose log; a dependency that returns a string or an int, or None for the client's address.
+    `name`: limits of the same name share one log for each client, so a request to one counts for the others. On one
+    route, equal limits are one limit; different limits of one name are an error when the application starts.
+    `by`: whose log it is: a dependency that returns a string or an int, or None for the client's address.
     `cost`: what a request weighs, an integer or a dependency that returns one. 0 charges nothing, is never refused, and
-    tells what is left. Anything but an integer from 0 is an error, whatever `fail` says.
-    `strict`: refused requests count as well, so that only silence helps.
-    `fail`: `"open"` or `"closed"`, where it is not as the limiter says.
+    shows what is left. Anything but an integer from 0 is an error, whatever `fail` says.
+    `strict`: refused requests count too, so only waiting helps.
+    `fail`: `"open"` or `"closed"`, to override the limiter's.
 
-    As a dependency its value is an `Answer`, or None while Redis is away.
+    As a dependency, its value is an `Answer`, or None while Redis is away.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class RateLimit(_Dependency):
         _check_options(name, cost, fail)
         self.name, self.by, self.cost, self.strict, self.fail = name, by, cost, strict, fail
         self.tiers = tuple(Tier.parse(text) for text in limits)
-        # Of two tiers with one limit the longer window decides, and the reply tells tiers apart by their limits.
+        # Of two tiers with the same limit the longer window decides, and the reply tells tiers apart by limit.
         if not 1 <= len({tier.limit for tier in self.tiers}) == len(limits) <= 8:
             raise ValueError(f"{name}: give 1 to 8 different limits, not {limits}")
         self.rate_limits, self._spec = [self], (name, self.tiers, by, cost, strict, fail)
@@ -109,7 +109,7 @@ class RateLimit(_Dependency):
         return answers[0] if answers else None
 
     async def forget(self, request: HTTPConnection, who: Any) -> None:
-        """Gives a client all of the limit back. `who` is what `by` returned."""
+        """Gives a client the whole limit back. `who` is what `by` returned."""
         limiter, _ = _installed(request)
         with suppress(Unavailable):
             await limiter.call("RATELIMIT.RESET", self.key(limiter, await name_of(who, self.by, request)))
@@ -126,11 +126,11 @@ class RateLimit(_Dependency):
 
 
 class AllOf(_Dependency):
-    """Several limits in one step: a request is charged to all of them or to none.
+    """Several limits in one step: a request is charged to all or none.
 
         AllOf(RateLimit("user", "10/second", by=user), RateLimit("team", "1000/minute", by=team))
 
-    Each has a name, one tier and `by`; the other options are for the whole.
+    Each has a name, one tier and `by`; the other options apply to all together.
     """
 
     def __init__(self, *limits: RateLimit, cost: int | Callable = 1, fail: Fail | None = None):
@@ -159,7 +159,7 @@ def _is_cost(cost: Any) -> bool:
 
 
 def _signature(limits: Sequence[RateLimit], cost: int | Callable) -> Signature:
-    """What FastAPI is to call a limit with."""
+    """What FastAPI passes to a limit."""
 
     async def constant() -> Any:
         return cost
@@ -182,7 +182,7 @@ def _installed(request: HTTPConnection) -> tuple[Limiter, dict[str, list[str]]]:
 async def _hit(
     request: HTTPConnection, dependency: RateLimit | AllOf, who: Sequence[Any], cost: Any
 ) -> list[Answer] | None:
-    # All that can be wrong with the program is found out before anything is charged.
+    # Find every bug of the program before anything is charged.
     limiter, headers = _installed(request)
     limits = dependency.rate_limits
     if not _is_cost(cost):
@@ -191,7 +191,7 @@ async def _hit(
     names = [await name_of(value, limit.by, request) for limit, value in zip(limits, who, strict=True)]
     keys = [limit.key(limiter, name) for limit, name in zip(limits, names, strict=True)]
     tiers = [[word for tier in limit.tiers for word in (tier.limit, tier.window)] for limit in limits]
-    options = ["COST", int(cost)] if cost != 1 else []  # of an IntEnum, the client would send the name
+    options = ["COST", int(cost)] if cost != 1 else []  # redis-py would send the name of an IntEnum
     try:
         if cost == 0:
             peeks = [await limiter.call("RATELIMIT.PEEK", key, *of) for key, of in zip(keys, tiers, strict=True)]
@@ -220,7 +220,7 @@ async def _hit(
 
 
 def _without_the_hit(allowed: int, limit: int, remaining: int, _: int, reset_after: int, next_after: int) -> list[int]:
-    """PEEK answers for a hit of 1; this is without it. (But reset_after may be too long.)"""
+    """PEEK answers for a hit of 1; this takes that hit out. (But reset_after may be too long.)"""
     left = remaining + allowed
     return [1, limit, left, 0, *((0, 0) if left == limit else (reset_after, next_after))]
 
@@ -240,5 +240,5 @@ def _refusal(limits: Sequence[RateLimit], answers: Sequence[Answer]) -> Problem:
 
 
 def seconds(milliseconds: int) -> int:
-    """Rounded up: who waits that long is not too early."""
+    """Rounded up, so that nobody comes back too early."""
     return -(-milliseconds // 1000)

@@ -1,5 +1,5 @@
-"""The live page: `/monitor`, and the events that it draws, once a second, from Redis alone. So it shows what all
-processes of the application admit and refuse, and anybody else who uses the same server."""
+"""The live page `/monitor`, and the events it draws once a second. They come from Redis alone, so they show what all
+processes of the application, and all other users of the server, admit and refuse."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -24,7 +24,7 @@ class Monitor:
     def __init__(self, limiter: Limiter, limits: Sequence[RateLimit]):
         self.limiter = limiter
         self.limits = {limit.name: limit for limit in limits}
-        self.server: Any = None  # of uvicorn, which otherwise waits for the last viewer to go
+        self.server: Any = None  # uvicorn's, which would otherwise wait until the last viewer leaves
 
     def install(self, app: FastAPI) -> None:
         app.get("/monitor", include_in_schema=False)(self.page)
@@ -47,7 +47,7 @@ class Monitor:
             await asyncio.sleep(1)
 
     async def snapshot(self, client: str) -> dict[str, Any]:
-        """`client` is `limit:who`, which is the key without its prefix. Only keys of known limits are read."""
+        """`client` is `limit:who`, the key without its prefix. Only keys of known limits are read."""
         limit = self.limits.get(client.partition(":")[0])
         prefix = self.limiter.prefix
         pipe = self.limiter.redis.pipeline(transaction=False)
@@ -69,7 +69,7 @@ class Monitor:
         }
 
     def window(self, limit: RateLimit, now: int, reply: list[int], entries: list[Any]) -> dict[str, Any]:
-        """The hits that count now, oldest first: `[time, cost]`. An entry is `time-tally {retention: cost}`."""
+        """The hits that count now, oldest first, as `[time, cost]`. An entry is `time-tally {retention: cost}`."""
         answer = Answer(*reply)
         tier = limit.binding(answer)
         hits = [[int(entry.partition("-")[0]), int(*fields.values())] for entry, fields in reversed(entries)]

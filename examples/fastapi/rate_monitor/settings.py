@@ -1,4 +1,4 @@
-"""What the environment may set. The README's table says the same; a test compares them."""
+"""Settings from the environment. A test compares them with the README's table."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""For tests: Redis with the module on a unix socket, and the application as processes that serve HTTP."""
+"""Helpers of the tests: Redis with the module on a unix socket, and the application as processes that serve HTTP."""
 
 import asyncio
 import os
@@ -18,11 +18,11 @@ import redis
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 MODULE = ROOT / "target/release/libratelimit.so"
-PATIENCE = 20.0  # seconds after which something counts as stuck
+PATIENCE = 20.0  # seconds after which something counts as hung
 
 
 def wait_for(what: str, so: Callable[[], Any]) -> Any:
-    """The first result that is true. What ends in an error is not so yet."""
+    """The first true result. An error counts as not yet true."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -35,7 +35,7 @@ def wait_for(what: str, so: Callable[[], Any]) -> Any:
 
 
 class Process:
-    """A program whose output goes to a file, and which is killed when the test is over."""
+    """A program whose output goes to a file. It is killed at the end of the test."""
 
     def __init__(self, log: Path, *command: str, **env: str):
         self.log = log
@@ -48,7 +48,7 @@ class Process:
         return self.log.read_text()
 
     def find(self, pattern: str) -> re.Match[str]:
-        """What the program writes, now or soon."""
+        """Waits until the program's output matches."""
 
         def found() -> re.Match[str] | None:
             match = re.search(pattern, self.output())
@@ -58,7 +58,7 @@ class Process:
         return wait_for(pattern, found)
 
     def send(self, number: signal.Signals) -> None:
-        """To the whole group, as a terminal does."""
+        """Signals the whole group, as a terminal does."""
         os.killpg(self.process.pid, number)
 
     def kill(self) -> None:
@@ -84,13 +84,13 @@ class Server(Process):
         wait_for("redis", self.client.ping)
 
     def hits(self, key: str, window: str, *ages: int) -> None:
-        """Writes hits of so many seconds ago, as the module would have."""
+        """Writes hits of this many seconds ago, as the module would have."""
         second, microsecond = self.client.time()
         for tally, age in enumerate(ages, 1):
             self.client.xadd(key, {window: 1}, id=f"{(second - age) * 1000 + microsecond // 1000}-{tally}")
 
     def calls(self) -> dict[str, int]:
-        """How often each command was called, but for those that open a connection or ask this."""
+        """How often each command was called, except those that open a connection or ask for this."""
         stats = self.client.info("commandstats")
         calls = {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in stats.items()}
         others = ("info", "config|resetstat", "hello", "client|setinfo")
@@ -98,7 +98,7 @@ class Server(Process):
 
 
 class App(Process):
-    """An application that serves HTTP on a port of its own."""
+    """An application that serves HTTP on its own port."""
 
     def __init__(self, log: Path, *command: str, **env: str):
         super().__init__(log, sys.executable, "-B", *command, **env)
@@ -111,7 +111,7 @@ class App(Process):
 
 
 def at_once(count: int, path: str, *apps: App, **options: Any) -> list[int]:
-    """The status codes of as many requests at the same time, dealt out to the applications."""
+    """The status codes of `count` requests at the same time, spread over the applications."""
 
     async def run() -> list[int]:
         limits = httpx.Limits(max_connections=count)
@@ -131,7 +131,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def empty(request: pytest.FixtureRequest) -> None:
-    """Each test begins with an empty Redis."""
+    """Each test starts with an empty Redis."""
     if "server" in request.fixturenames:
         client = request.getfixturevalue("server").client
         client.flushall()
@@ -140,9 +140,9 @@ def empty(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="module")
 def start(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., App]]:
-    """Starts `rate-monitor`, or the application of a file: `start("features.py", PAUSE="1")`.
+    """Starts `rate-monitor`, or the application in a file: `start("features.py", PAUSE="1")`.
 
-    A second that Redis may take is little on a busy machine, and no test but those of outages wants to see that.
+    The time limit is 10 seconds, because one second is short on a busy machine. Tests of outages set their own.
     """
     apps: list[App] = []
 

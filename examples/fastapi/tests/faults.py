@@ -1,4 +1,4 @@
-"""An application whose dependencies return what they should not, or what is at the edge of it."""
+"""An application whose dependencies return wrong values, or values at the edge."""
 
 import os
 import uuid

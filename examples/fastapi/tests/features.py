@@ -1,4 +1,4 @@
-"""An application with what the example's routes do not show."""
+"""An application with the features that the example's routes do not show."""
 
 import os
 from contextlib import asynccontextmanager
@@ -61,7 +61,7 @@ async def streams():
     return StreamingResponse(parts())
 
 
-# The routes of the recipe share a client's log, and so do these.
+# As in the recipe, these routes share a client's log.
 @app.get("/long", dependencies=[Depends(RateLimit("shared", "3/minute"))])
 @app.get("/short", dependencies=[Depends(RateLimit("shared", "2/10s"))])
 async def shared():

@@ -1,4 +1,4 @@
-"""What the README shows is run, and what it counts is counted."""
+"""Runs what the README shows, and counts what it counts."""
 
 import json
 import re
@@ -94,7 +94,7 @@ def test_the_table_of_routes(app):
 
 def test_the_session(app):
     def steady(text):
-        """Without what changes from run to run: the time of day, and seconds of a minute that have passed."""
+        """Without what changes from run to run: the time of day, and the seconds passed of a minute."""
         return re.sub(r"\b5\d\b", "60", re.sub(r"^date: .*", "date:", text, flags=re.M))
 
     (session,) = re.findall(r"```console\n(.*?)```", README, re.S)

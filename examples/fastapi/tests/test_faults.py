@@ -1,4 +1,4 @@
-"""Dependencies that return what they should not: a fault of the program never opens the gate, and charges nobody."""
+"""Dependencies that return wrong values: a bug never lets requests pass, and charges nobody."""
 
 import json
 from base64 import b64decode
@@ -13,7 +13,7 @@ from websockets.sync.client import connect
 from rate_monitor import AllOf, Limiter, RateLimit
 
 NO_COST = ["1.5", "2.0", "-5", "None", "True", "False", str(2**53), "'3'", "bytes", "nan", "list", "object"]
-NAMES = {  # where they are not the path's, and `weight`
+NAMES = {  # if they are not the path's, and `weight`
     "sync": ("sync", "sync_weight"),
     "generated": ("generated", "generated_weight"),
     "object": ("object", "Weighing"),
@@ -27,7 +27,7 @@ def app(start):
 
 
 def get(app, path):
-    # By a connection of its own, because the server hangs up after an exception that nobody handles.
+    # On its own connection, because the server hangs up after an unhandled exception.
     return httpx.get(app.url + path)
 
 
@@ -58,7 +58,7 @@ def test_a_cost_of_0_charges_nothing_and_tells_what_is_left(app, server):
         assert response.status_code == 200
         assert response.headers["RateLimit-Policy"] == '"cost";q=5;w=60'
         assert response.headers["RateLimit"].startswith('"cost";r=2;t=')
-    # Also where nothing is left: what weighs nothing exceeds no limit.
+    # Also if nothing is left: what weighs nothing exceeds no limit.
     assert get(app, "/cost?cost=3").status_code == 429
     assert [get(app, "/cost?cost=1").status_code for _ in range(3)] == [200, 200, 429]
     empty = get(app, "/cost?cost=0")
@@ -91,7 +91,7 @@ def test_a_cost_that_is_wrong_in_the_program_is_told_at_once(cost):
 
 
 def test_how_to_fail_is_open_or_closed_and_nothing_else():
-    """`fail="close"` would open the gate."""
+    """`fail="close"` would let requests pass."""
     for fail in ("close", "Closed", "", True, 0):
         with pytest.raises(ValueError, match="fail is"):
             RateLimit("name", "1/minute", fail=fail)

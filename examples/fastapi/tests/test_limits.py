@@ -1,4 +1,4 @@
-"""What `RateLimit` and `AllOf` can do besides, by the application in features.py."""
+"""What else `RateLimit` and `AllOf` can do, with the application in features.py."""
 
 import re
 
@@ -82,7 +82,7 @@ def test_all_of_charges_all_or_none(app):
 
 
 def test_a_cost_that_is_none_is_the_programs_fault_and_no_outage(app):
-    # Each by a connection of its own, because the server hangs up after such an error.
+    # Each on its own connection, because the server hangs up after such an error.
     assert [httpx.get(f"{app.url}/weighed?units={n}").status_code for n in (-1, 2**53, -1)] == [500] * 3
     assert app.get("/weighed?units=3").headers["RateLimit"].startswith('"weighed";r=7;')
     assert "no answer from Redis" not in app.output()

@@ -1,4 +1,4 @@
-"""`make example`, but for the building: it starts both, stops both, and leaves what has its ports alone."""
+"""`make example` without the build: it starts both, stops both, and leaves other programs on its ports alone."""
 
 import signal
 import socket
@@ -25,7 +25,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def ports():
-    """Two that nobody has."""
+    """Two free ports."""
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
         ports = [one.getsockname()[1], other.getsockname()[1]]
     return ports
@@ -42,7 +42,7 @@ def test_it_starts_both_and_stops_both(run, ports):
     assert url.endswith(f":{ports[1]}")
     response = wait_for("the application", lambda: httpx.get(f"{url}/protected"))
     assert response.headers["RateLimit"].startswith('"protected";r=9;')
-    # Also while somebody watches.
+    # Even while somebody watches.
     with httpx.stream("GET", f"{url}/monitor/events", timeout=PATIENCE) as events:
         next(events.iter_lines())
         threading.Thread(target=process.send, args=[signal.SIGINT]).start()

@@ -8,7 +8,7 @@ import pytest
 from conftest import PATIENCE, ROOT
 from playwright.sync_api import Page, expect, sync_playwright
 
-# Chromium says so of every 429 that a script gets.
+# Chromium logs this for every 429 that a script gets.
 NO_ERROR = re.compile("Failed to load resource: the server responded with a status of 4")
 expect.set_options(timeout=PATIENCE * 1000)
 
@@ -27,7 +27,7 @@ def browser():
 
 @pytest.fixture
 def visit(browser):
-    """Opens the page; at the end there must have been no error, and no request to anywhere else."""
+    """Opens the page. There must be no error, and no request to anywhere else."""
     pages, errors, urls = [], [], []
 
     def visit(app, **options) -> Page:
@@ -66,7 +66,7 @@ def test_the_page_shows_what_was_done(app, visit):
     expect(page.locator("#headers")).to_contain_text(re.compile(r'RateLimit-Policy: "protected";q=10;w=60'))
     expect(page.locator("#admitted")).to_have_text("10")
     expect(page.locator("#refused")).to_have_text("5")
-    # What the form did is the client that is shown.
+    # The page shows the client of the form.
     expect(page.locator("#client")).to_have_value("protected:127.0.0.1")
     expect(page.locator("#usage")).to_contain_text("10 of 10 units in the last 60 s.")
     expect(page.locator("#top tr")).to_have_text([re.compile(r"^protected:127\.0\.0\.15\d+ s ago$")])
@@ -83,7 +83,7 @@ def test_hits_from_elsewhere_and_of_any_cost(app, visit):
     body = {"prompt": "", "max_tokens": 400}
     codes = [app.client.post("/completions", json=body, headers={"X-API-Key": "k"}).status_code for _ in range(3)]
     assert codes == [200, 200, 429]
-    # Each is a hit for the client and for the service; only the client's limit refused one.
+    # Each is a hit for the client and one for the service; only the client's limit refused one.
     expect(page.locator("#admitted")).to_have_text("4")
     expect(page.locator("#refused")).to_have_text("1")
     page.locator("#top button").click()
@@ -127,7 +127,7 @@ def test_redis_away_and_back(app, server, visit):
     server.start()
     expect(page.locator("#status")).to_have_text("live")
     fire(page, "GET /strict", 7)
-    # The counters of the new server begin at nothing, and so do those of the page.
+    # The counters of the new server begin at zero, and so do those of the page.
     expect(page.locator("#outcome")).to_have_text("5 × 200 OK, 2 × 429 Too Many Requests")
     expect(page.locator("#admitted")).to_have_text("5")
     expect(page.locator("#refused")).to_have_text("2")
@@ -150,7 +150,7 @@ def test_without_the_monitor(start):
 
 
 def test_it_fits_dark_and_light_phones_and_desks(app, visit):
-    """The pictures go to target/fastapi, to be looked at; one is in docs/."""
+    """The pictures go to target/fastapi, for a look; one is in docs/."""
     page, admitted = visit(app), 0
     for route, count, passes in [
         ("POST /login", 7, 5),

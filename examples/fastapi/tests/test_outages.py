@@ -1,4 +1,4 @@
-"""Redis away, hanging, back again; without the module; the application is never restarted."""
+"""Redis away, hanging, back, and without the module. The application is never restarted."""
 
 import asyncio
 import signal
@@ -17,7 +17,7 @@ def app(start):
 
 
 def settle(app):
-    """Until requests are limited again."""
+    """Waits until requests are limited again."""
     wait_for("the limiter", lambda: "RateLimit" in app.get("/open").headers)
 
 
@@ -36,7 +36,7 @@ def test_killed_and_back(app, server):
     settle(app)
     assert app.get("/closed").headers["RateLimit"].startswith('"closed";r=1;')
     assert app.output().count("Redis answers again") == 1
-    # The next outage is a new one.
+    # The next outage is logged again.
     server.kill()
     wait_for("the next outage", lambda: app.get("/closed").status_code == 503)
     assert app.output().count("no answer from Redis") == 2

@@ -1,4 +1,4 @@
-"""Error replies: those that say that Redis cannot serve go as `fail` says, and others are raised. Also in a cluster."""
+"""Error replies: those that mean Redis cannot serve follow `fail`, others are raised. Also in a cluster."""
 
 import asyncio
 import socket
@@ -22,7 +22,7 @@ def app(start):
 
 
 def codes(app):
-    """By connections of their own, because the server hangs up after an exception that nobody handles."""
+    """On their own connections, because the server hangs up after an unhandled exception."""
     return {path: httpx.get(app.url + path, timeout=PATIENCE).status_code for path in CODES}
 
 
@@ -72,7 +72,7 @@ def test_loading(start, tmp_path):
         server.client.mset({str(i): "x" * 200 for i in range(5000)})
         server.client.save()
         server.kill()
-        # A millisecond or so a key, and every few keys it looks for commands.
+        # About a millisecond per key, and it looks for commands every few keys.
         server.options = ("--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024")
         restart = threading.Thread(target=server.start)
         restart.start()
@@ -155,7 +155,7 @@ def test_what_the_client_cannot_send(server):
 
 
 def test_after_an_outage_a_fault_of_the_program_does_not_open_the_gate(server):
-    """Neither while the limiter still finds out whether Redis is back."""
+    """Also while the limiter still finds out whether Redis is back."""
 
     async def run():
         async with Limiter(server.url, pause=0.1) as limiter:
@@ -178,7 +178,7 @@ def cluster(tmp_path):
     nodes = []
 
     def cluster(count):
-        """So many nodes that share the slots, and the URL of the first."""
+        """`count` nodes that share the slots, and the URL of the first."""
         with ExitStack() as stack:
             sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2 * count)]
             ports = [str(one.getsockname()[1]) for one in sockets]
@@ -223,7 +223,7 @@ def test_a_cluster_of_one_node(start, cluster):
     app = start("features.py", REDIS_URL=url)
     for i in range(10):
         assert "RateLimit" in app.get("/tiered", **{"X-User": str(i)}).headers
-    # The keys of AllOf are in slots of their own.
+    # The keys of AllOf are in different slots.
     assert httpx.get(f"{app.url}/all", headers={"X-User": "a@x"}).status_code == 500
     app.find("CrossSlotError")
     node.client.execute_command("CLUSTER DELSLOTSRANGE", 0, 16383)

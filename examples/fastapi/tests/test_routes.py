@@ -1,4 +1,4 @@
-"""The routes of the recipe, with its numbers, as a client sees them."""
+"""The recipe's routes, with its numbers, as a client sees them."""
 
 import json
 import re
@@ -8,11 +8,11 @@ import httpx
 from conftest import at_once
 
 KEY = {"X-API-Key": "correct-horse"}
-MINUTE = "(?:60|5[0-9])"  # and a test may take a while
+MINUTE = "(?:60|5[0-9])"  # a test may take a while
 
 
 def who(response: httpx.Response) -> str:
-    """The partition key: whose log the request was counted in."""
+    """The partition key: the log in which the request was counted."""
     return b64decode(re.search(r"pk=:(.*?):", response.headers["RateLimit"])[1]).decode()
 
 
@@ -84,7 +84,7 @@ def test_a_login_that_is_refused_counts(app, server):
     assert [attempt("guess").status_code for _ in range(5)] == [401] * 5
     refused = attempt("open sesame")
     assert refused.status_code == 429
-    # Unlike elsewhere, the waiting begins anew with each attempt, because the newest five count.
+    # Unlike elsewhere, each attempt restarts the wait, because the newest five count.
     assert [attempt("guess").status_code for _ in range(5)] == [429] * 5
     (key,) = server.client.keys("*")
     assert server.client.xlen(key) > 5
@@ -99,7 +99,7 @@ def test_a_right_password_is_no_attempt(app, server):
 
     assert [attempt("open sesame") for _ in range(6)] == [200] * 6
     assert server.client.keys() == []
-    # And it forgets those that were wrong.
+    # It also forgets the wrong ones.
     assert [attempt("guess") for _ in range(4)] == [401] * 4
     assert attempt("open sesame") == 200
     assert [attempt("guess") for _ in range(6)] == [401] * 5 + [429]
@@ -114,7 +114,7 @@ def test_a_user_is_one_however_the_name_is_spelled(app, server):
     assert len(server.client.keys()) == 1
     assert attempt("Straße").headers["RateLimit"].startswith('"login";r=4;')
     assert attempt("STRASSE").headers["RateLimit"].startswith('"login";r=3;')
-    # Composed or not, small or not.
+    # Composed or decomposed, lower case or not.
     assert attempt("é").headers["RateLimit"].startswith('"login";r=4;')
     assert attempt("E\u0301").headers["RateLimit"].startswith('"login";r=3;')
     assert attempt(" Bob ", "open sesame").json() == {"message": "Welcome, bob."}

@@ -1,4 +1,4 @@
-"""In process, by FastAPI's TestClient, as people test their own applications: with a real Redis, without uvicorn."""
+"""In process, with FastAPI's TestClient, as people test their own applications: a real Redis, no uvicorn."""
 
 import gc
 import threading
@@ -19,7 +19,7 @@ def application(server, **options):
 
 
 def test_a_test_client_without_with(server):
-    """It has an event loop for each request."""
+    """It has one event loop per request."""
     app = application(server)
     app.get("/", dependencies=[Depends(RateLimit("name", "30/minute"))])(lambda: {})
     client = TestClient(app)
@@ -124,7 +124,7 @@ def test_different_limits_of_one_name_are_an_error_when_the_application_starts(s
     match = "/api/ has two different limits named 'name'"
     with pytest.raises(ValueError, match=match), TestClient(app):
         pass
-    # Where nothing is told when it starts, as here, with the first request.
+    # Without startup events, as here, the first request raises it.
     server.client.config_resetstat()
     with pytest.raises(ValueError, match=match):
         TestClient(app).get("/api/")

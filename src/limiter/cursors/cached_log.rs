@@ -1,4 +1,4 @@
-//! A log that is read through its cursor, and keeps the cursor true when it is written.
+//! A log that is read through its cursor, and keeps the cursor correct when it is written.
 
 use super::cursor::{Cursor, Expiry};
 use crate::error::Error;
@@ -16,12 +16,12 @@ impl<S: Store> CachedLog<S> {
         Self { store, cursor }
     }
 
-    /// The hash of the key, where it is known already.
+    /// The hash of the key, if it is already known.
     pub fn hash(&self) -> Option<u64> {
         self.cursor.as_ref().map(|cursor| cursor.hash)
     }
 
-    /// The log, and the cursor to be put back into its table.
+    /// The log, and the cursor to put back into its table.
     pub fn into_parts(self) -> (S, Option<Box<Cursor>>) {
         let Self { store, mut cursor } = self;
         if let Some(cursor) = &mut cursor {
@@ -50,7 +50,7 @@ impl<S: Store> Store for CachedLog<S> {
         }
     }
 
-    /// The cursor is lost where the log does not carry out the plan.
+    /// The cursor is lost if the log does not carry out the plan.
     #[inline]
     fn apply(&mut self, plan: &Plan) -> Result<Applied, Error> {
         if matches!(plan, Plan::Nothing) {
@@ -127,7 +127,7 @@ impl<S: Store> Log for CachedLog<S> {
             }
         });
         match first {
-            // Whatever comes after it is not the caller's concern yet.
+            // An error after it does not concern the caller yet.
             Some(hit) => Ok(Some(hit)),
             None => walked.map(|()| None),
         }

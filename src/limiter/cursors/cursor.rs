@@ -19,15 +19,15 @@ pub struct Cursor {
     pub(super) hash: u64,
     pub(super) database: i32,
     pub(super) key: Box<[u8]>,
-    /// Of the table when the cursor began.
+    /// The table's epoch when the cursor began.
     pub(super) epoch: u64,
-    /// Of the table when the cursor was taken.
+    /// The table's changes when the cursor was taken.
     pub(super) changes: u64,
-    /// Of the log when the cursor was put back.
+    /// The log's length when the cursor was put back.
     pub(super) length: u64,
     /// None if it is not known.
     pub(super) newest: Option<Entry>,
-    /// The hits after this one were appended under our eyes: nothing is missing between them, and nothing is foreign.
+    /// We saw every append after this hit: none is missing between them, and none is foreign.
     pub(super) since: Id,
     pub(super) expiry: Expiry,
     /// At most one for each tier that a call can have.
@@ -39,8 +39,8 @@ impl Cursor {
         self.database == database && *self.key == *key
     }
 
-    /// The window that begins last at or before `from`, or another one where there is none. Each tier's own window is found
-    /// in this way, because windows only move on.
+    /// The window that begins last at or before `from`, or another one if there is none. This finds each tier's own window,
+    /// because windows only move forward.
     pub(super) fn window(&mut self, from: u64) -> Option<&mut LookAhead> {
         let begins_before = |(_, window): &(usize, &LookAhead)| window.from() <= from;
         let windows = self.windows.iter().enumerate().filter(begins_before);

@@ -2,29 +2,29 @@
 
 use crate::log::{Hit, Id};
 
-/// Bytes of packed hits: a thousand hits of a client that comes often, at least fifty of any.
+/// Bytes of packed hits: a thousand hits of a frequent client, at least fifty of any.
 const MAX_BYTES: usize = 1_000;
 
 /// Bytes of the longest packed hit: two numbers.
 const LONGEST_HIT: usize = 20;
 
-/// Most hits that are read ahead at one time.
+/// Most hits to read ahead at a time.
 const MAX_AHEAD: usize = 64;
 
-/// Consecutive hits of a log, all but the first in the form of differences.
+/// Consecutive hits of a log, all but the first stored as differences.
 #[derive(Default)]
 pub struct LookAhead {
-    /// Between this time and the first hit there is no other.
+    /// There is no hit between this time and the first hit.
     from: u64,
     first: Option<Hit>,
-    /// The last hit that was pushed, whether or not it is still here.
+    /// The last hit pushed, whether or not it is still here.
     last: Hit,
-    /// For each hit after the first the time since the one before it, doubled, as LEB128. If it is odd, the hit's cost
-    /// follows, which is that of the one before otherwise.
+    /// For each hit after the first, the time since the one before, doubled, as LEB128. If it is odd, the hit's cost follows;
+    /// otherwise the cost is that of the hit before.
     bytes: Vec<u8>,
     /// Where the second hit begins in `bytes`.
     start: usize,
-    /// How many hits were read when it was filled last.
+    /// How many hits were read when it was last filled.
     ahead: usize,
 }
 
@@ -34,12 +34,12 @@ impl LookAhead {
         self.from
     }
 
-    /// The ID of the last hit that was pushed.
+    /// The ID of the last hit pushed.
     pub fn last_id(&self) -> Id {
         self.last.id
     }
 
-    /// Forgets the hits before `oldest`, which are gone from the log.
+    /// Forgets the hits before `oldest`, which are no longer in the log.
     pub fn drop_before(&mut self, oldest: Id) {
         while self.first.is_some_and(|hit| hit.id < oldest) {
             self.pop();
@@ -64,8 +64,8 @@ impl LookAhead {
         Some(Hit { id: Id { time: time.wrapping_add(gap >> 1), tally: tally.wrapping_add(cost) }, cost })
     }
 
-    /// Adds the next hit of the log. False where there is no room, or where it does not follow from the one before,
-    /// because an entry between them was deleted.
+    /// Adds the next hit of the log. False if there is no room, or if its tally does not follow from the hit before because an
+    /// entry between them was deleted.
     pub fn push(&mut self, hit: Hit) -> bool {
         let follows = hit.id.tally == self.last.id.tally.wrapping_add(hit.cost);
         let gap = hit.id.time.checked_sub(self.last.id.time).filter(|gap| *gap < 1 << 63);
@@ -89,7 +89,7 @@ impl LookAhead {
         true
     }
 
-    /// The first hit from time `from` on, if it is known. What comes before is forgotten.
+    /// The first hit from time `from` on, if it is known. Forgets the hits before.
     pub fn first(&mut self, from: u64) -> Option<Hit> {
         if from < self.from {
             return None;
@@ -101,8 +101,8 @@ impl LookAhead {
         self.first
     }
 
-    /// Begins anew with the first hit that is to be pushed, and says how many hits to read: few where it is not yet clear
-    /// that reading ahead pays.
+    /// Starts over with the next hit pushed, and says how many hits to read: few while it is not clear that reading ahead
+    /// pays.
     pub fn begin(&mut self, from: u64) -> usize {
         let ahead = self.ahead.saturating_mul(4).clamp(2, MAX_AHEAD);
         let mut bytes = std::mem::take(&mut self.bytes);
@@ -117,7 +117,7 @@ impl LookAhead {
     }
 }
 
-/// Takes one number in LEB128: seven bits a byte, the lowest first, with the eighth where more follow.
+/// Takes one number in LEB128: seven bits a byte, lowest first; the eighth bit is set if more follow.
 fn take_varint<'b>(bytes: &mut impl Iterator<Item = &'b u8>) -> Option<u64> {
     let mut value = 0;
     let mut shift = 0_u32;

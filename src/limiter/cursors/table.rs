@@ -1,12 +1,12 @@
-//! The table of cursors, of a fixed number of keys.
+//! The table of cursors, for a fixed number of keys.
 //!
-//! It is set-associative: a key may use one of the [`WAYS`] places that its hash chooses. The first call on a key only
-//! leaves its hash there, so that keys which are seen once cost nothing.
+//! It is set-associative: a key's hash chooses [`WAYS`] places, of which it may use one. The first call on a key only leaves
+//! the hash there, so keys seen once cost nothing.
 
 use super::cursor::Cursor;
 use crate::hash;
 
-/// Keys that have a cursor: by default some 10 MB of memory, if all of them are hit often.
+/// Keys that have a cursor. By default they take about 10 MB, if all are busy.
 pub const DEFAULT_CURSORS: i64 = 8_192;
 pub const MIN_CURSORS: i64 = 0;
 pub const MAX_CURSORS: i64 = 1 << 20;
@@ -14,14 +14,14 @@ pub const MAX_CURSORS: i64 = 1 << 20;
 /// Bytes of the longest key that has a cursor.
 const MAX_KEY: usize = 512;
 
-/// Places that a key may use.
+/// Places a key may use.
 const WAYS: usize = 4;
 
 #[derive(Default)]
 struct Way {
-    /// Of the key that was here last; 0 if there was none.
+    /// The hash of the key that was here last; 0 if there was none.
     hash: u64,
-    /// None also while it is in use.
+    /// Also None while it is in use.
     cursor: Option<Box<Cursor>>,
 }
 
@@ -29,9 +29,9 @@ pub struct Table {
     cursors: usize,
     is_disabled: bool,
     sets: Vec<[Way; WAYS]>,
-    /// Cursors of an earlier epoch are worth nothing.
+    /// Cursors of an earlier epoch are invalid.
     epoch: u64,
-    /// Changes by others that were heard of, of one key or of many.
+    /// How many changes by others, to one key or many, were seen.
     changes: u64,
     next_victim: usize,
 }
@@ -43,18 +43,18 @@ impl Default for Table {
 }
 
 impl Table {
-    /// A table of no size.
+    /// A table of size 0.
     pub const fn new() -> Self {
         Self { cursors: 0, is_disabled: false, sets: Vec::new(), epoch: 0, changes: 0, next_victim: 0 }
     }
 
-    /// The setting, whether or not the table is in use.
+    /// The setting, even if the table is disabled.
     pub fn cursors(&self) -> usize {
         self.cursors
     }
 
-    /// Makes room for so many keys, rounded up to whole sets; with 0 no key has a cursor. The table begins empty; cursors
-    /// that are in use are not put back.
+    /// Makes room for this many keys, rounded up to whole sets; with 0 no key has a cursor. The table starts empty. Cursors in
+    /// use are not put back.
     pub fn resize(&mut self, cursors: usize) {
         self.forget_all();
         (self.cursors, self.sets) = (cursors, Vec::new());
@@ -63,14 +63,14 @@ impl Table {
         }
     }
 
-    /// For a server that cannot tell what happens to keys: no key has a cursor, whatever the setting says.
+    /// For a server that cannot report what happens to keys: no key has a cursor, whatever the setting.
     pub fn disable(&mut self) {
         self.is_disabled = true;
         self.resize(self.cursors);
     }
 
-    /// Takes the cursor of a key whose log has `length` entries, or an empty one if nothing is known of it. None if the
-    /// key has no place in the table yet.
+    /// Takes the cursor of a key whose log has `length` entries, or an empty one if nothing is known. None if the key has no
+    /// place in the table yet.
     #[inline]
     pub fn take(&mut self, database: i32, key: &[u8], length: u64) -> Option<Box<Cursor>> {
         if self.sets.is_empty() || key.len() > MAX_KEY {
@@ -95,7 +95,7 @@ impl Table {
         Some(cursor)
     }
 
-    /// Puts a cursor back after the command that took it, if nobody has done anything since.
+    /// Puts a cursor back after the command that took it, if nothing has changed since.
     #[inline]
     pub fn put(&mut self, cursor: Box<Cursor>) {
         let is_its = |way: &&mut Way| way.hash == cursor.hash && way.cursor.is_none();
@@ -106,7 +106,7 @@ impl Table {
         }
     }
 
-    /// Somebody else has done something to this key.
+    /// Somebody else changed this key.
     pub fn forget(&mut self, database: i32, key: &[u8]) {
         self.changes = self.changes.wrapping_add(1);
         if self.sets.is_empty() || key.len() > MAX_KEY {
@@ -118,14 +118,14 @@ impl Table {
         }
     }
 
-    /// Somebody has done something to many keys.
+    /// Somebody changed many keys.
     pub fn forget_all(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
         self.changes = self.changes.wrapping_add(1);
     }
 
     fn set_of(&mut self, hash: u64) -> Option<&mut [Way; WAYS]> {
-        // By the upper half: the lowest bit is always the same.
+        // Use the upper half, because the lowest bit is always the same.
         let index = usize::try_from(hash >> 32).ok()?.checked_rem(self.sets.len())?;
         self.sets.get_mut(index)
     }

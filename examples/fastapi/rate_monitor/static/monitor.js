@@ -5,9 +5,9 @@ const $ = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat("en");
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
 
-let first; // the event that this page opened with
+let first; // the first event of this page
 let latest; // the newest
-const rates = new Map(); // second of the server's clock: what was admitted and refused in it
+const rates = new Map(); // by second of the server's clock: what was admitted and refused
 
 // --- events
 
@@ -27,7 +27,7 @@ function status(text, away = false) {
 function show(event) {
   if (event.error) return status(event.error, true);
   status("live");
-  // Counters begin again with the server.
+  // Counters restart with the server.
   if (!first || event.admitted < latest.admitted || event.refused < latest.refused) {
     rates.clear();
     first = latest = event;
@@ -49,7 +49,7 @@ function show(event) {
 // --- charts
 
 const charts = {};
-// Colours are part of a chart, so that a change of the scheme makes a new one.
+// A chart has fixed colours, so a change of the colour scheme makes a new one.
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   for (const name of Object.keys(charts)) {
     charts[name].destroy();
@@ -91,7 +91,7 @@ function draw(name, element, options, data) {
   charts[name].setData(data);
 }
 
-// A bar for each second, of what the counters grew by in it.
+// A bar for each second: how much the counters grew in it.
 function showRate({ now }) {
   const x = Array.from({ length: SECONDS }, (_, i) => i - SECONDS + 1);
   const seconds = x.map((ago) => rates.get(Math.floor(now / 1000) + ago));
@@ -106,7 +106,7 @@ function showRate({ now }) {
       y: { range: (_, __, most) => [0, Math.max(5, most * 1.1)] },
     },
     cursor: { show: false },
-    // What is admitted is drawn over the sum, so that what remains to be seen of it was refused.
+    // The admitted part is drawn over the sum, so the visible rest is what was refused.
     series: [
       {},
       { paths: bars, stroke: color("refused"), fill: stripes(), width: 1, points: { show: false } },
@@ -116,7 +116,7 @@ function showRate({ now }) {
   draw("rate", $("rate-chart"), options, [x, both, admitted]);
 }
 
-// Every hit that counts is a step up; it leaves the window, and the picture, on the left.
+// Every hit that counts is a step up. It leaves the window, and the picture, on the left.
 function showWindow({ now, window }) {
   $("window-chart").hidden = !window;
   if (!window) {
@@ -172,9 +172,9 @@ function showWindow({ now, window }) {
   draw(name, $("window-chart"), options, [x, used, x.map(() => window.limit)]);
 }
 
-// --- offenders
+// --- refused most
 
-// Rows stay, and only their texts change, or a button would be replaced under somebody's finger.
+// Keep the rows and change only their text, so that no button is replaced while somebody clicks it.
 function showTop({ now, top }) {
   const rows = $("top").rows;
   top.forEach(([client, refused, last], i) => {
@@ -233,7 +233,7 @@ $("fire").addEventListener("submit", async (event) => {
     const names = ["RateLimit-Policy", "RateLimit", "Retry-After"].filter((name) => last.has(name));
     $("headers").hidden = !names.length;
     $("headers").textContent = names.map((name) => `${name}: ${last.get(name)}`).join("\n");
-    // The answer names the log it was counted in: the policy, and the partition key.
+    // The answer names the log that counted it: the policy and the partition key.
     const log = /^"([^"]+)".*?;pk=:([^:]*):/.exec(last.get("RateLimit"));
     if (log) choose(`${log[1]}:${new TextDecoder().decode(Uint8Array.from(atob(log[2]), (c) => c.charCodeAt()))}`);
   } catch (error) {
