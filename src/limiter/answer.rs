@@ -107,3 +107,17 @@ impl Usage<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_refuses_unless_it_waits_for_another() {
+        let refuses = |allowed, retry_after| {
+            Answer { allowed, limit: 1, remaining: 0, retry_after, reset_after: 0, next_after: 0 }.refuses()
+        };
+        assert!(refuses(false, Some(1)) && refuses(false, None));
+        assert!(!refuses(true, Some(0)) && !refuses(false, Some(0)));
+    }
+}

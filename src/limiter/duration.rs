@@ -29,7 +29,7 @@ pub fn parse(text: &[u8]) -> Option<u64> {
         _ => return None,
     };
     let mut milliseconds = number.checked_mul(unit)?;
-    if scale > 1 {
+    if scale != 1 {
         if milliseconds.checked_rem(scale)? != 0 {
             return None;
         }
@@ -128,5 +128,11 @@ mod tests {
         }
         assert_eq!(parse(&[b'0'; 1 << 20]), None);
         assert_eq!(parse(b"\xff\xfe"), None);
+    }
+    #[test]
+    fn a_text_has_at_most_32_bytes() {
+        assert_eq!(parse(format!("{:0>32}", "60s").as_bytes()), Some(60_000));
+        assert_eq!(parse(format!("{:0>33}", "60s").as_bytes()), None);
+        assert_eq!(parse(format!("{:0>40}", "60s").as_bytes()), None);
     }
 }

@@ -12,8 +12,12 @@ use std::sync::LazyLock;
 #[inline]
 pub fn of(database: i32, key: &[u8]) -> u64 {
     static SECRET: LazyLock<[u64; 2]> = LazyLock::new(|| [0, 1].map(|at| RandomState::new().hash_one(at)));
-    let [start, step] = *SECRET;
-    let mut hash = start ^ u64::from(database.unsigned_abs()) ^ (key.len() as u64).rotate_left(32);
+    keyed(*SECRET, database, key)
+}
+
+#[inline]
+fn keyed([start, step]: [u64; 2], database: i32, key: &[u8]) -> u64 {
+    let mut hash = start;
     let mut rest = key;
     while let Some((word, after)) = rest.split_first_chunk() {
         hash = fold(hash ^ u64::from_le_bytes(*word), step);
@@ -21,10 +25,68 @@ pub fn of(database: i32, key: &[u8]) -> u64 {
     }
     let mut last = [0; 8];
     last.iter_mut().zip(rest).for_each(|(place, byte)| *place = *byte);
-    fold(fold(hash ^ u64::from_le_bytes(last), step), start) | 1
+    // Last, because nobody knows what these are combined with: the first word of a key could make up for them.
+    let place = u64::from(database.unsigned_abs()) ^ (key.len() as u64).rotate_left(32);
+    fold(fold(hash ^ u64::from_le_bytes(last), step) ^ place, start) | 1
 }
 
 fn fold(one: u64, other: u64) -> u64 {
     let product = u128::from(one).wrapping_mul(u128::from(other));
     (product as u64) ^ (product >> 64) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secrets() -> impl Iterator<Item = [u64; 2]> {
+        let mut rng = fastrand::Rng::with_seed(7);
+        (0..20).map(move |_| [rng.u64(..), rng.u64(..)])
+    }
+
+    #[test]
+    fn it_is_never_zero() {
+        for n in 0..100_u32 {
+            assert_eq!(of(0, &n.to_le_bytes()) & 1, 1);
+        }
+    }
+
+    #[test]
+    fn every_bit_of_key_length_and_database_counts() {
+        for secret in secrets() {
+            let mut seen = std::collections::HashSet::new();
+            let mut is_new =
+                |database, key: &[u8]| assert!(seen.insert(keyed(secret, database, key)), "{database} {key:?}");
+            (0..200).for_each(|length| is_new(0, &vec![0; length]));
+            (0..31).for_each(|bit| is_new(1 << bit, &[0; 20]));
+            (0..31).for_each(|bit| is_new(1 << bit, b""));
+            for bit in 0..21 * 8 {
+                let mut key = [0; 21];
+                key[bit / 8] = 1 << (bit % 8);
+                is_new(0, &key);
+                key.iter_mut().for_each(|byte| *byte ^= 0xff);
+                is_new(0, &key);
+            }
+        }
+    }
+
+    /// A bit of the key changes about half the bits of the hash, each as often as the others.
+    #[test]
+    fn bits_are_spread() {
+        const KEYS: usize = 400;
+        let mut rng = fastrand::Rng::with_seed(7);
+        let secret = [rng.u64(..), rng.u64(..)];
+        for bit in 0..11 * 8 {
+            let mut changed = [0_usize; 64];
+            for _ in 0..KEYS {
+                let mut key = [0; 11].map(|_: u8| rng.u8(..));
+                let before = keyed(secret, 0, &key);
+                key[bit / 8] ^= 1 << (bit % 8);
+                let difference = before ^ keyed(secret, 0, &key);
+                (0..64).for_each(|at| changed[at] += (difference >> at & 1) as usize);
+            }
+            // The lowest bit is always set. Five standard deviations are 50.
+            assert!(changed[1..].iter().all(|times| times.abs_diff(KEYS / 2) <= 70), "bit {bit}: {changed:?}");
+        }
+    }
 }

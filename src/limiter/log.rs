@@ -84,3 +84,23 @@ pub trait Log {
         self.seek(from)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_read_as_it_is_written() {
+        for id in
+            [Id { time: 0, tally: 0 }, Id { time: 1_767_225_600_000, tally: 7 }, Id { time: u64::MAX, tally: u64::MAX }]
+        {
+            assert_eq!(Id::parse(id.text().bytes()), Some(id));
+        }
+        for text in
+            ["", "-", "1", "1-", "-1", "1-2-3", "a-1", "1-a", "18446744073709551616-1", "1-18446744073709551616"]
+        {
+            assert_eq!(Id::parse(text.as_bytes()), None, "{text:?}");
+        }
+        assert_eq!(Id::parse(b"1-\xff"), None);
+    }
+}

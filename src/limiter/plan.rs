@@ -142,3 +142,28 @@ fn surplus(log: &mut impl Log, newest: Option<Hit>, cost: u64) -> Result<Option<
     let cut = Id { tally: first.id.tally.wrapping_add(missing), ..first.id };
     Ok(Some(cut.min(newest.id)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::retention::Retention;
+
+    #[test]
+    fn a_plan_creates_a_key_where_there_is_none() {
+        let append = |restart| {
+            let retention = Retention { longest: 1_000, fallback: None };
+            let entry = Entry { hit: Hit::default(), retention };
+            Plan::Append(Append {
+                restart,
+                entry,
+                expire_at: None,
+                expired_before: None,
+                surplus_before: None,
+                max_entries: None,
+            })
+        };
+        assert!(append(false).creates(0) && append(true).creates(0) && append(true).creates(5));
+        assert!(!append(false).creates(1) && !append(false).creates(5));
+        assert!(!Plan::Nothing.creates(0) && !Plan::Expire(1).creates(0));
+    }
+}

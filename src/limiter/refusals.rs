@@ -43,7 +43,7 @@ struct Slot {
 impl Slot {
     fn decay(&mut self, now: u64) {
         let halvings = now.saturating_sub(self.halved_at) / HALF_LIFE;
-        if halvings > 0 {
+        if halvings != 0 {
             let shift = u32::try_from(halvings).unwrap_or(u32::MAX);
             self.counted.refused = self.counted.refused.checked_shr(shift).unwrap_or(0);
             self.halved_at = self.halved_at.saturating_add(halvings.saturating_mul(HALF_LIFE));
@@ -191,9 +191,25 @@ mod tests {
         let mut table = of_size(0);
         record(&mut table, 0, b"key", 0);
         assert_eq!(table.top(0, 10, 0), []);
+    }
+
+    #[test]
+    fn a_key_that_is_too_long_is_not_counted() {
         let mut table = of_size(1);
         record(&mut table, 0, &[b'x'; MAX_KEY + 1], 0);
         assert_eq!(table.top(0, 10, 0), []);
+        record(&mut table, 0, &[b'x'; MAX_KEY], 0);
+        assert_eq!(table.top(0, 10, 0).len(), 1);
+    }
+
+    #[test]
+    fn keys_with_one_hash_are_told_apart() {
+        let mut table = of_size(8);
+        for (database, key, times) in [(0, "a", 3), (0, "b", 2), (1, "a", 1)] {
+            (0..times).for_each(|_| table.record(1, database, key.as_bytes(), 0));
+        }
+        let counts = |keys: Vec<RefusedKey>| keys.iter().map(|key| key.refused).collect::<Vec<_>>();
+        assert_eq!((counts(table.top(0, 10, 0)), counts(table.top(1, 10, 0))), (vec![3, 2], vec![1]));
     }
 
     #[test]

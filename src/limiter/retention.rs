@@ -171,4 +171,61 @@ mod tests {
             assert_eq!(Retention::parse(name.as_bytes()), None, "{name:?}");
         }
     }
+    const NOW: u64 = 1_000_000;
+    const R: u64 = 64_000;
+    const M: u64 = 8_000;
+    const STEADY: Retention = Retention { longest: R, fallback: None };
+    const FALLING: Retention = Retention { longest: R, fallback: Some(M) };
+
+    #[test]
+    fn a_stored_hit_renews_or_shortens() {
+        let renewed = |window| Some(NOW + window + window / 8);
+        let waiting = Some(NOW + 2 * R + R / 8);
+        for (current, left, window, retention, expire) in [
+            (None, None, R, STEADY, renewed(R)),
+            (Some(STEADY), Some(R - 1), R, STEADY, renewed(R)),
+            (Some(STEADY), Some(R), R, STEADY, None),
+            (Some(STEADY), Some(R), R + 1, Retention { longest: R + 1, fallback: None }, renewed(R + 1)),
+            (Some(STEADY), Some(R), M, STEADY, None),
+            (Some(STEADY), Some(R - 1), M, FALLING, waiting),
+            (Some(STEADY), None, M, FALLING, waiting),
+            (Some(FALLING), None, M, FALLING, waiting),
+            (Some(FALLING), Some(R + 1), M - 1, FALLING, None),
+            (Some(FALLING), Some(R + 1), M + 1, Retention { longest: R, fallback: Some(M + 1) }, None),
+            (Some(FALLING), Some(R), M - 1, Retention { longest: M, fallback: None }, renewed(M)),
+            (Some(FALLING), Some(R + 1), R, STEADY, None),
+            (Some(FALLING), Some(1), R, STEADY, renewed(R)),
+        ] {
+            let got = after_stored(current, left.map(|left| NOW + left), NOW, window);
+            assert_eq!(got, (retention, expire), "{current:?} {left:?} {window}");
+        }
+    }
+
+    #[test]
+    fn a_refused_hit_keeps_the_key_while_somebody_waits() {
+        let waiting = Some(NOW + 2 * R + R / 8);
+        let long = 2 * R;
+        for (current, left, window, wait, expire) in [
+            // Nothing to keep, or nobody who needs it.
+            (None, Some(1), R, Some(R), None),
+            (Some(STEADY), Some(1), R, Some(R), None),
+            (Some(STEADY), Some(1), long, None, None),
+            (Some(FALLING), Some(1), M, Some(M), None),
+            // The long policy is still in use. The waiting begins again, unless it has just begun.
+            (Some(FALLING), Some(2 * R - 1), M + 1, Some(1), waiting),
+            (Some(FALLING), Some(2 * R), M + 1, Some(1), None),
+            (Some(FALLING), None, M + 1, None, waiting),
+            // A longer window waits longer than the key lives, or not.
+            (Some(STEADY), Some(long - 1), long, Some(long), Some(NOW + long + long / 8)),
+            (Some(STEADY), Some(long), long, Some(long), None),
+            (Some(STEADY), Some(R + 2), long, Some(R + 1), None),
+            (Some(STEADY), None, long, Some(long), None),
+            (Some(FALLING), Some(1), long + R, Some(long + R), Some(NOW + (long + R) / 8 * 9)),
+            (Some(FALLING), Some(1), long, Some(long), waiting),
+        ] {
+            let expires = || left.map(|left| NOW + left);
+            let got = after_refused(current, expires, NOW, window, wait.map(|wait| NOW + wait));
+            assert_eq!(got, expire, "{current:?} {left:?} {window} {wait:?}");
+        }
+    }
 }

@@ -198,4 +198,59 @@ mod tests {
         let peek = [b"1", b"1" as &[u8], b"STRICT"];
         assert_eq!(Call::default().parse(peek.into_iter(), Strict::Unknown), Err(error::SYNTAX));
     }
+
+    #[test]
+    fn the_number_of_keys() {
+        for (numkeys, following, expected) in [
+            ("1", 1, Ok(1)),
+            ("3", 9, Ok(3)),
+            ("3", 3, Ok(3)),
+            ("4", 3, Err(error::TOO_FEW_KEYS)),
+            ("1024", 5_000, Ok(1_024)),
+            ("1025", 5_000, Err(error::TOO_MANY_KEYS)),
+            ("9999999999", 5_000, Err(error::TOO_FEW_KEYS)),
+            ("0", 3, Err(error::NUMKEYS)),
+            ("-1", 3, Err(error::NUMKEYS)),
+            ("x", 3, Err(error::NUMKEYS)),
+        ] {
+            assert_eq!(parse_numkeys(numkeys.as_bytes(), following), expected, "{numkeys} {following}");
+        }
+    }
+
+    #[test]
+    fn a_tier_for_each_key() {
+        let parse = |line: &str, keys| parse_each(line.split_terminator(' ').map(str::as_bytes), keys);
+        let calls = parse("10 1s 500 1h cost 7", 2).unwrap();
+        let call = |limit, window| Call::new(Tier { limit, window }, 7);
+        assert_eq!(calls, [call(10, 1_000), call(500, 3_600_000)]);
+        assert_eq!(parse("10 1s", 1).unwrap(), [Call::new(Tier { limit: 10, window: 1_000 }, 1)]);
+        assert_eq!(parse("COST 7 10 1s", 1), Err(error::LIMIT), "the tiers come first");
+        assert_eq!(parse("10 1s COST 7 500 1h", 2), Ok(calls));
+        for (line, keys, expected) in [
+            ("", 1, error::PAIRS),
+            ("10 1s", 2, error::PAIRS),
+            ("10 1s 500 1h", 1, error::PAIRS),
+            ("10 1s COST 7", 2, error::PAIRS),
+            ("10", 1, error::SYNTAX),
+            ("x 1s", 1, error::LIMIT),
+            ("10 x", 1, error::WINDOW),
+            ("10 1s STRICT", 1, error::SYNTAX),
+            ("10 1s COST 1 COST 1", 1, error::SYNTAX),
+            ("10 1s COST 0", 1, error::COST),
+        ] {
+            assert_eq!(parse(line, keys), Err(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn how_many_keys_to_list() {
+        let parse = |line: &str| parse_count(line.split_terminator(' ').map(str::as_bytes));
+        assert_eq!((parse(""), parse("COUNT 1"), parse("count 1000")), (Ok(10), Ok(1), Ok(1_000)));
+        for line in ["COUNT 0", "COUNT 1001", "COUNT x", "COUNT -1"] {
+            assert_eq!(parse(line), Err(error::COUNT), "{line}");
+        }
+        for line in ["COUNT", "COUNT 1 2", "LIMIT 1", "1"] {
+            assert_eq!(parse(line), Err(error::SYNTAX), "{line}");
+        }
+    }
 }
