@@ -1,0 +1,192 @@
+//! Single cases: what random histories hardly reach, or what changes no answer.
+
+use limiter::cursors::{CachedLog, Table};
+use limiter::error::Error;
+use limiter::hash;
+use limiter::log::{self, Entry, Id, Log};
+use limiter::number::MAX_UNITS;
+use limiter::plan::{Append, Applied, Plan, Store};
+use limiter::retention::Retention;
+use limiter::syntax::Call;
+use limiter::usage::Usage;
+
+use crate::memory_log::{MemoryLog, START, call_of, old_log};
+
+const MINUTE: u64 = 60_000;
+
+/// A log that says it has `length` entries, and tells how it is read.
+struct Watched {
+    log: MemoryLog,
+    length: u64,
+    /// Where walks began.
+    walks: Vec<u64>,
+    /// How often its expiry was asked for.
+    lookups: usize,
+}
+
+impl Watched {
+    fn new(log: MemoryLog) -> Self {
+        Self { length: log.entries.len() as u64, log, walks: Vec::new(), lookups: 0 }
+    }
+}
+
+impl Log for Watched {
+    fn newest(&mut self) -> Result<Option<Entry>, Error> {
+        (&mut self.log).newest()
+    }
+
+    fn last_id(&mut self) -> Result<Id, Error> {
+        (&mut self.log).last_id()
+    }
+
+    fn walk(&mut self, from: u64, visit: &mut dyn FnMut(log::Hit) -> bool) -> Result<(), Error> {
+        self.walks.push(from);
+        (&mut self.log).walk(from, visit)
+    }
+
+    fn walk_since(&mut self, from: u64, _: Id, visit: &mut dyn FnMut(log::Hit) -> bool) -> Result<(), Error> {
+        self.walk(from, visit)
+    }
+}
+
+impl Store for Watched {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn expires_at(&mut self) -> Option<u64> {
+        self.lookups += 1;
+        self.log.expires_at
+    }
+
+    fn apply(&mut self, plan: &Plan) -> Result<Applied, Error> {
+        (&mut self.log).apply(plan)
+    }
+}
+
+fn append_of(log: &mut Watched, now: u64, call: &Call) -> Append {
+    let mut usage = Usage::new(call, now, Id::default());
+    usage.read(log).unwrap();
+    match usage.decide(log, usage.has_room()).unwrap().plan {
+        Plan::Append(append) => append,
+        plan => panic!("{plan:?}"),
+    }
+}
+
+fn entry(time: u64, tally: u64, cost: u64) -> Entry {
+    let retention = Retention { longest: MINUTE, fallback: None };
+    Entry { hit: log::Hit { id: Id { time, tally }, cost }, retention }
+}
+
+fn log_of(entries: &[Entry]) -> MemoryLog {
+    let last_id = entries.last().map(|entry| entry.hit.id);
+    MemoryLog { entries: entries.to_vec(), last_id, expires_at: Some(START + 100 * MINUTE), keep_expired: 0 }
+}
+
+/// The newest entry of this millisecond was deleted, so a refused hit that counts is stored in the next one. The caller waits
+/// for just this hit to leave.
+#[test]
+fn a_refused_hit_may_be_stored_a_millisecond_later() {
+    let mut log = log_of(&[entry(START, 6, 6)]);
+    log.last_id = Some(Id { time: START, tally: 100 });
+    let answer = log.hit(START, &call_of(&[(10, MINUTE)], 6, true)).unwrap();
+    assert_eq!(log.entries[1].hit.id.time, START + 1);
+    assert_eq!(answer.integers(), [0, 10, 0, MINUTE as i64 + 1, MINUTE as i64 + 1, MINUTE as i64]);
+}
+
+#[test]
+fn a_long_log_that_has_expired_is_removed_as_a_whole() {
+    for (age, length, restart) in [(2 * MINUTE, 1_000, false), (2 * MINUTE, 1_001, true), (MINUTE - 1, 1_001, false)] {
+        let mut log = Watched::new(log_of(&[entry(START - age, 7, 1)]));
+        log.length = length;
+        let append = append_of(&mut log, START, &call_of(&[(10, MINUTE)], 1, false));
+        assert_eq!(append.restart, restart, "{age} {length}");
+    }
+}
+
+/// Looking for expired entries has its price, so it is done once in 32 hits, and where the expiry is set.
+#[test]
+fn one_hit_in_32_looks_for_expired_entries() {
+    for cost in [1, 10] {
+        let mut log = log_of(&[entry(START, cost, cost)]);
+        for nth in 2..200 {
+            let append =
+                append_of(&mut Watched::new(log.clone()), START + nth, &call_of(&[(9_000, MINUTE)], cost, false));
+            let expired_before = Id { time: START + nth + 1 - MINUTE, tally: 0 };
+            assert_eq!(append.expired_before, (nth % 32 == 0).then_some(expired_before), "hit {nth} of cost {cost}");
+            (&mut log).apply(&Plan::Append(append)).unwrap();
+        }
+        log.expires_at = Some(START + 200 + MINUTE - 1);
+        let append = append_of(&mut Watched::new(log), START + 200, &call_of(&[(9_000, MINUTE)], cost, false));
+        assert!(append.expire_at.is_some() && append.expired_before.is_some());
+    }
+}
+
+/// Only where a heavy hit would make differences of tallies ambiguous is a log cut.
+#[test]
+fn only_a_heavy_hit_looks_at_the_beginning_of_a_log() {
+    const HEAVY: u64 = 1 << 32;
+    const MAX_TALLY: u64 = 1 << 62;
+    let day = 1_440 * MINUTE;
+    for (total, cost, is_read, is_cut) in [
+        (MAX_TALLY, 1, false, false),
+        (MAX_TALLY, HEAVY - 1, false, false),
+        (5 * MAX_UNITS, HEAVY, true, false),
+        (MAX_TALLY - HEAVY, HEAVY, true, false),
+        (MAX_TALLY - HEAVY + 1, HEAVY, true, true),
+    ] {
+        // What lies further back than the caller's window.
+        let old = entry(START - day, 1, 1);
+        let mut log = Watched::new(log_of(&[old, entry(START - 1, total, 1)]));
+        log.log.entries.iter_mut().for_each(|entry| entry.retention.longest = 2 * day);
+        let append = append_of(&mut log, START, &call_of(&[(MAX_UNITS, MINUTE)], cost, false));
+        assert_eq!(log.walks.contains(&0), is_read, "{total} {cost}");
+        assert_eq!(append.surplus_before.is_some(), is_cut, "{total} {cost}");
+    }
+}
+
+/// The next few hits are looked at one by one, which is cheaper than to search for them by time.
+#[test]
+fn a_short_wait_is_found_in_one_walk() {
+    let mut log = old_log(0, MINUTE, 0);
+    for nth in 0..1_000 {
+        log.hit(START + nth, &call_of(&[(1_000, MINUTE)], 1, false)).unwrap();
+    }
+    for cost in 1..=15 {
+        let mut log = Watched::new(log.clone());
+        let mut usage_log = |call: &Call| {
+            let mut usage = Usage::new(call, START + 1_000, Id::default());
+            usage.read(&mut log).unwrap();
+            log.walks.clear();
+            usage.peek(&mut log).unwrap()
+        };
+        let answer = usage_log(&call_of(&[(1_000, MINUTE)], cost, false));
+        assert_eq!(answer.retry_after, Some(MINUTE - 1_000 + cost - 1));
+        assert_eq!(log.walks.len(), usize::from(cost > 1), "cost {cost}");
+    }
+}
+
+#[test]
+fn a_cached_log_knows_its_hash_and_length() {
+    let mut table = Table::new();
+    table.resize(64);
+    let mut log = old_log(0, MINUTE, 0);
+    assert!(table.take(3, b"key", log.length()).is_none(), "the first call leaves only its hash");
+    let cursor = table.take(3, b"key", log.length());
+    let cached = CachedLog::new(&mut log, cursor);
+    assert_eq!(cached.hash(), Some(hash::of(3, b"key")));
+    assert_eq!(cached.length(), 300);
+    assert_eq!(CachedLog::new(&mut log, None).hash(), None);
+}
+
+/// The expiry is looked up once.
+#[test]
+fn a_cached_log_remembers_when_it_expires() {
+    let mut table = Table::new();
+    table.resize(64);
+    table.take(0, b"key", 300);
+    let log = Watched::new(log_of(&[entry(START, 1, 1)]));
+    let mut cached = CachedLog::new(log, table.take(0, b"key", 300));
+    assert_eq!([cached.expires_at(), cached.expires_at()], [Some(START + 100 * MINUTE); 2]);
+    assert_eq!(cached.into_parts().0.lookups, 1);
+}
