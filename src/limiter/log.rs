@@ -67,7 +67,9 @@ pub trait Log {
 
     /// The same, if all hits after `since` are known to be ours, with none missing between them. So a cost follows from the
     /// hit before, and need not be read.
-    fn walk_since(&mut self, from: u64, since: Id, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error>;
+    fn walk_since(&mut self, from: u64, _since: Id, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error> {
+        self.walk(from, visit)
+    }
 
     /// The oldest hit from time `from` on.
     fn seek(&mut self, from: u64) -> Result<Option<Hit>, Error> {

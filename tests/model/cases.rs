@@ -18,8 +18,8 @@ const MINUTE: u64 = 60_000;
 struct Watched {
     log: MemoryLog,
     length: u64,
-    /// Where walks began.
-    walks: Vec<u64>,
+    /// Where walks began, and how many hits they passed.
+    walks: Vec<(u64, usize)>,
     /// How often its expiry was asked for.
     lookups: usize,
 }
@@ -40,12 +40,13 @@ impl Log for Watched {
     }
 
     fn walk(&mut self, from: u64, visit: &mut dyn FnMut(log::Hit) -> bool) -> Result<(), Error> {
-        self.walks.push(from);
-        (&mut self.log).walk(from, visit)
-    }
-
-    fn walk_since(&mut self, from: u64, _: Id, visit: &mut dyn FnMut(log::Hit) -> bool) -> Result<(), Error> {
-        self.walk(from, visit)
+        let mut passed = 0;
+        (&mut self.log).walk(from, &mut |hit| {
+            passed += 1;
+            visit(hit)
+        })?;
+        self.walks.push((from, passed));
+        Ok(())
     }
 }
 
@@ -60,6 +61,7 @@ impl Store for Watched {
     }
 
     fn apply(&mut self, plan: &Plan) -> Result<Applied, Error> {
+        self.length += u64::from(matches!(plan, Plan::Append(_)));
         (&mut self.log).apply(plan)
     }
 }
@@ -140,7 +142,7 @@ fn only_a_heavy_hit_looks_at_the_beginning_of_a_log() {
         let mut log = Watched::new(log_of(&[old, entry(START - 1, total, 1)]));
         log.log.entries.iter_mut().for_each(|entry| entry.retention.longest = 2 * day);
         let append = append_of(&mut log, START, &call_of(&[(MAX_UNITS, MINUTE)], cost, false));
-        assert_eq!(log.walks.contains(&0), is_read, "{total} {cost}");
+        assert_eq!(log.walks.iter().any(|walk| walk.0 == 0), is_read, "{total} {cost}");
         assert_eq!(append.surplus_before.is_some(), is_cut, "{total} {cost}");
     }
 }
@@ -189,4 +191,31 @@ fn a_cached_log_remembers_when_it_expires() {
     let mut cached = CachedLog::new(log, table.take(0, b"key", 300));
     assert_eq!([cached.expires_at(), cached.expires_at()], [Some(START + 100 * MINUTE); 2]);
     assert_eq!(cached.into_parts().0.lookups, 1);
+}
+
+/// Of a busy key, the log is read only for the hits that leave the window next: few at first, then 64 at once.
+#[test]
+fn a_cached_log_is_hardly_read() {
+    let mut table = Table::new();
+    table.resize(64);
+    let call = call_of(&[(MAX_UNITS, 3_000)], 1, false);
+    let mut log = MemoryLog { keep_expired: 1_000_000, ..MemoryLog::default() };
+    let mut walks = Vec::new();
+    for nth in 0..4_400 {
+        let cursor = if nth == 0 { None } else { table.take(0, b"key", nth) };
+        let mut cached = CachedLog::new(Watched::new(std::mem::take(&mut log)), cursor);
+        let mut usage = Usage::new(&call, START + nth, Id::default());
+        usage.read(&mut cached).unwrap();
+        let decision = usage.decide(&mut cached, true).unwrap();
+        cached.apply(&decision.plan).unwrap();
+        let (watched, cursor) = cached.into_parts();
+        cursor.into_iter().for_each(|cursor| table.put(cursor));
+        if nth > 3 {
+            walks.extend(watched.walks.iter().map(|&(from, passed)| (from as i64 - START as i64, passed)));
+        }
+        log = watched.log;
+    }
+    // The first 982 hits were noted as they came, and then there was no room for more.
+    let expected = [(982, 8), (990, 32), (1022, 64), (1086, 64), (1150, 64), (1214, 64), (1278, 64), (1342, 64)];
+    assert_eq!(walks, expected);
 }

@@ -98,10 +98,6 @@ impl<S: Store> Log for CachedLog<S> {
         self.store.walk(from, visit)
     }
 
-    fn walk_since(&mut self, from: u64, since: Id, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error> {
-        self.store.walk_since(from, since, visit)
-    }
-
     fn window_start(&mut self, from: u64) -> Result<Option<Hit>, Error> {
         let Some(cursor) = &mut self.cursor else {
             return self.store.window_start(from);

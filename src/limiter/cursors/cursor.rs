@@ -79,3 +79,28 @@ impl Cursor {
         self.windows.iter_mut().for_each(|window| window.drop_before(oldest));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_tier_finds_its_window() {
+        let mut cursor = Cursor::default();
+        let begins = [80, 10, 70, 20, 60, 30, 50, 40];
+        for from in begins {
+            cursor.windows.push(LookAhead::default());
+            cursor.windows.last_mut().unwrap().begin(from);
+        }
+        for (from, begin) in [(10, 10), (19, 10), (20, 20), (45, 40), (79, 70), (80, 80), (1_000, 80)] {
+            assert_eq!(cursor.window(from).unwrap().from(), begin, "{from}");
+        }
+        assert_eq!(cursor.window(9).unwrap().from(), 80, "the first, because there are as many as tiers");
+        assert_eq!(cursor.windows.len(), MAX_TIERS);
+        cursor.windows.pop();
+        assert_eq!(cursor.window(9).unwrap().from(), 0, "a new one");
+        assert_eq!(cursor.windows.len(), MAX_TIERS);
+        cursor.window(9).unwrap().begin(9);
+        assert_eq!(cursor.windows[MAX_TIERS - 1].from(), 9);
+    }
+}

@@ -69,12 +69,11 @@ impl LookAhead {
     pub fn push(&mut self, hit: Hit) -> bool {
         let follows = hit.id.tally == self.last.id.tally.wrapping_add(hit.cost);
         let gap = hit.id.time.checked_sub(self.last.id.time).filter(|gap| *gap < 1 << 63);
-        if self.bytes.len().saturating_add(LONGEST_HIT) > MAX_BYTES && self.start > MAX_BYTES / 4 {
+        if self.is_full() && self.start > MAX_BYTES / 4 {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
-        let room = self.bytes.len().saturating_add(LONGEST_HIT) <= MAX_BYTES;
-        let (true, true, Some(gap)) = (follows, room, gap) else {
+        let (true, false, Some(gap)) = (follows, self.is_full(), gap) else {
             return false;
         };
         if self.first.is_none() {
@@ -87,6 +86,10 @@ impl LookAhead {
         }
         self.last = hit;
         true
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes.len().saturating_add(LONGEST_HIT) > MAX_BYTES
     }
 
     /// The first hit from time `from` on, if it is known. Forgets the hits before.
@@ -137,4 +140,110 @@ fn push_varint(bytes: &mut Vec<u8>, mut value: u64) {
         value >>= 7;
     }
     bytes.push(value as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hit(time: u64, tally: u64, cost: u64) -> Hit {
+        Hit { id: Id { time, tally }, cost }
+    }
+
+    /// Hits of cost 1, one a millisecond from `from` on, until there is no room.
+    fn full(from: u64) -> (LookAhead, u64) {
+        let mut ahead = LookAhead::default();
+        ahead.begin(from);
+        ahead.push_first(hit(from, 1, 1));
+        let mut pushed = 1;
+        while ahead.push(hit(from + pushed, 1 + pushed, 1)) {
+            pushed += 1;
+        }
+        (ahead, pushed)
+    }
+
+    #[test]
+    fn hits_of_a_frequent_client_take_a_byte_each() {
+        let (mut ahead, pushed) = full(5);
+        // The first takes none.
+        assert_eq!(pushed, (MAX_BYTES - LONGEST_HIT + 1) as u64 + 1);
+        assert_eq!((ahead.from(), ahead.last_id()), (5, Id { time: 5 + pushed - 1, tally: pushed }));
+        for nth in 0..pushed {
+            assert_eq!(ahead.first(5 + nth), Some(hit(5 + nth, 1 + nth, 1)));
+        }
+        assert_eq!(ahead.first(5 + pushed), None);
+    }
+
+    #[test]
+    fn room_is_made_when_a_quarter_is_forgotten() {
+        let (mut ahead, pushed) = full(0);
+        let next = hit(pushed, 1 + pushed, 1);
+        ahead.first(250);
+        assert!(!ahead.push(next));
+        ahead.first(251);
+        assert!(ahead.push(next));
+        assert_eq!(ahead.first(pushed), Some(next));
+    }
+
+    #[test]
+    fn any_gap_and_cost_is_read_as_it_was_pushed() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut ahead = LookAhead::default();
+        for _ in 0..200 {
+            let mut hits = vec![hit(rng.u64(..) >> 8, rng.u64(..), 1)];
+            ahead.begin(0);
+            ahead.push_first(hits[0]);
+            for _ in 0..48 {
+                let before = *hits.last().unwrap();
+                let cost = if rng.bool() { before.cost } else { rng.u64(..) >> rng.u32(0..64) };
+                let gap = rng.u64(..) >> rng.u32(8..64);
+                let next = hit(before.id.time + gap, before.id.tally.wrapping_add(cost), cost);
+                assert!(ahead.push(next));
+                hits.push(next);
+            }
+            hits.dedup_by_key(|hit| hit.id.time);
+            for hit in hits {
+                assert_eq!(ahead.first(hit.id.time), Some(hit));
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_hit_that_follows_is_taken() {
+        let start = || {
+            let mut ahead = LookAhead::default();
+            ahead.begin(100);
+            ahead.push_first(hit(100, 7, 2));
+            ahead
+        };
+        assert!(start().push(hit(100, 8, 1)) && start().push(hit(101, 12, 5)));
+        for missing in [hit(101, 9, 1), hit(101, 7, 1), hit(99, 8, 1)] {
+            assert!(!start().push(missing), "{missing:?}");
+        }
+        assert!(!start().push(hit(100 + (1 << 63), 8, 1)));
+        let far = hit(100 + (1 << 63) - 1, 8, 1);
+        let mut ahead = start();
+        assert!(ahead.push(far));
+        assert_eq!((ahead.first(101), ahead.last_id()), (Some(far), far.id));
+    }
+
+    #[test]
+    fn what_is_before_its_beginning_is_not_known() {
+        let (mut ahead, _) = full(100);
+        assert_eq!(ahead.first(99), None);
+        assert_eq!(ahead.first(100), Some(hit(100, 1, 1)));
+        assert_eq!((ahead.first(110), ahead.from()), (Some(hit(110, 11, 1)), 110));
+        assert_eq!(ahead.first(109), None);
+        ahead.drop_before(Id { time: 120, tally: 22 });
+        assert_eq!(ahead.first(110), Some(hit(121, 22, 1)));
+    }
+
+    #[test]
+    fn it_reads_further_ahead_each_time() {
+        let (mut ahead, _) = full(0);
+        let bytes = ahead.bytes.capacity();
+        assert_eq!([8, 32, 64, 64], [1, 2, 3, 4].map(|from| ahead.begin(from)));
+        assert_eq!((ahead.first(4), ahead.bytes.capacity()), (None, bytes), "the memory is used again");
+        assert_eq!(LookAhead::default().begin(0), 2);
+    }
 }
