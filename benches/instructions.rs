@@ -6,19 +6,13 @@
 //! exceeding that by more than 2 % is a failure. `make instructions` runs it, with `UPDATE=1` it writes the file instead,
 //! and `ONLY=refused make instructions` measures those contenders only whose names have that in them.
 
-#![allow(dead_code)]
-
-mod contenders;
-#[path = "../tests/server/support.rs"]
-mod support;
-
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use contenders::{BATCH, Contender, all, load_scripts};
+use support::contenders::{BATCH, Contender, all, load_scripts};
 use support::{Ask, Server, wait_for};
 
 /// Decisions of the shorter and of the longer run. A log of ten seconds is full after the shorter one, and the longer one

@@ -4,12 +4,6 @@
 //! Every contender has a server of its own. They take turns, a short slice each, round after round, so that whatever else the
 //! machine does befalls all of them; what is told is the median of the rounds, and ratios are of one round.
 
-#![allow(dead_code)]
-
-mod contenders;
-#[path = "../tests/server/support.rs"]
-mod support;
-
 use std::fmt::Write;
 use std::fs;
 use std::io::{Read, Write as _};
@@ -19,8 +13,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use contenders::{Contender, Module, all, load_scripts};
 use redis::Connection;
+use support::contenders::{Contender, Module, all, load_scripts};
 use support::{Ask, Server, wait_for, words};
 
 /// Decisions of a slice, and of one batch.

@@ -2,16 +2,10 @@
 //! `make bench` compares contenders with one another in one run; this is for comparing a change of the code with what was
 //! before it: `cargo bench --bench server -- --save-baseline before`, and then with `--baseline before`.
 
-#![allow(dead_code)]
-
-mod contenders;
-#[path = "../tests/server/support.rs"]
-mod support;
-
 use std::time::{Duration, Instant};
 
-use contenders::{BATCH, all, load_scripts};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use support::contenders::{BATCH, all, load_scripts};
 
 fn benches(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("server");

@@ -3,7 +3,7 @@
 use redis::{Connection, Value};
 
 use crate::bad_arguments::{FORMAT, HIT, MHIT, PEEK, RESET, TOP, WRONG_TYPE, call};
-use crate::support::{Ask, Server, Setup, get, words};
+use support::{Ask, Server, Setup, get, words};
 
 #[test]
 fn under_an_acl() {

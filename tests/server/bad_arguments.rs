@@ -4,7 +4,7 @@
 
 use redis::{Cmd, Connection};
 
-use crate::support::{Ask, Server, Setup, assert_same, get, in_minutes, words};
+use support::{Ask, Server, Setup, assert_same, get, in_minutes, words};
 
 pub const LIMIT: &str = "ERR limit is not an integer or out of range";
 pub const WINDOW: &str = "ERR window is not a duration like 60, 500ms, 10s, 1m, 1h or 1d";
@@ -311,7 +311,7 @@ fn foreign_keys_are_left_as_they_were() {
 fn a_foreign_entry_below_a_good_one() {
     let Some((server, _clock)) = Server::on_clock() else { return };
     let mut client = server.connect();
-    let start = crate::support::START;
+    let start = support::START;
     client.run(&format!("XADD mixed {}-1 x y", start - 5_000));
     client.run(&format!("XADD mixed {}-2 60000ms 1", start - 1_000));
     let before = client.fingerprint();

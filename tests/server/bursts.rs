@@ -7,7 +7,7 @@ use std::fs;
 use redis::{Cmd, Value};
 
 use crate::documents::root;
-use crate::support::{Ask, Clock, START, Setup, get, redis_cell, words};
+use support::{Ask, Clock, START, Setup, get, redis_cell, words};
 
 const LIMIT: usize = 10;
 const WINDOW: u64 = 10_000;

@@ -7,7 +7,7 @@ use redis::Connection;
 use crate::exactness::{random, time_of};
 use crate::oracle::{self, Hit, Question, Tier};
 use crate::replication::{Effects, REPLICATION, caught_up, replica_of};
-use crate::support::{Ask, Clock, Running, START, Server, Setup, get, is_long, six};
+use support::{Ask, Clock, Running, START, Server, Setup, get, is_long, six};
 
 const SECOND: i64 = 1_000;
 const HOUR: i64 = 3_600_000;

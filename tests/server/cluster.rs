@@ -15,7 +15,7 @@ use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr
 use redis::{Client, Cmd, Connection, ConnectionLike, Value};
 
 use crate::exactness::{number, random, time_of};
-use crate::support::{Ask, PATIENCE, Running, Server, Setup, assert_same, get, six, wait_for, wait_for_more, words};
+use support::{Ask, PATIENCE, Running, Server, Setup, assert_same, get, six, wait_for, wait_for_more, words};
 
 /// The first and the last slot of each primary, as `redis-cli --cluster create` deals them out.
 const SLOTS: [(u16, u16); 3] = [(0, 5460), (5461, 10922), (10923, 16383)];

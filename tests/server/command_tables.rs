@@ -2,7 +2,7 @@
 
 use redis::{Connection, Value};
 
-use crate::support::{Ask, Server, get, words};
+use support::{Ask, Server, get, words};
 
 /// A nested reply as text: lists in brackets, names of maps and lists alike.
 fn show(value: &Value) -> String {

@@ -5,7 +5,7 @@
 
 use redis::Connection;
 
-use crate::support::{Ask, Clock, START, Setup, is_long, six, wait_for, words};
+use support::{Ask, Clock, START, Setup, is_long, six, wait_for, words};
 
 const MOST: u64 = (1 << 53) - 1;
 

@@ -6,7 +6,7 @@ use redis::{Cmd, Connection, Value};
 
 use crate::exactness::{number, random};
 use crate::replication::{REPLICATION, replica_of};
-use crate::support::{Ask, Running, Setup, is_long, six, wait_for_more, words};
+use support::{Ask, Running, Setup, is_long, six, wait_for_more, words};
 
 /// Keys that are always hit together and so must always hold the same, and the way in which they are.
 const TOGETHER: [(&str, &[&str]); 4] =

@@ -4,7 +4,7 @@
 use redis::{Cmd, Connection, Value};
 
 use crate::exactness::{random, time_of};
-use crate::support::{Ask, Clock, START, Server, Setup, assert_same, get, six, wait_for, words};
+use support::{Ask, Clock, START, Server, Setup, assert_same, get, six, wait_for, words};
 
 const SIZES: [u32; 3] = [0, 4, 8_192];
 const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];

@@ -9,7 +9,7 @@ use std::process::Command;
 use redis::Value;
 use tempfile::TempDir;
 
-use crate::support::{Ask, Clock, START, Server, Setup, get, redis_cell};
+use support::{Ask, Clock, START, Server, Setup, get, redis_cell};
 
 const PROMPT: &str = "127.0.0.1:6379> ";
 

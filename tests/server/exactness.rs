@@ -1,7 +1,7 @@
 //! No window exceeds its limit, and each reply is exact: random hits on a real server, every value against brute force.
 
 use crate::oracle::{self, Hit, Question, Tier};
-use crate::support::{Ask, START, Server, get, six};
+use support::{Ask, START, Server, get, six};
 
 /// The seed of a random test, printed so that a failure can be repeated with `SEED`.
 pub fn random(test: &str) -> fastrand::Rng {

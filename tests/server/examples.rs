@@ -11,7 +11,7 @@ use redis::Connection;
 use tempfile::TempDir;
 
 use crate::documents::{bounded, root};
-use crate::support::{Ask, Clock, PATIENCE, START, Server, Setup, get, wait_for};
+use support::{Ask, Clock, PATIENCE, START, Server, Setup, get, wait_for};
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()

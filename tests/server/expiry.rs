@@ -5,7 +5,7 @@ use redis::{Connection, Value};
 use crate::exactness::random;
 use crate::oracle::{self, Hit, Question, Tier};
 use crate::replication::Effects;
-use crate::support::{Ask, Clock, START, Server, Setup, six, words};
+use support::{Ask, Clock, START, Server, Setup, six, words};
 
 /// The longest that a key with one policy outlives its newest hit.
 fn at_most(window: u64) -> i64 {
@@ -91,7 +91,7 @@ fn idle_keys_go_unasked() {
     }
     assert_eq!(client.integer("DBSIZE"), 200);
     clock.set(START + 11_251);
-    crate::support::wait_for("the keys expire", || client.integer("DBSIZE") == 0);
+    support::wait_for("the keys expire", || client.integer("DBSIZE") == 0);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use redis::{Connection, Value};
 
 use crate::bad_arguments::{LAST_ID_AHEAD, NOT_A_LOG, WRONG_TYPE};
 use crate::exactness::{random, time_of};
-use crate::support::{Ask, Clock, START, Server, get, six, words};
+use support::{Ask, Clock, START, Server, get, six, words};
 
 const HIT: &str = "RATELIMIT.HIT k 10 8s";
 const PEEK: &str = "RATELIMIT.PEEK k 10 8s";

@@ -17,7 +17,7 @@ use crate::bad_arguments::{
     WRONG_TYPE, arity, call,
 };
 use crate::exactness::random;
-use crate::support::{Ask, Server, get, six, text_of};
+use support::{Ask, Server, get, six, text_of};
 
 const RESETSTAT: &str = "RATELIMIT.RESETSTAT";
 

@@ -7,7 +7,7 @@ use crate::bad_arguments::{LAST_ID_AHEAD, NOT_A_LOG, call};
 use crate::exactness::random;
 use crate::fuzzing::{Outcome, Stalls, calls_or, now};
 use crate::replication::{REPLICATION, replica_of};
-use crate::support::{Ask, Setup, get, wait_for};
+use support::{Ask, Setup, get, wait_for};
 
 /// Appends entries of one field.
 fn append(client: &mut Connection, key: &str, ids: &[(u64, u64)], field: &str, value: &str) {

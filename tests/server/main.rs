@@ -1,8 +1,6 @@
 //! Tests against real servers, through a real client.
 //!
-//! Each test starts its own server; see `support`. Random ones print their seed when they fail, and take one from `SEED`.
-
-mod support;
+//! Each test starts its own server; see `tests/support`. Random ones print their seed when they fail, and take one from `SEED`.
 
 #[path = "../model/oracle.rs"]
 mod oracle;

@@ -3,7 +3,7 @@
 //! `cargo test memory_limits -- --nocapture` prints the figures.
 
 use crate::exactness::random;
-use crate::support::{Ask, START, Server, Setup, in_minutes, is_long, six, wait_for, words};
+use support::{Ask, START, Server, Setup, in_minutes, is_long, six, wait_for, words};
 
 fn used(client: &mut redis::Connection) -> i64 {
     client.info("memory", "used_memory").parse().unwrap()

@@ -6,7 +6,7 @@ use redis::Value;
 
 use crate::exactness::{number, random, time_of};
 use crate::oracle::{self, Hit, Tier};
-use crate::support::{Ask, START, Server, Setup, six};
+use support::{Ask, START, Server, Setup, six};
 
 fn sixes(value: &Value) -> Vec<[i64; 6]> {
     let Value::Array(items) = value else { panic!("{value:?} is no array") };

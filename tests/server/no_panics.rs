@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use redis::Value;
 
-use crate::support::{Ask, Server, Setup, build, in_minutes, text_of, words};
+use support::{Ask, Server, Setup, build, in_minutes, text_of, words};
 
 const INTERNAL: &str = "ERR internal error in the ratelimit module, please report it";
 
@@ -80,7 +80,7 @@ fn inside_a_script() {
         local second = redis.call('RATELIMIT.HIT', k, 2, '1m') \
         return {first[3], panic.err, second[3]}";
     let eval = |source: &str| redis::cmd("EVAL").arg(source).arg(1).arg("planted-panic").to_owned();
-    let caught: (i64, String, i64) = crate::support::get(client.ask(&eval(source)).unwrap());
+    let caught: (i64, String, i64) = support::get(client.ask(&eval(source)).unwrap());
     assert_eq!(caught, (1, INTERNAL.to_owned(), 0));
     let uncaught = client.ask(&eval("return redis.call('RATELIMIT.PEEK', KEYS[1], 2, '1m')"));
     assert!(uncaught.as_ref().is_err_and(|text| text.starts_with(INTERNAL)), "{uncaught:?}");

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use redis::Connection;
 
 use crate::replication::{REPLICATION, caught_up, replica_of};
-use crate::support::{Ask, Setup, assert_same, build, module, words};
+use support::{Ask, Setup, assert_same, build, module, words};
 
 fn reactor() -> PathBuf {
     build("examples/libreactor.so", &["--example", "reactor"])

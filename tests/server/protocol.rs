@@ -6,7 +6,7 @@ use std::process::Command;
 
 use redis::Value;
 
-use crate::support::{Ask, PATIENCE, Server, in_minutes};
+use support::{Ask, PATIENCE, Server, in_minutes};
 
 #[test]
 fn pipelined() {

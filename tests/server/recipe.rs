@@ -4,7 +4,7 @@
 
 use redis::Connection;
 
-use crate::support::{Ask, Clock, START, Server, Setup};
+use support::{Ask, Clock, START, Server, Setup};
 
 const MINUTE: u64 = 60_000;
 

@@ -6,7 +6,7 @@ use redis::{Connection, Value};
 use tempfile::TempDir;
 
 use crate::exactness::random;
-use crate::support::{Ask, Clock, START, Server, Setup, assert_same, six, wait_for, words};
+use support::{Ask, Clock, START, Server, Setup, assert_same, six, wait_for, words};
 
 /// Effects are read from a file that is written before the reply; a background fsync would delay that.
 const APPEND_ONLY: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "no"];

@@ -3,7 +3,7 @@
 use redis::Value;
 
 use crate::replication::{REPLICATION, caught_up, replica_of};
-use crate::support::{Ask, Clock, START, Server, Setup, assert_same, get, six, wait_for, words};
+use support::{Ask, Clock, START, Server, Setup, assert_same, get, six, wait_for, words};
 
 const HIT: &str = "RATELIMIT.HIT k 2 1m";
 const PEEK: &str = "RATELIMIT.PEEK k 2 1m";

@@ -13,7 +13,7 @@ use redis::{Connection, RedisResult, Value};
 use crate::exactness::{number, question_for, random, time_of, words_of};
 use crate::fuzzing::is_in_range;
 use crate::oracle::{self, Hit, Question};
-use crate::support::{Ask, Clock, Server, Setup, six, wait_for, words};
+use support::{Ask, Clock, Server, Setup, six, wait_for, words};
 
 const ROUND: Duration = Duration::from_secs(10);
 
@@ -125,7 +125,7 @@ impl Soak {
             let replies = self.ask(&mut client, &pipe);
             let [before, exists, reply, newest, after] = replies.try_into().unwrap();
             let milliseconds = |time| {
-                let (seconds, microseconds): (u64, u64) = crate::support::get(time);
+                let (seconds, microseconds): (u64, u64) = support::get(time);
                 seconds * 1_000 + microseconds / 1_000
             };
             let (before, after) = (milliseconds(before), milliseconds(after));
@@ -136,7 +136,7 @@ impl Soak {
                 assert!(!alive, "{key} has gone at {latest} with {hits:?}");
                 hits.clear();
             }
-            let newest: Vec<(String, Vec<String>)> = crate::support::get(newest);
+            let newest: Vec<(String, Vec<String>)> = support::get(newest);
             let recorded = newest.first().map(|(id, _)| time_of(id));
             let fits = |now| {
                 let mut after = hits.clone();

@@ -3,7 +3,7 @@
 use redis::Value;
 
 use crate::exactness::random;
-use crate::support::{Ask, Clock, PATIENCE, START, Server, Setup, get, module, words};
+use support::{Ask, Clock, PATIENCE, START, Server, Setup, get, module, words};
 
 #[test]
 fn info_counts() {

@@ -2,7 +2,7 @@
 
 use redis::{Connection, Value};
 
-use crate::support::{Ask, Server, get, in_minutes, text_of, words};
+use support::{Ask, Server, get, in_minutes, text_of, words};
 
 #[test]
 fn in_a_transaction() {

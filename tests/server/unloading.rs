@@ -7,7 +7,7 @@ use redis::{Connection, ConnectionLike, Value};
 use tempfile::TempDir;
 
 use crate::no_panics::panicking_module;
-use crate::support::{Ask, Running, Server, Setup, assert_same, get, module, six, wait_for, wait_for_more, words};
+use support::{Ask, Running, Server, Setup, assert_same, get, module, six, wait_for, wait_for_more, words};
 
 const UNLOAD: &str = "MODULE UNLOAD ratelimit";
 const HIT: &str = "RATELIMIT.HIT k 1000000 1h";

@@ -1,0 +1,16 @@
+//! What the tests on real servers and the benchmarks share.
+
+pub mod client;
+pub mod clock;
+pub mod contenders;
+pub mod modules;
+pub mod seeds;
+pub mod servers;
+pub mod waiting;
+
+pub use client::{Ask, assert_same, get, in_minutes, six, text_of, words};
+pub use clock::{Clock, START};
+pub use modules::{build, module, redis_cell, root};
+pub use seeds::is_long;
+pub use servers::{Server, Setup};
+pub use waiting::{PATIENCE, Running, wait_for, wait_for_more};
