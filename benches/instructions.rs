@@ -8,12 +8,12 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use support::contenders::{BATCH, Contender, all, load_scripts};
-use support::{Ask, Server, wait_for};
+use support::{Ask, Server, root, wait_for};
 
 /// Decisions of the shorter and of the longer run. A log of ten seconds is full after the shorter one, and the longer one
 /// takes another ten.
@@ -24,7 +24,7 @@ const QUICK: [usize; 2] = [10_000, 30_000];
 const PACE: Duration = Duration::from_millis(20);
 
 fn file() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.txt")
+    root().join("benches/instructions.txt")
 }
 
 /// Instructions of a server that has carried out so many decisions.

@@ -8,14 +8,13 @@ use std::fmt::Write;
 use std::fs;
 use std::io::{Read, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use redis::Connection;
 use support::contenders::{Contender, Module, all, load_scripts};
-use support::{Ask, Server, wait_for, words};
+use support::{Ask, Server, root, wait_for, words};
 
 /// Decisions of a slice, and of one batch.
 const SLICE: usize = 20_000;
@@ -31,10 +30,6 @@ const REQUESTS: usize = 30_000;
 
 /// Connections that each wait for one answer at a time.
 const CONNECTIONS: usize = 50;
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);

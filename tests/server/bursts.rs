@@ -6,8 +6,8 @@ use std::fs;
 
 use redis::{Cmd, Value};
 
-use crate::documents::root;
-use support::{Ask, Clock, START, Setup, get, redis_cell, words};
+use support::modules::redis_cell;
+use support::{Ask, Clock, START, Setup, get, root, words};
 
 const LIMIT: usize = 10;
 const WINDOW: u64 = 10_000;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use redis::Connection;
 use tempfile::TempDir;
 
-use crate::documents::{bounded, root};
-use support::{Ask, Clock, PATIENCE, START, Server, Setup, get, wait_for};
+use support::modules::bounded;
+use support::{Ask, Clock, PATIENCE, START, Server, Setup, get, root, wait_for};
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()

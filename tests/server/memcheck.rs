@@ -10,7 +10,8 @@ use crate::exactness::random;
 use crate::fuzzing::{fuzz, now};
 use crate::hostile_streams::make_streams;
 use crate::other_modules::{act_in_events, setup};
-use support::{Ask, Server, Setup, get, module, wait_for, words};
+use support::modules::module;
+use support::{Ask, Server, Setup, get, wait_for, words};
 
 fn load(client: &mut Connection, args: &[&str]) -> Result<Value, String> {
     client.ask(redis::cmd("MODULE").arg("LOAD").arg(module().to_str()).arg(args))

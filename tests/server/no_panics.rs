@@ -8,15 +8,10 @@ use std::path::{Path, PathBuf};
 
 use redis::Value;
 
-use support::{Ask, Server, Setup, build, in_minutes, text_of, words};
+use support::modules::panicking_module;
+use support::{Ask, Server, Setup, in_minutes, root, text_of, words};
 
 const INTERNAL: &str = "ERR internal error in the ratelimit module, please report it";
-
-/// The build with the feature `planted-panic`; `RATELIMIT_PANIC_MODULE` names another place.
-pub fn panicking_module() -> PathBuf {
-    let default = || build("libratelimit.so", &["--features", "planted-panic"]);
-    std::env::var_os("RATELIMIT_PANIC_MODULE").map_or_else(default, PathBuf::from)
-}
 
 fn server() -> Server {
     let server = Setup::new().module(panicking_module()).start();
@@ -167,7 +162,7 @@ fn the_sources_neither_panic_nor_are_unsafe_elsewhere() {
     assert_eq!(offences("server/f.rs", sample), ["server/f.rs:1: crate::commands"]);
     assert_eq!(offences("commands/f.rs", sample), [""; 0]);
 
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let folder = root().join("src");
     let mut names = Vec::new();
     let mut found = Vec::new();
     for path in sources(&folder) {

@@ -1,16 +1,11 @@
 //! Other modules' actions in our events happen as if after the command: commands of their own, hits, FLUSHALL. Nothing of it
 //! ends the server or differs on a replica.
 
-use std::path::PathBuf;
-
 use redis::Connection;
 
 use crate::replication::{REPLICATION, caught_up, replica_of};
-use support::{Ask, Setup, assert_same, build, module, words};
-
-fn reactor() -> PathBuf {
-    build("examples/libreactor.so", &["--example", "reactor"])
-}
+use support::modules::{module, reactor};
+use support::{Ask, Setup, assert_same, words};
 
 /// A server with both modules. The one that is loaded first hears of an event first.
 pub fn setup(reactor_first: bool) -> Setup {

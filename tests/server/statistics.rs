@@ -3,7 +3,8 @@
 use redis::Value;
 
 use crate::exactness::random;
-use support::{Ask, Clock, PATIENCE, START, Server, Setup, get, module, words};
+use support::modules::module;
+use support::{Ask, Clock, PATIENCE, START, Server, Setup, get, words};
 
 #[test]
 fn info_counts() {

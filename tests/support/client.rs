@@ -140,3 +140,27 @@ pub fn assert_same<T: PartialEq + Debug>(left: &[T], right: &[T], what: &str) {
     }
     assert_eq!(left.len(), right.len(), "{what}: length");
 }
+
+/// A nested reply as text: lists in brackets, names of maps and lists alike.
+pub fn show(value: &Value) -> String {
+    let list = |items: &[Value]| format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(" "));
+    match value {
+        Value::Array(items) | Value::Set(items) => list(items),
+        Value::Map(pairs) => {
+            list(&pairs.iter().flat_map(|(name, value)| [name.clone(), value.clone()]).collect::<Vec<_>>())
+        }
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::SimpleString(text) => text.clone(),
+        Value::Int(integer) => integer.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// The module in `MODULE LIST`, which may have modules of the server beside it.
+pub fn listed(client: &mut impl ConnectionLike) -> Option<Vec<(String, Value)>> {
+    let modules: Vec<Vec<(String, Value)>> = get(client.run("MODULE LIST"));
+    let mut ours = modules.into_iter().filter(|module| module.iter().any(|(_, value)| show(value) == "ratelimit"));
+    let module = ours.next();
+    assert!(ours.next().is_none(), "it is there twice");
+    module
+}

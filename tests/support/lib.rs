@@ -10,7 +10,7 @@ pub mod waiting;
 
 pub use client::{Ask, assert_same, get, in_minutes, six, text_of, words};
 pub use clock::{Clock, START};
-pub use modules::{build, module, redis_cell, root};
+pub use modules::root;
 pub use seeds::is_long;
 pub use servers::{Server, Setup};
 pub use waiting::{PATIENCE, Running, wait_for, wait_for_more};

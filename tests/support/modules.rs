@@ -35,3 +35,23 @@ pub fn redis_cell() -> PathBuf {
     assert!(path.exists(), "{} is missing, run: scripts/peers.sh", path.display());
     path
 }
+
+/// A program that is ended if it does not end. It finds what scripts/examples.sh has fetched.
+pub fn bounded(program: &[&str]) -> Command {
+    let fetched = root().join("target/examples");
+    let mut command = Command::new("timeout");
+    command.arg("120").args(program).env("PYTHONPATH", fetched.join("python")).env("PYTHONDONTWRITEBYTECODE", "1");
+    // Node looks for packages from the folder that it is started in.
+    command.current_dir(if program[0] == "node" { fetched } else { root().to_owned() });
+    command
+}
+
+/// The build with the feature `planted-panic`; `RATELIMIT_PANIC_MODULE` names another place.
+pub fn panicking_module() -> PathBuf {
+    let default = || build("libratelimit.so", &["--features", "planted-panic"]);
+    std::env::var_os("RATELIMIT_PANIC_MODULE").map_or_else(default, PathBuf::from)
+}
+
+pub fn reactor() -> PathBuf {
+    build("examples/libreactor.so", &["--example", "reactor"])
+}
