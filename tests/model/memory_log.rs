@@ -9,7 +9,7 @@ use limiter::retention::Retention;
 use limiter::syntax::{Call, Strict};
 use limiter::usage::Usage;
 
-use crate::oracle::Tier;
+use oracle::Tier;
 
 /// A log in memory, which drops what it is told to drop as eagerly or as lazily as `keep_expired` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,45 +1,11 @@
 //! Bad arguments get the one right error, change nothing, and leave a server that answers.
-//!
-//! The texts are spelled out here, not taken from the module, so that a change of one is seen.
 
 use redis::{Cmd, Connection};
-
-use support::{Ask, Server, Setup, assert_same, get, in_minutes, words};
-
-pub const LIMIT: &str = "ERR limit is not an integer or out of range";
-pub const WINDOW: &str = "ERR window is not a duration like 60, 500ms, 10s, 1m, 1h or 1d";
-pub const COST: &str = "ERR cost is not an integer or out of range";
-pub const TOO_MANY_TIERS: &str = "ERR too many tiers, at most 8 are allowed";
-pub const SYNTAX: &str = "ERR syntax error";
-pub const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
-pub const LAST_ID_AHEAD: &str =
-    "ERR the last ID of the empty stream at this key is too far in the future, it is left as it was";
-pub const NOT_A_LOG: &str = "ERR the stream at this key was not written by this module, it is left as it was";
-
-/// What the server itself says of a call that is too short.
-pub fn arity(command: &str) -> String {
-    format!("ERR wrong number of arguments for '{}' command", command.to_lowercase())
-}
-
-pub const HIT: &str = "RATELIMIT.HIT";
-pub const PEEK: &str = "RATELIMIT.PEEK";
-pub const RESET: &str = "RATELIMIT.RESET";
-pub const MHIT: &str = "RATELIMIT.MHIT";
-pub const TOP: &str = "RATELIMIT.TOP";
+use support::client::{FORMAT, HIT, PEEK, RESET, call};
+use support::errors::{COST, LIMIT, NOT_A_LOG, SYNTAX, TOO_MANY_TIERS, WINDOW, WRONG_TYPE, arity};
+use support::{Ask, START, Server, Setup, assert_same, get, in_minutes, words};
 
 const MEGABYTE: usize = 1 << 20;
-
-/// A line for the server's log, were it ever taken for a format.
-pub const FORMAT: &[u8] = b"%s%n%x%s%s%s%s";
-
-/// A call in which any word may be any bytes.
-pub fn call<W: AsRef<[u8]>>(name: &str, args: &[W]) -> Cmd {
-    let mut cmd = redis::cmd(name);
-    for arg in args {
-        cmd.arg(arg.as_ref());
-    }
-    cmd
-}
 
 /// The words of a line with `replacement` for `@`.
 fn with(line: &str, replacement: &[u8]) -> Vec<Vec<u8>> {
@@ -311,7 +277,7 @@ fn foreign_keys_are_left_as_they_were() {
 fn a_foreign_entry_below_a_good_one() {
     let Some((server, _clock)) = Server::on_clock() else { return };
     let mut client = server.connect();
-    let start = support::START;
+    let start = START;
     client.run(&format!("XADD mixed {}-1 x y", start - 5_000));
     client.run(&format!("XADD mixed {}-2 60000ms 1", start - 1_000));
     let before = client.fingerprint();

@@ -5,7 +5,6 @@ use std::fmt::Write;
 use std::fs;
 
 use redis::{Cmd, Value};
-
 use support::modules::redis_cell;
 use support::{Ask, Clock, START, Setup, get, root, words};
 

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use redis::Connection;
-
-use crate::exactness::{random, time_of};
-use crate::oracle::{self, Hit, Question, Tier};
-use crate::replication::{Effects, REPLICATION, caught_up, replica_of};
+use support::client::time_of;
+use support::oracle::{self, Hit, Question, Tier};
+use support::replication::{Effects, REPLICATION, caught_up, replica_of};
+use support::seeds::random;
 use support::{Ask, Clock, Running, START, Server, Setup, get, is_long, six};
 
 const SECOND: i64 = 1_000;
@@ -298,7 +298,7 @@ fn a_clock_that_shakes_under_load() {
         clients.into_iter().for_each(|client| client.join().unwrap());
         drop(stop);
     });
-    let written = effects.next();
+    let written = effects.take();
     let times: Vec<u64> = written
         .iter()
         .filter(|line| line.starts_with("XADD"))

@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use redis::cluster::{ClusterClientBuilder, ClusterConnection};
 use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
 use redis::{Client, Cmd, Connection, ConnectionLike, Value};
-
-use crate::exactness::{number, random, time_of};
+use support::client::{number, time_of};
+use support::seeds::random;
 use support::{Ask, PATIENCE, Running, Server, Setup, assert_same, get, six, wait_for, wait_for_more, words};
 
 /// The first and the last slot of each primary, as `redis-cli --cluster create` deals them out.

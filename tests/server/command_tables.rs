@@ -1,7 +1,6 @@
 //! `COMMAND INFO`, `COMMAND GETKEYS`, `COMMAND DOCS` and `MODULE LIST` tell the truth about the commands and the module.
 
 use redis::Value;
-
 use support::client::{listed, show};
 use support::{Ask, Server, get, words};
 

@@ -4,7 +4,6 @@
 //! for slower machines.
 
 use redis::Connection;
-
 use support::{Ask, Clock, START, Setup, is_long, six, wait_for, words};
 
 const MOST: u64 = (1 << 53) - 1;

@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use redis::{Cmd, Connection, Value};
-
-use crate::exactness::{number, random};
-use crate::replication::{REPLICATION, replica_of};
+use support::client::number;
+use support::replication::{REPLICATION, replica_of};
+use support::seeds::random;
 use support::{Ask, Running, Setup, is_long, six, wait_for_more, words};
 
 /// Keys that are always hit together and so must always hold the same, and the way in which they are.

@@ -2,8 +2,8 @@
 //! at the same time give the same replies and hold the same data, whatever is done to their keys.
 
 use redis::{Cmd, Connection, Value};
-
-use crate::exactness::{random, time_of};
+use support::client::time_of;
+use support::seeds::random;
 use support::{Ask, Clock, START, Server, Setup, assert_same, get, six, wait_for, words};
 
 const SIZES: [u32; 3] = [0, 4, 8_192];

@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use redis::Value;
-use tempfile::TempDir;
-
 use support::modules::{bounded, redis_cell};
 use support::{Ask, Clock, START, Server, Setup, get, root};
+use tempfile::TempDir;
 
 const PROMPT: &str = "127.0.0.1:6379> ";
 

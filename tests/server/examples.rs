@@ -8,10 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use redis::Connection;
-use tempfile::TempDir;
-
 use support::modules::bounded;
 use support::{Ask, Clock, PATIENCE, START, Server, Setup, get, root, wait_for};
+use tempfile::TempDir;
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()

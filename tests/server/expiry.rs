@@ -1,11 +1,11 @@
 //! A key lives one window after the newest hit and not much more, and as long as the longest policy in use.
 
 use redis::{Connection, Value};
-
-use crate::exactness::random;
-use crate::oracle::{self, Hit, Question, Tier};
-use crate::replication::Effects;
-use support::{Ask, Clock, START, Server, Setup, six, words};
+use support::client::time_of;
+use support::oracle::{self, Hit, Question, Tier};
+use support::replication::Effects;
+use support::seeds::random;
+use support::{Ask, Clock, START, Server, Setup, six, wait_for, words};
 
 /// The longest that a key with one policy outlives its newest hit.
 fn at_most(window: u64) -> i64 {
@@ -55,7 +55,7 @@ fn one_policy_on_a_clock_that_runs() {
             pipe.add_command(words(line));
         }
         let (_, expires, newest): (Value, u64, Vec<(String, Vec<String>)>) = pipe.query(&mut client).unwrap();
-        let hit = crate::exactness::time_of(&newest[0].0);
+        let hit = time_of(&newest[0].0);
         assert!((hit + 100..=hit + 112).contains(&expires), "a hit at {hit} is kept until {expires}");
         renewed += usize::from(expires != before);
         before = expires;
@@ -91,7 +91,7 @@ fn idle_keys_go_unasked() {
     }
     assert_eq!(client.integer("DBSIZE"), 200);
     clock.set(START + 11_251);
-    support::wait_for("the keys expire", || client.integer("DBSIZE") == 0);
+    wait_for("the keys expire", || client.integer("DBSIZE") == 0);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_steady_client_sets_its_expiry_eight_times_a_window() {
         clock.set(START + step * gap);
         assert_eq!(client.answer("RATELIMIT.HIT k 100000 8s")[0], 1);
     }
-    let effects = effects.next();
+    let effects = effects.take();
     let count = |name: &str| effects.iter().filter(|line| line.starts_with(name)).count() as u64;
     assert_eq!(count("XADD"), windows * window / gap);
     // The first one, and one whenever more than an eighth has passed since the last.
@@ -235,7 +235,7 @@ fn a_refusal_names_no_wait_that_the_key_does_not_live_to_see() {
         clock.set(START);
         client.run("FLUSHALL");
         client.run("RATELIMIT.HIT k 1 300ms");
-        effects.next();
+        effects.take();
         let mut ask = |after_start: u64| {
             clock.set(START + after_start);
             let value = client.run(hit);
@@ -245,21 +245,21 @@ fn a_refusal_names_no_wait_that_the_key_does_not_live_to_see() {
             }
         };
         assert_eq!(ask(0), [0, 1, 0, HOUR as i64, HOUR as i64, HOUR as i64]);
-        assert_eq!(effects.next(), [format!("PEXPIREAT k {}", START + HOUR + HOUR / 8)], "{hit}");
+        assert_eq!(effects.take(), [format!("PEXPIREAT k {}", START + HOUR + HOUR / 8)], "{hit}");
         for later in [1, 600, HOUR / 2, HOUR - 1] {
             assert_eq!(ask(later)[3], (HOUR - later) as i64);
-            assert_eq!(effects.next(), [""; 0], "{hit}");
+            assert_eq!(effects.take(), [""; 0], "{hit}");
         }
         assert_eq!(ask(HOUR)[..3], [1, 1, 0], "{hit}");
-        effects.next();
+        effects.take();
     }
     // A wait that the key lives to see anyway, one that never ends, and a look change nothing.
     client.run("FLUSHALL");
     client.run("RATELIMIT.HIT k 5 1h COST 5");
-    effects.next();
+    effects.take();
     for line in ["HIT k 5 1h", "HIT k 5 1m", "HIT k 0 1d", "HIT k 1 1d COST 2", "PEEK k 5 1d", "HIT k 5 1h COST 5"] {
         assert_eq!(client.answer(&format!("RATELIMIT.{line}"))[0], 0, "{line}");
-        assert_eq!(effects.next(), [""; 0], "{line}");
+        assert_eq!(effects.take(), [""; 0], "{line}");
     }
 }
 

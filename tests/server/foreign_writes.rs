@@ -1,9 +1,9 @@
 //! Other clients write to a log: each answer is in range or a clear error, and nobody is locked out for longer than windows.
 
 use redis::{Connection, Value};
-
-use crate::bad_arguments::{LAST_ID_AHEAD, NOT_A_LOG, WRONG_TYPE};
-use crate::exactness::{random, time_of};
+use support::client::time_of;
+use support::errors::{LAST_ID_AHEAD, NOT_A_LOG, WRONG_TYPE};
+use support::seeds::random;
 use support::{Ask, Clock, START, Server, get, six, words};
 
 const HIT: &str = "RATELIMIT.HIT k 10 8s";

@@ -3,7 +3,6 @@
 use std::process::{Command, Stdio};
 
 use redis::{Connection, Value};
-
 use support::client::listed;
 use support::modules::module;
 use support::{Ask, Setup, wait_for};

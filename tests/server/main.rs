@@ -2,9 +2,6 @@
 //!
 //! Each test starts its own server; see `tests/support`. Random ones print their seed when they fail, and take one from `SEED`.
 
-#[path = "../model/oracle.rs"]
-mod oracle;
-
 mod access_control;
 mod bad_arguments;
 mod bursts;

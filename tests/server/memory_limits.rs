@@ -2,7 +2,7 @@
 //!
 //! `cargo test memory_limits -- --nocapture` prints the figures.
 
-use crate::exactness::random;
+use support::seeds::random;
 use support::{Ask, START, Server, Setup, in_minutes, is_long, six, wait_for, words};
 
 fn used(client: &mut redis::Connection) -> i64 {

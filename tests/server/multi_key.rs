@@ -3,9 +3,9 @@
 use std::fs;
 
 use redis::Value;
-
-use crate::exactness::{number, random, time_of};
-use crate::oracle::{self, Hit, Tier};
+use support::client::{number, time_of};
+use support::oracle::{self, Hit, Tier};
+use support::seeds::random;
 use support::{Ask, START, Server, Setup, six};
 
 fn sixes(value: &Value) -> Vec<[i64; 6]> {

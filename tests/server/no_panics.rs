@@ -7,11 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use redis::Value;
-
+use support::errors::INTERNAL;
 use support::modules::panicking_module;
-use support::{Ask, Server, Setup, in_minutes, root, text_of, words};
-
-const INTERNAL: &str = "ERR internal error in the ratelimit module, please report it";
+use support::{Ask, Server, Setup, get, in_minutes, root, text_of, words};
 
 fn server() -> Server {
     let server = Setup::new().module(panicking_module()).start();
@@ -75,7 +73,7 @@ fn inside_a_script() {
         local second = redis.call('RATELIMIT.HIT', k, 2, '1m') \
         return {first[3], panic.err, second[3]}";
     let eval = |source: &str| redis::cmd("EVAL").arg(source).arg(1).arg("planted-panic").to_owned();
-    let caught: (i64, String, i64) = support::get(client.ask(&eval(source)).unwrap());
+    let caught: (i64, String, i64) = get(client.ask(&eval(source)).unwrap());
     assert_eq!(caught, (1, INTERNAL.to_owned(), 0));
     let uncaught = client.ask(&eval("return redis.call('RATELIMIT.PEEK', KEYS[1], 2, '1m')"));
     assert!(uncaught.as_ref().is_err_and(|text| text.starts_with(INTERNAL)), "{uncaught:?}");

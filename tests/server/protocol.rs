@@ -5,7 +5,6 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use redis::Value;
-
 use support::{Ask, PATIENCE, Server, in_minutes};
 
 #[test]

@@ -11,11 +11,10 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, Connection, Value};
-
-use crate::bad_arguments::{LAST_ID_AHEAD, NOT_A_LOG, WRONG_TYPE};
-use crate::exactness::time_of;
-use crate::oracle::{self, Hit, Moment, Question, Tier};
-use crate::replication::{NODES_OF_FOUR, REPLICATION, caught_up, replica_of, start_again};
+use support::client::time_of;
+use support::errors::{LAST_ID_AHEAD, NOT_A_LOG, WRONG_TYPE};
+use support::oracle::{self, Hit, Moment, Question, Tier};
+use support::replication::{NODES_OF_FOUR, REPLICATION, caught_up, replica_of, start_again};
 use support::{Ask, Clock, START, Server, Setup, get, is_long, six, text_of, wait_for, words};
 
 const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];

@@ -3,7 +3,6 @@
 //! module not having it. (The sixth fault at length, with random histories: see `expiry`.)
 
 use redis::Connection;
-
 use support::{Ask, Clock, START, Server, Setup};
 
 const MINUTE: u64 = 60_000;

@@ -1,8 +1,7 @@
 //! Commands work in every state of the server: paused, loading, watched, cached by its clients, or a replica that takes writes.
 
 use redis::Value;
-
-use crate::replication::{REPLICATION, caught_up, replica_of};
+use support::replication::{REPLICATION, caught_up, replica_of};
 use support::{Ask, Clock, START, Server, Setup, assert_same, get, six, wait_for, words};
 
 const HIT: &str = "RATELIMIT.HIT k 2 1m";

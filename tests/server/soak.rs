@@ -9,11 +9,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use redis::{Connection, RedisResult, Value};
-
-use crate::exactness::{number, question_for, random, time_of, words_of};
-use crate::fuzzing::is_in_range;
-use crate::oracle::{self, Hit, Question};
-use support::{Ask, Clock, Server, Setup, six, wait_for, words};
+use support::calls::{question_for, words_of};
+use support::client::{number, time_of};
+use support::judge::is_in_range;
+use support::oracle::{self, Hit, Question};
+use support::seeds::random;
+use support::{Ask, Clock, Server, Setup, get, six, wait_for, words};
 
 const ROUND: Duration = Duration::from_secs(10);
 
@@ -125,7 +126,7 @@ impl Soak {
             let replies = self.ask(&mut client, &pipe);
             let [before, exists, reply, newest, after] = replies.try_into().unwrap();
             let milliseconds = |time| {
-                let (seconds, microseconds): (u64, u64) = support::get(time);
+                let (seconds, microseconds): (u64, u64) = get(time);
                 seconds * 1_000 + microseconds / 1_000
             };
             let (before, after) = (milliseconds(before), milliseconds(after));
@@ -136,7 +137,7 @@ impl Soak {
                 assert!(!alive, "{key} has gone at {latest} with {hits:?}");
                 hits.clear();
             }
-            let newest: Vec<(String, Vec<String>)> = support::get(newest);
+            let newest: Vec<(String, Vec<String>)> = get(newest);
             let recorded = newest.first().map(|(id, _)| time_of(id));
             let fits = |now| {
                 let mut after = hits.clone();

@@ -1,9 +1,8 @@
 //! INFO, TOP, events and settings tell an operator the truth.
 
 use redis::Value;
-
-use crate::exactness::random;
 use support::modules::module;
+use support::seeds::random;
 use support::{Ask, Clock, PATIENCE, START, Server, Setup, get, words};
 
 #[test]

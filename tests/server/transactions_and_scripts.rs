@@ -1,7 +1,6 @@
 //! Commands work in transactions, scripts and functions, and a WATCH is disturbed by what changes a key only.
 
 use redis::{Connection, Value};
-
 use support::{Ask, Server, get, in_minutes, text_of, words};
 
 #[test]

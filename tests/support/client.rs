@@ -4,12 +4,31 @@ use std::fmt::Debug;
 
 use redis::{Cmd, ConnectionLike, ServerError, Value};
 
+pub const HIT: &str = "RATELIMIT.HIT";
+pub const PEEK: &str = "RATELIMIT.PEEK";
+pub const RESET: &str = "RATELIMIT.RESET";
+pub const MHIT: &str = "RATELIMIT.MHIT";
+pub const TOP: &str = "RATELIMIT.TOP";
+pub const RESETSTAT: &str = "RATELIMIT.RESETSTAT";
+
+/// A line for the server's log, were it ever taken for a format.
+pub const FORMAT: &[u8] = b"%s%n%x%s%s%s%s";
+
 /// A command from words with single blanks between them.
 pub fn words(line: &str) -> Cmd {
     let mut words = line.split(' ');
     let mut cmd = redis::cmd(words.next().unwrap());
     for word in words {
         cmd.arg(word);
+    }
+    cmd
+}
+
+/// A call in which any word may be any bytes.
+pub fn call<W: AsRef<[u8]>>(name: &str, args: &[W]) -> Cmd {
+    let mut cmd = redis::cmd(name);
+    for arg in args {
+        cmd.arg(arg.as_ref());
     }
     cmd
 }
@@ -163,4 +182,13 @@ pub fn listed(client: &mut impl ConnectionLike) -> Option<Vec<(String, Value)>> 
     let module = ours.next();
     assert!(ours.next().is_none(), "it is there twice");
     module
+}
+
+/// The time in the ID of an entry.
+pub fn time_of(id: &str) -> u64 {
+    number(id.split('-').next().unwrap())
+}
+
+pub fn number(text: &str) -> u64 {
+    text.parse().unwrap_or_else(|_| panic!("{text} is no number"))
 }
