@@ -1,8 +1,8 @@
 //! Other clients write to a log: each answer is in range or a clear error, and nobody is locked out for longer than windows.
 
 use redis::{Connection, Value};
-use support::client::time_of;
 use support::errors::{LAST_ID_AHEAD, NOT_A_LOG, WRONG_TYPE};
+use support::interference::{Interference, Kind};
 use support::seeds::random;
 use support::{Ask, Clock, START, Server, get, six, words};
 
@@ -410,61 +410,23 @@ const KEYS: [&str; 3] = ["a", "b", "c"];
 const POLICIES: [(i64, u64); 4] = [(10, 1_000), (4, 300), (25, 2_000), (2, 20)];
 const LONGEST: u64 = 2_000;
 
-/// One random act of somebody else. Errors of the server are his own business.
-fn interfere(rng: &mut fastrand::Rng, client: &mut Connection, now: u64, dumps: &mut Vec<Vec<u8>>) {
-    let key = rng.choice(KEYS).unwrap();
-    let other = rng.choice(KEYS).unwrap();
-    let entries = match client.ask(&words(&format!("XRANGE {key} - +"))) {
-        Ok(value) => get::<Vec<(String, Vec<String>)>>(value).into_iter().map(|entry| entry.0).collect(),
-        Err(_) => Vec::new(),
-    };
-    let tally: u64 = entries.last().map_or(0, |id: &String| id.split('-').nth(1).unwrap().parse().unwrap());
-    let newest = entries.last().map_or(now, |id| time_of(id));
-    let some = |rng: &mut fastrand::Rng| rng.choice(&entries).cloned().unwrap_or_else(|| "1-1".to_owned());
-    let ahead = rng.u64(now.min(newest)..=now + LONGEST);
-    let window = rng.choice(POLICIES).unwrap().1;
-    let line = match rng.u8(..30) {
-        0 => format!("XADD {key} * field value"),
-        1 => format!("XADD {key} {ahead}-{tally} field value"),
-        2 => format!("XADD {key} {now}-{} {window}ms 1", tally.wrapping_add(1)),
-        3 => format!("XADD {key} {ahead}-{} {window}ms {}", rng.u64(..), rng.u64(1..1 << 53)),
-        4 => format!("XADD {key} {ahead}-{} {LONGEST}ms>{}ms 3", tally.wrapping_add(3), rng.u64(1..LONGEST)),
-        5 => format!("XADD {key} {ahead}-{} {window}ms 1", u64::MAX),
-        6 => format!("XDEL {key} {}", entries.last().cloned().unwrap_or_else(|| "1-1".to_owned())),
-        7 => format!("XDEL {key} {}", entries.first().cloned().unwrap_or_else(|| "1-1".to_owned())),
-        8 => format!("XDEL {key} {}", some(rng)),
-        9 => format!("XDEL {key} 1-1 {}", entries.join(" ")).trim_end().to_owned(),
-        10 => format!("XTRIM {key} MAXLEN {}", rng.u8(..3)),
-        11 => format!("XTRIM {key} MAXLEN ~ {}", rng.u8(..30)),
-        12 => format!("XTRIM {key} MINID {}", some(rng)),
-        13 => format!("XSETID {key} {}-{}", newest.max(now), tally.wrapping_add(rng.u64(..3))),
-        14 => format!("XSETID {key} {}-{}", newest.max(ahead), rng.u64(..)),
-        15 => format!("XSETID {key} {}-{}", u64::MAX, u64::MAX),
-        16 => format!("{} {key}", rng.choice(["DEL", "UNLINK"]).unwrap()),
-        17 | 18 => format!("PERSIST {key}"),
-        19 | 20 => format!("PEXPIRE {key} {}", rng.u64(..2 * LONGEST)),
-        21 => format!("RENAME {key} {other}"),
-        22 => format!("COPY {key} {other} REPLACE"),
-        23 => format!("MOVE {key} 1"),
-        24 => format!("SET {key} value PX {}", rng.u64(1..LONGEST)),
-        25 => format!("XGROUP CREATE {key} group {} MKSTREAM", rng.choice(["0", "$"]).unwrap()),
-        26 => format!("XREADGROUP GROUP group reader COUNT 3 STREAMS {key} >"),
-        27 => "DEBUG RELOAD".to_owned(),
-        28 => {
-            if let Ok(Value::BulkString(dump)) = client.ask(&words(&format!("DUMP {key}"))) {
-                dumps.push(dump);
-            }
-            return;
-        }
-        _ => {
-            // What was dumped long ago may be ahead of nothing, and what was dumped just now by a window at most.
-            let Some(dump) = rng.choice(&*dumps).cloned() else { return };
-            let _ = client.ask(redis::cmd("RESTORE").arg(key).arg(0).arg(dump).arg("REPLACE"));
-            return;
-        }
-    };
-    let _ = client.ask(&words(&line));
-}
+const OTHERS: Interference = Interference {
+    keys: &KEYS,
+    windows: &[20, 300, 1_000, LONGEST],
+    kinds: &[
+        Kind::Own,
+        Kind::Forged,
+        Kind::Foreign,
+        Kind::Deletion,
+        Kind::LastId,
+        Kind::Keys,
+        Kind::Expiry,
+        Kind::Types,
+        Kind::Groups,
+        Kind::Dumps,
+        Kind::Reload,
+    ],
+};
 
 /// Six integers in range.
 fn check(answer: [i64; 6], (limit, window): (i64, u64), retry_possible: bool) {
@@ -513,7 +475,7 @@ fn everything_at_once() {
             clock.set(now);
         }
         if rng.u8(..3) == 0 {
-            interfere(&mut rng, client, now, &mut dumps);
+            OTHERS.act(&mut rng).carry_out(now, &mut dumps, |cmd| client.ask(cmd));
         }
         let key = rng.choice(KEYS).unwrap();
         let (limit, window) = rng.choice(POLICIES).unwrap();

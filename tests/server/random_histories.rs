@@ -11,8 +11,9 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, Connection, Value};
-use support::client::time_of;
+use support::client::id_of;
 use support::errors::{LAST_ID_AHEAD, NOT_A_LOG, WRONG_TYPE};
+use support::interference::{self, Interference, Kind};
 use support::oracle::{self, Hit, Moment, Question, Tier};
 use support::replication::{NODES_OF_FOUR, REPLICATION, caught_up, replica_of, start_again};
 use support::{Ask, Clock, START, Server, Setup, get, is_long, six, text_of, wait_for, words};
@@ -23,6 +24,27 @@ const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 const SINGLE_MINDED: usize = 3;
 const WINDOWS: [u64; 4] = [20, 300, 1_000, 2_500];
 const LONGEST: u64 = WINDOWS[3];
+
+/// Whose doings the oracle has an answer to: no entry is ahead of the clock.
+const OTHERS: Interference = Interference {
+    keys: &KEYS,
+    windows: &WINDOWS,
+    kinds: &[
+        Kind::Own,
+        Kind::Foreign,
+        Kind::Deletion,
+        Kind::LastId,
+        Kind::Keys,
+        Kind::Databases,
+        Kind::Expiry,
+        Kind::Types,
+        Kind::Groups,
+        Kind::Dumps,
+    ],
+};
+
+const MAINTENANCE: Interference =
+    Interference { keys: &KEYS, windows: &WINDOWS, kinds: &[Kind::Settings, Kind::Reload] };
 
 /// Runs the commands of its arguments, each preceded by its length.
 const SCRIPT: &str = "local r, i = {}, 1 while i <= #ARGV do local n = tonumber(ARGV[i]) \
@@ -54,9 +76,8 @@ impl Call {
 #[derive(Clone, Debug)]
 enum Line {
     Call(Call),
-    /// Somebody's command on these keys. In it, `{oldest}`, `{newest}`, `{some}` are IDs of the first one, `{next}` is the one
-    /// that would come next.
-    Other(String, Vec<usize>),
+    /// What somebody else does.
+    Other(interference::Act),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +115,7 @@ impl std::fmt::Display for Step {
             Act::Lines(how, lines) => {
                 let line = |line: &Line| match line {
                     Line::Call(call) => call.line(),
-                    Line::Other(line, _) => line.clone(),
+                    Line::Other(act) => act.line.clone(),
                 };
                 write!(out, "{how:?}: {}", lines.iter().map(line).collect::<Vec<_>>().join("; "))
             }
@@ -135,47 +156,6 @@ fn random_call(rng: &mut fastrand::Rng) -> Call {
     Call { name, keys: vec![key], tiers, cost, strict: name == "HIT" && rng.u8(..12) == 0 }
 }
 
-fn random_other(rng: &mut fastrand::Rng) -> Line {
-    let (at, to) = (rng.usize(..KEYS.len()), rng.usize(..KEYS.len()));
-    let (key, other) = (KEYS[at], KEYS[to]);
-    let window = *rng.choice(&WINDOWS).unwrap();
-    let line = match rng.u8(..37) {
-        0 | 1 => format!("XADD {key} {{next}} {window}ms 1"),
-        2 => format!("XADD {key} {{next}} foreign entry"),
-        3 => format!("XADD {key} {{next}} {window}ms 1 one more"),
-        4 | 5 => format!("XDEL {key} {{newest}}"),
-        6 | 7 => format!("XDEL {key} {{oldest}}"),
-        8 => format!("XDEL {key} {{some}}"),
-        9 => format!("XTRIM {key} MAXLEN {}", rng.u8(..5)),
-        10 => format!("XTRIM {key} MINID {{some}}"),
-        11 => format!("XSETID {key} {{next}}"),
-        12 => format!("DEL {key}"),
-        13 => format!("UNLINK {key} {other}"),
-        14 => format!("RATELIMIT.RESET {key} {other}"),
-        15 => format!("RENAME {key} {other}"),
-        16 => format!("COPY {key} {other} REPLACE"),
-        17 => format!("MOVE {key} 1"),
-        18 => "SWAPDB 0 1".to_owned(),
-        19 if rng.u8(..4) == 0 => "FLUSHALL".to_owned(),
-        20 | 21 => format!("PEXPIRE {key} {}", rng.u64(1..6_000)),
-        22 => format!("PERSIST {key}"),
-        23 => format!("EXPIRE {key} -1"),
-        24 => format!("SET {key} string"),
-        25 => format!("RPUSH {key} list"),
-        26 => format!("XGROUP CREATE {key} group 0 MKSTREAM"),
-        27 => format!("XREADGROUP GROUP group reader COUNT 2 STREAMS {key} >"),
-        28 => format!("XACK {key} group {{oldest}}"),
-        29 | 30 => format!("DUMP {key}"),
-        31 | 32 => format!("RESTORE {key} {} dump REPLACE", if rng.bool() { 0 } else { rng.u64(1..6_000) }),
-        33 => format!("XREADGROUP GROUP group reader NOACK STREAMS {key} >"),
-        34 => format!("XACKDEL {key} group DELREF IDS 1 {{some}}"),
-        35 => format!("XDELEX {key} DELREF IDS 1 {{newest}}"),
-        _ => format!("DEL {key} {other}"),
-    };
-    let all = ["SWAPDB", "FLUSHALL"].iter().any(|name| line.starts_with(name));
-    Line::Other(line, if all { (0..KEYS.len()).collect() } else { vec![at, to] })
-}
-
 fn random_step(rng: &mut fastrand::Rng, at: usize, backwards: bool) -> Step {
     let go = match rng.u16(..400) {
         0 => rng.i64(0..6_000),
@@ -189,10 +169,7 @@ fn random_step(rng: &mut fastrand::Rng, at: usize, backwards: bool) -> Step {
             Act::AskReplica(Call { keys: call.keys[..1].to_vec(), ..call })
         }
         3..12 => Act::Maintain(match rng.u8(..20) {
-            0..5 => format!("CONFIG SET ratelimit.cursors {}", rng.choice([0, 4, 8_192]).unwrap()),
-            5..8 => format!("CONFIG SET stream-node-max-entries {}", rng.choice([1, 3, 10, 100]).unwrap()),
-            8 => format!("CONFIG SET stream-node-max-bytes {}", rng.choice([64, 512, 4_096]).unwrap()),
-            9 => format!("CONFIG SET ratelimit.top-entries {}", rng.choice([0, 8, 1_000]).unwrap()),
+            0..10 => MAINTENANCE.act(rng).line,
             10 => format!("CONFIG SET notify-keyspace-events {}", rng.choice(["KEA", "Kd"]).unwrap()),
             11 => "BGREWRITEAOF".to_owned(),
             12..15 => "DEBUG RELOAD".to_owned(),
@@ -210,14 +187,14 @@ fn random_step(rng: &mut fastrand::Rng, at: usize, backwards: bool) -> Step {
                 _ => How::Plain,
             };
             let lines = if how == How::Plain { rng.usize(1..3) } else { rng.usize(1..6) };
-            let line = |_| match if rng.u8(..9) == 0 { random_other(rng) } else { Line::Call(random_call(rng)) } {
-                // Not every server knows these, and one that does not would refuse the whole transaction.
-                Line::Other(line, keys) if how == How::Transaction && line.contains("DELREF") => {
-                    Line::Other(format!("DEL {}", KEYS[keys[0]]), keys)
-                }
-                line => line,
+            let line = |_| match rng.u8(..9) {
+                0 => Line::Other(OTHERS.act(rng)),
+                _ => Line::Call(random_call(rng)),
             };
-            Act::Lines(how, (0..lines).map(line).collect())
+            // Not every server knows these, and one that does not would refuse the whole transaction.
+            let is_new = |line: &Line| matches!(line, Line::Other(act) if act.line.contains("DELREF"));
+            let lines = (0..lines).map(line).filter(|line| how != How::Transaction || !is_new(line));
+            Act::Lines(how, lines.collect())
         }
     };
     Step { client: at % 3, go, act }
@@ -226,13 +203,13 @@ fn random_step(rng: &mut fastrand::Rng, at: usize, backwards: bool) -> Step {
 /// What is at a key.
 #[derive(Clone, Debug, PartialEq)]
 struct Known {
-    kind: Kind,
+    kind: What,
     /// -1 for never, -2 if it does not exist.
     expires: i64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Kind {
+enum What {
     Absent,
     Stream { rows: Vec<Row>, last: Id },
     Other,
@@ -240,10 +217,6 @@ enum Kind {
 
 type Id = (u64, u64);
 type Row = (Id, Vec<String>);
-
-fn id_of(text: &str) -> Id {
-    (time_of(text), text.split('-').nth(1).unwrap().parse().unwrap())
-}
 
 /// The commands that tell what is at a key, and what they tell.
 const READS: usize = 3;
@@ -262,25 +235,25 @@ impl Known {
                 let info: Vec<(String, Value)> = get(info.clone());
                 let last = info.into_iter().find(|(name, _)| name == "last-generated-id").unwrap().1;
                 let rows = rows.into_iter().map(|(id, fields)| (id_of(&id), fields)).collect();
-                Kind::Stream { rows, last: id_of(&get::<String>(last)) }
+                What::Stream { rows, last: id_of(&get::<String>(last)) }
             }
-            (Ok(_), Err(_)) => Kind::Absent,
-            (Err(_), _) => Kind::Other,
+            (Ok(_), Err(_)) => What::Absent,
+            (Err(_), _) => What::Other,
         };
         Self { kind, expires }
     }
 
     /// The same at another time.
     fn at(self, now: u64) -> Self {
-        if self.expires >= 0 && (self.expires as u64) < now { Self { kind: Kind::Absent, expires: -2 } } else { self }
+        if self.expires >= 0 && (self.expires as u64) < now { Self { kind: What::Absent, expires: -2 } } else { self }
     }
 
     fn rows(&self) -> &[Row] {
-        if let Kind::Stream { rows, .. } = &self.kind { rows } else { &[] }
+        if let What::Stream { rows, .. } = &self.kind { rows } else { &[] }
     }
 
     fn last(&self) -> Id {
-        if let Kind::Stream { last, .. } = self.kind { last } else { (0, 0) }
+        if let What::Stream { last, .. } = self.kind { last } else { (0, 0) }
     }
 }
 
@@ -308,7 +281,7 @@ struct Log {
 
 /// `longest` is the longest window of the call.
 fn log_of(known: &Known, now: u64, longest: u64) -> Result<Log, &'static str> {
-    if known.kind == Kind::Other {
+    if known.kind == What::Other {
         return Err(WRONG_TYPE);
     }
     let rows = known.rows();
@@ -361,7 +334,7 @@ struct World {
     admitted: Vec<Vec<Hit>>,
     /// Hits admitted, hits refused, units admitted.
     counted: [u64; 3],
-    dump: Option<Vec<u8>>,
+    dumps: Vec<Vec<u8>>,
     setup: Setup,
 }
 
@@ -378,7 +351,19 @@ impl World {
         side.ask(redis::cmd("FUNCTION").arg("LOAD").arg(library)).unwrap();
         let clients = (0..3).map(|_| primary.connect()).collect();
         let (known, admitted) = (vec![None; KEYS.len()], vec![Vec::new(); KEYS.len()]);
-        Self { primary, replica, clients, side, clock, now: START, known, admitted, counted: [0; 3], dump: None, setup }
+        Self {
+            primary,
+            replica,
+            clients,
+            side,
+            clock,
+            now: START,
+            known,
+            admitted,
+            counted: [0; 3],
+            dumps: Vec::new(),
+            setup,
+        }
     }
 
     fn forget(&mut self, keys: &[usize]) {
@@ -476,34 +461,19 @@ impl World {
                     batch.push((words(&call.line()), Part::Call(call.clone())));
                     batch.extend(call.keys.iter().flat_map(|&key| reads(key).map(|cmd| (cmd, Part::Read(key)))));
                 }
-                Line::Other(line, keys) => batch.push((self.resolve(line, keys[0]), Part::Other(keys.clone()))),
+                Line::Other(act) => batch.push((self.resolve(act), Part::Other(act.keys.clone()))),
             }
         }
         batch
     }
 
-    fn resolve(&mut self, line: &str, key: usize) -> Cmd {
-        let rows = match self.side.ask(&words(&format!("XRANGE {} - +", KEYS[key]))) {
-            Ok(rows) => get::<Vec<(String, Vec<String>)>>(rows),
-            Err(_) => Vec::new(),
-        };
-        let ids: Vec<&str> = rows.iter().map(|row| row.0.as_str()).collect();
-        let id = |at: Option<&&str>| at.map_or("1-1".to_owned(), |id| (*id).to_owned());
-        let newest = ids.last().map_or((self.now, 0), |id| id_of(id));
-        let line = line.replace("{oldest}", &id(ids.first())).replace("{newest}", &id(ids.last()));
-        let line = line.replace("{some}", &id(ids.get(ids.len() / 2)));
-        let line = line.replace("{next}", &format!("{}-{}", newest.0.max(self.now), newest.1.wrapping_add(1)));
-        if line.starts_with("DUMP") {
-            if let Ok(Value::BulkString(dump)) = self.side.ask(&words(&line)) {
-                self.dump = Some(dump);
+    fn resolve(&mut self, act: &interference::Act) -> Cmd {
+        let seen = self.side.ask(&act.look());
+        let cmd = act.command(&seen, self.now, &self.dumps);
+        if act.is_dump() {
+            if let Ok(Value::BulkString(dump)) = self.side.ask(&cmd) {
+                self.dumps.push(dump);
             }
-        }
-        let mut cmd = Cmd::new();
-        for word in line.split(' ') {
-            match (word, &self.dump) {
-                ("dump", Some(dump)) => cmd.arg(dump),
-                _ => cmd.arg(word),
-            };
         }
         cmd
     }
@@ -589,7 +559,7 @@ impl World {
             let (before, after, log, answer) = (&before[n], &after[n], &mut logs[n], answers[n]);
             // The server refuses an ID that is not above the last one. Then the log goes by the last one, or is started again
             // where that is further ahead than the log is kept.
-            let pushed = !log.stale && matches!(before.kind, Kind::Stream { .. }) && ids[n] <= before.last();
+            let pushed = !log.stale && matches!(before.kind, What::Stream { .. }) && ids[n] <= before.last();
             if pushed && stored && !log.wild {
                 match before.last().0 > now + log.keep {
                     true => *log = Log { stale: true, ..Log::default() },

@@ -1,6 +1,7 @@
 //! Replicas and files hold the same data: they get the effects of a hit as plain commands.
 
 use redis::{Connection, Value};
+use support::interference::{Interference, Kind};
 use support::replication::{
     APPEND_ONLY, Effects, NODES_OF_FOUR, REPLICATION, caught_up, offset, replica_of, start_again,
 };
@@ -22,6 +23,7 @@ const POLICIES: [&[&str]; 6] = [
 /// Random calls, and somebody else's hand at the expiry of the keys. Ends with no key that is past its expiry but still
 /// there, which no fingerprint could show in the same way on two servers.
 fn traffic(rng: &mut fastrand::Rng, client: &mut Connection, clock: &Clock, now: &mut u64) {
+    let others = Interference { keys: &KEYS, windows: &[300, 5_000], kinds: &[Kind::Expiry] };
     for _ in 0..1_500 {
         let at = rng.usize(..KEYS.len());
         let key = KEYS[at];
@@ -36,8 +38,10 @@ fn traffic(rng: &mut fastrand::Rng, client: &mut Connection, clock: &Clock, now:
         clock.set(*now);
         let line = match rng.u8(..100) {
             0 => format!("RATELIMIT.RESET {key} {}", rng.choice(KEYS).unwrap()),
-            1 => format!("PEXPIRE {key} {}", rng.u64(1..9_000)),
-            2 => format!("PERSIST {key}"),
+            1 | 2 => {
+                others.act(rng).carry_out(*now, &mut Vec::new(), |cmd| client.ask(cmd));
+                continue;
+            }
             3..8 => format!("RATELIMIT.PEEK {key} 7 {}ms", rng.u64(1..1_000)),
             _ => format!("RATELIMIT.HIT {key} {}", rng.choice(POLICIES[at]).unwrap()),
         };

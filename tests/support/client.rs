@@ -186,7 +186,13 @@ pub fn listed(client: &mut impl ConnectionLike) -> Option<Vec<(String, Value)>> 
 
 /// The time in the ID of an entry.
 pub fn time_of(id: &str) -> u64 {
-    number(id.split('-').next().unwrap())
+    id_of(id).0
+}
+
+/// The time and the tally in the ID of an entry.
+pub fn id_of(id: &str) -> (u64, u64) {
+    let (time, tally) = id.split_once('-').unwrap_or_else(|| panic!("{id} is no ID"));
+    (number(time), number(tally))
 }
 
 pub fn number(text: &str) -> u64 {

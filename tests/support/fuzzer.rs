@@ -8,10 +8,34 @@ use redis::{ConnectionLike, Value};
 
 use crate::client::{Ask, FORMAT, HIT, MHIT, PEEK, RESET, RESETSTAT, TOP, call, text_of};
 use crate::clock::now;
+use crate::interference::{Interference, Kind};
 use crate::judge::{Outcome, Stalls};
 use crate::servers::Server;
 
 type Words = Vec<Vec<u8>>;
+
+/// What others may do to a log, between batches.
+const OTHERS: Interference = Interference {
+    keys: &LOGS,
+    windows: &[1, 5, 60_000, 3_650 * 86_400_000],
+    kinds: &[
+        Kind::Own,
+        Kind::Forged,
+        Kind::Foreign,
+        Kind::Deletion,
+        Kind::LastId,
+        Kind::Keys,
+        Kind::Select,
+        Kind::Queue,
+        Kind::Expiry,
+        Kind::Types,
+        Kind::Groups,
+        Kind::Dumps,
+        Kind::Settings,
+    ],
+};
+
+const LOGS: [&str; 9] = ["log:0", "log:1", "log:2", "log:3", "log:4", "log:5", "log:6", "log:7", "log:8"];
 
 fn pick<'t>(rng: &mut fastrand::Rng, texts: &[&'t str]) -> &'t str {
     texts[rng.usize(..texts.len())]
@@ -84,80 +108,6 @@ fn random_call(rng: &mut fastrand::Rng, keys: &[Vec<u8>]) -> (&'static str, Word
     (name, args)
 }
 
-/// A stream ID as nobody should choose it, or nearly as this module would.
-fn random_id(rng: &mut fastrand::Rng) -> String {
-    const DECADE: u64 = 3_650 * 86_400_000;
-    let now = now();
-    let time = match rng.u8(..10) {
-        0 => rng.u64(..),
-        1 => 0,
-        2 => u64::MAX,
-        3 => now + DECADE,
-        4 => now + rng.u64(..DECADE),
-        5 => now - rng.u64(..100_000),
-        _ => now + rng.u64(..2_000),
-    };
-    let tally = match rng.u8(..5) {
-        0 => rng.u64(..),
-        1 => u64::MAX - rng.u64(..10),
-        2 => (1 << 63) - 5 + rng.u64(..10),
-        _ => rng.u64(1..100),
-    };
-    format!("{time}-{tally}")
-}
-
-/// What others may do to a log.
-fn interference(rng: &mut fastrand::Rng, keys: &[Vec<u8>]) -> Words {
-    const DELETE: &str = "for _, entry in ipairs(redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 3)) do \
-                          redis.call('XDEL', KEYS[1], entry[1]) end";
-    let line = pick(
-        rng,
-        &[
-            "XADD @ # 60000ms 1",
-            "XADD @ # 1ms 9007199254740991",
-            "XADD @ # 315360000000ms 5",
-            "XADD @ # 315360000000ms>1ms 5",
-            "XADD @ # 60000ms 1 60000ms 1",
-            "XADD @ # x y",
-            "XSETID @ #",
-            "XTRIM @ MAXLEN 3",
-            "XTRIM @ MINID #",
-            "EVAL ! 1 @",
-            "XGROUP CREATE @ readers 0 MKSTREAM",
-            "XREADGROUP GROUP readers one COUNT 10 STREAMS @ >",
-            "XGROUP DESTROY @ readers",
-            "PEXPIRE @ 2",
-            "PEXPIREAT @ 9223372036854775807",
-            "PERSIST @",
-            "RENAME @ @",
-            "COPY @ @ REPLACE",
-            "DEL @",
-            "DEL @",
-            "SET @ x",
-            "MULTI",
-            "EXEC",
-            "DISCARD",
-            "SELECT 1",
-            "SELECT 0",
-            "SELECT 0",
-            "CONFIG SET ratelimit.cursors 0",
-            "CONFIG SET ratelimit.cursors 4",
-            "CONFIG SET ratelimit.cursors 8192",
-            "CONFIG SET ratelimit.top-entries 8",
-            "CONFIG SET ratelimit.top-entries 1000",
-            "CONFIG SET stream-node-max-entries 3",
-            "CONFIG SET stream-node-max-entries 100",
-        ],
-    );
-    let fill = |word: &str| match word {
-        "@" => rng.choice(keys).unwrap().clone(),
-        "#" => random_id(rng).into(),
-        "!" => DELETE.into(),
-        word => word.into(),
-    };
-    line.split(' ').map(fill).collect()
-}
-
 /// Sends the bytes of a batch with a few of them changed, and goes away.
 fn send_broken(rng: &mut fastrand::Rng, server: &Server, mut bytes: Vec<u8>) {
     for _ in 0..rng.usize(1..4) {
@@ -181,12 +131,13 @@ pub fn fuzz(server: &mut Server, seed: u64, calls: usize) -> Outcome {
     client.run("RPUSH list x");
     client.run("XADD elsewhere * temperature 20");
     let dumps = others.map(|key| client.run(&format!("DUMP {key}")));
-    let logs: Vec<Vec<u8>> = (0..9).map(|at| format!("log:{at}").into_bytes()).collect();
+    let logs: Vec<Vec<u8>> = LOGS.iter().map(|log| log.as_bytes().to_vec()).collect();
     let mut keys = [others.map(|key| key.as_bytes().to_vec()).to_vec(), logs.clone()].concat();
     keys.extend([vec![], vec![0], vec![0xff; 3], FORMAT.to_vec()]);
 
     let mut stalls = Stalls::watch(server, &mut client);
     let mut outcome = Outcome::default();
+    let mut dumped = Vec::new();
     for batch in 0..calls / BATCH {
         let calls: Vec<_> = (0..BATCH).map(|_| random_call(&mut rng, &keys)).collect();
         let mut pipe = redis::pipe();
@@ -208,13 +159,12 @@ pub fn fuzz(server: &mut Server, seed: u64, calls: usize) -> Outcome {
         // The next batch meets what others have done meanwhile.
         let mut other = server.connect();
         for _ in 0..rng.usize(..10) {
-            let words = if rng.u8(..4) > 0 {
-                interference(&mut rng, &logs)
+            if rng.u8(..4) > 0 {
+                OTHERS.act(&mut rng).carry_out(now(), &mut dumped, |cmd| other.ask(cmd));
             } else {
                 let (name, args) = random_call(&mut rng, &logs);
-                [vec![name.into()], args].concat()
-            };
-            let _ = other.ask(&call(std::str::from_utf8(&words[0]).unwrap(), &words[1..]));
+                let _ = other.ask(&call(name, &args));
+            }
         }
         if rng.u8(..8) == 0 {
             send_broken(&mut rng, server, bytes);

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod contenders;
 pub mod errors;
 pub mod fuzzer;
+pub mod interference;
 pub mod judge;
 pub mod modules;
 pub mod reactions;
