@@ -3,7 +3,7 @@
 use redis::{Cmd, Connection};
 use support::client::{FORMAT, HIT, PEEK, RESET, call};
 use support::errors::{COST, LIMIT, NOT_A_LOG, SYNTAX, TOO_MANY_TIERS, WINDOW, WRONG_TYPE, arity};
-use support::{Ask, START, Server, Setup, assert_same, get, in_minutes, words};
+use support::{Ask, START, Server, Setup, Stage, assert_same, get, in_minutes, words};
 
 const MEGABYTE: usize = 1 << 20;
 
@@ -275,8 +275,7 @@ fn foreign_keys_are_left_as_they_were() {
 /// An entry that decides the answer must be one of ours; one that is not read does no harm.
 #[test]
 fn a_foreign_entry_below_a_good_one() {
-    let Some((server, _clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock: _clock, mut client, .. }) = Stage::new() else { return };
     let start = START;
     client.run(&format!("XADD mixed {}-1 x y", start - 5_000));
     client.run(&format!("XADD mixed {}-2 60000ms 1", start - 1_000));

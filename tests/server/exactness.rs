@@ -4,7 +4,7 @@ use support::calls::{any_case, question_for, words_of};
 use support::client::{number, time_of};
 use support::oracle::{self, Hit, Question, Tier};
 use support::seeds::random;
-use support::{Ask, START, Server, get, six};
+use support::{Ask, START, Server, Stage, get, six};
 
 struct Client {
     key: String,
@@ -17,8 +17,7 @@ struct Client {
 #[test]
 fn every_value_of_every_reply() {
     let mut rng = random("every_value_of_every_reply");
-    let Some((server, clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let windows = [20, 50, 333, 1_000, 5_400_000, 86_400_000];
     let clients = windows.iter().enumerate();
     let mut clients: Vec<Client> =
@@ -108,8 +107,7 @@ fn on_a_clock_that_runs() {
 #[test]
 fn strict() {
     let mut rng = random("strict");
-    let Some((server, clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let mut now = START;
     for key in 0..30 {
         let longest = rng.u64(20..500);

@@ -4,17 +4,10 @@ use redis::{Connection, Value};
 use support::errors::{LAST_ID_AHEAD, NOT_A_LOG, WRONG_TYPE};
 use support::interference::{Interference, Kind};
 use support::seeds::random;
-use support::{Ask, Clock, START, Server, get, six, words};
+use support::{Ask, Clock, START, Stage, get, six, words};
 
 const HIT: &str = "RATELIMIT.HIT k 10 8s";
 const PEEK: &str = "RATELIMIT.PEEK k 10 8s";
-
-/// A server on a set clock, for one case after the other.
-fn begin() -> Option<(Server, Clock, Connection)> {
-    let (server, clock) = Server::on_clock()?;
-    let client = server.connect();
-    Some((server, clock, client))
-}
 
 /// Begins a case: hits of cost 1, 2 and 3 in the first three milliseconds; the clock stands a millisecond later.
 fn three_hits(client: &mut Connection, clock: &Clock) {
@@ -46,7 +39,7 @@ fn begins_again(client: &mut Connection) {
 
 #[test]
 fn a_foreign_entry_on_top_is_an_error_until_it_is_deleted() {
-    let Some((_server, clock, mut client)) = begin() else { return };
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let client = &mut client;
     three_hits(client, &clock);
     let foreign = [
@@ -77,7 +70,7 @@ fn a_foreign_entry_on_top_is_an_error_until_it_is_deleted() {
 /// A foreign entry in the future leaves the last ID there when it is deleted.
 #[test]
 fn a_foreign_entry_in_the_future() {
-    let Some((_server, clock, mut client)) = begin() else { return };
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let client = &mut client;
     three_hits(client, &clock);
     let id = format!("{}-7", START + 3_600_000);
@@ -98,7 +91,7 @@ fn a_foreign_entry_in_the_future() {
 /// Below the top it is found by whoever reads it, and by nobody once it has left the window.
 #[test]
 fn a_foreign_entry_below_the_top() {
-    let Some((_server, clock, mut client)) = begin() else { return };
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let client = &mut client;
     client.run(&format!("XADD k {START}-0 field value"));
     client.run(&format!("XADD k {}-1 8000ms 1", START + 1));
@@ -111,7 +104,7 @@ fn a_foreign_entry_below_the_top() {
 
 #[test]
 fn deleting_an_entry_gives_its_units_back_at_either_end() {
-    let Some((_server, clock, mut client)) = begin() else { return };
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let client = &mut client;
     for (entry, left) in [(0, 5), (1, 4), (2, 7)] {
         three_hits(client, &clock);
@@ -126,7 +119,7 @@ fn deleting_an_entry_gives_its_units_back_at_either_end() {
 /// Units of an entry that was deleted in the middle leave with the entry before it, and the wait is exact.
 #[test]
 fn a_wait_after_a_deletion_in_the_middle() {
-    let Some((_server, clock, mut client)) = begin() else { return };
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let client = &mut client;
     three_hits(client, &clock);
     let id = client.entries("k").swap_remove(1).0;
@@ -143,7 +136,7 @@ fn a_wait_after_a_deletion_in_the_middle() {
 /// What stays in a log that was cut counts as before.
 #[test]
 fn trimming_by_hand() {
-    let Some((_server, clock, mut client)) = begin() else { return };
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let client = &mut client;
     for (how, left) in [("MAXLEN 2", 5), ("MAXLEN 1", 7), ("MAXLEN 9", 4), ("MAXLEN ~ 1", 4)] {
         three_hits(client, &clock);
@@ -155,7 +148,7 @@ fn trimming_by_hand() {
 
 #[test]
 fn an_empty_stream_is_an_empty_log() {
-    let Some((_server, clock, mut client)) = begin() else { return };
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let client = &mut client;
     let empty: [&[&str]; 4] = [
         &["XTRIM k MAXLEN 0"],
@@ -186,7 +179,7 @@ fn an_empty_stream_is_an_empty_log() {
 /// XSETID, or the newest entry that was deleted within its millisecond: the hit is stamped with the next ID there is.
 #[test]
 fn a_last_id_pushed_ahead_delays_the_next_hit() {
-    let Some((_server, clock, mut client)) = begin() else { return };
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let client = &mut client;
     // Last IDs, and what the next hit gets, whose tally is 7.
     let ahead = [((3, 6), (3, 7)), ((3, 7), (4, 7)), ((4, 0), (4, 7)), ((4, 7), (5, 7)), ((8_003, 5), (8_003, 7))];
@@ -208,7 +201,7 @@ fn a_last_id_pushed_ahead_delays_the_next_hit() {
 /// Further ahead than the log is kept: nobody shall wait so long.
 #[test]
 fn a_last_id_far_ahead_starts_the_log_again() {
-    let Some((_server, clock, mut client)) = begin() else { return };
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let client = &mut client;
     for id in [format!("{}-0", START + 8_004), format!("{}-{}", u64::MAX, u64::MAX)] {
         three_hits(client, &clock);
@@ -224,7 +217,7 @@ fn a_last_id_far_ahead_starts_the_log_again() {
 /// The newest hit is taken back by hand, and the next comes in the same millisecond.
 #[test]
 fn the_newest_is_deleted_within_its_millisecond() {
-    let Some((_server, clock, mut client)) = begin() else { return };
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let client = &mut client;
     let undo = "local a = redis.call('RATELIMIT.HIT', 'k', 10, '8s') \
         local newest = redis.call('XREVRANGE', 'k', '+', '-', 'COUNT', 1) redis.call('XDEL', 'k', newest[1][1]) \
@@ -245,7 +238,7 @@ fn the_newest_is_deleted_within_its_millisecond() {
 /// A queue that is drained for the moment has its consumer groups, and must keep them.
 #[test]
 fn somebody_elses_empty_stream_is_left_alone() {
-    let Some((_server, _clock, mut client)) = begin() else { return };
+    let Some(Stage { server: _server, clock: _clock, mut client, .. }) = Stage::new() else { return };
     let client = &mut client;
     let empty = |client: &mut Connection| {
         client.run("DEL orders");
@@ -278,7 +271,7 @@ fn somebody_elses_empty_stream_is_left_alone() {
 
 #[test]
 fn keys_that_come_and_go() {
-    let Some((_server, clock, mut client)) = begin() else { return };
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let client = &mut client;
     for line in ["DEL k", "UNLINK k", "RENAME k other", "MOVE k 1", "FLUSHALL", "SWAPDB 0 1", "PEXPIRE k 0"] {
         three_hits(client, &clock);
@@ -300,7 +293,7 @@ fn keys_that_come_and_go() {
 
 #[test]
 fn a_log_that_is_restored_is_the_log_of_then() {
-    let Some((_server, clock, mut client)) = begin() else { return };
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let client = &mut client;
     three_hits(client, &clock);
     let dump: Vec<u8> = get(client.run("DUMP k"));
@@ -326,7 +319,7 @@ fn a_log_that_is_restored_is_the_log_of_then() {
 
 #[test]
 fn a_key_of_another_kind() {
-    let Some((_server, clock, mut client)) = begin() else { return };
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let client = &mut client;
     for line in ["SET k 1", "LPUSH k 1", "SADD k 1", "ZADD k 1 1", "HSET k 1 1", "PFADD k 1", "SETBIT k 9 1"] {
         three_hits(client, &clock);
@@ -350,7 +343,7 @@ fn a_key_of_another_kind() {
 /// Reading a log as a stream changes nothing for it.
 #[test]
 fn consumer_groups() {
-    let Some((_server, clock, mut client)) = begin() else { return };
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let client = &mut client;
     three_hits(client, &clock);
     client.run("XGROUP CREATE k group 0");
@@ -371,7 +364,7 @@ fn consumer_groups() {
 /// The worst that an entry in the log's own form can do: it is stamped a window ahead and fills every limit.
 #[test]
 fn a_forged_entry_locks_nobody_out_for_more_than_two_windows() {
-    let Some((_server, clock, mut client)) = begin() else { return };
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let client = &mut client;
     for tally in [0, 1, 6, 1 << 53, 1 << 63, u64::MAX - 5, u64::MAX] {
         for cost in [1, 10, (1_u64 << 53) - 1] {
@@ -397,7 +390,7 @@ fn a_forged_entry_locks_nobody_out_for_more_than_two_windows() {
 /// Entries in the log's own form that are no further ahead than now count like hits.
 #[test]
 fn a_hit_written_by_hand_counts() {
-    let Some((_server, clock, mut client)) = begin() else { return };
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let client = &mut client;
     three_hits(client, &clock);
     client.run(&format!("XADD k {}-8 8000ms 2", START + 3));
@@ -464,7 +457,7 @@ fn clean(client: &mut Connection, key: &str) {
 #[test]
 fn everything_at_once() {
     let mut rng = random("everything_at_once");
-    let Some((mut server, clock, mut client)) = begin() else { return };
+    let Some(Stage { mut server, clock, mut client, .. }) = Stage::new() else { return };
     let client = &mut client;
     let mut dumps = Vec::new();
     let mut now = START;

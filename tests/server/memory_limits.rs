@@ -3,7 +3,7 @@
 //! `cargo test memory_limits -- --nocapture` prints the figures.
 
 use support::seeds::random;
-use support::{Ask, START, Server, Setup, in_minutes, is_long, six, wait_for, words};
+use support::{Ask, START, Server, Setup, Stage, in_minutes, is_long, six, wait_for, words};
 
 fn used(client: &mut redis::Connection) -> i64 {
     client.info("memory", "used_memory").parse().unwrap()
@@ -43,8 +43,7 @@ fn memory_of_a_key() {
 /// stops at them.
 #[test]
 fn large_nodes_of_the_past_go() {
-    let Some((server, clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     client.run("CONFIG SET stream-node-max-bytes 0 stream-node-max-entries 0");
     let mut pipe = redis::pipe();
     for _ in 0..15_000 {

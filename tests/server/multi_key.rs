@@ -6,7 +6,7 @@ use redis::Value;
 use support::client::{number, time_of};
 use support::oracle::{self, Hit, Tier};
 use support::seeds::random;
-use support::{Ask, START, Server, Setup, six};
+use support::{Ask, START, Server, Setup, Stage, six};
 
 fn sixes(value: &Value) -> Vec<[i64; 6]> {
     let Value::Array(items) = value else { panic!("{value:?} is no array") };
@@ -29,8 +29,7 @@ fn call(keys: &[String], tiers: &[Tier], cost: u64) -> redis::Cmd {
 #[test]
 fn every_value_of_every_array() {
     let mut rng = random("every_value_of_every_array");
-    let Some((server, clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let windows: Vec<u64> = (0..10).map(|_| rng.u64(20..2_000)).collect();
     let mut logs: Vec<Vec<Hit>> = vec![Vec::new(); 10];
     let (mut now, mut admitted, mut refused) = (START, 0, 0);

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use redis::Value;
-use support::{Ask, PATIENCE, Server, in_minutes};
+use support::{Ask, PATIENCE, Server, Stage, in_minutes};
 
 #[test]
 fn pipelined() {
@@ -25,7 +25,7 @@ fn pipelined() {
 
 #[test]
 fn both_protocols_get_the_same_bytes() {
-    let Some((server, _clock)) = Server::on_clock() else { return };
+    let Some(Stage { server, clock: _clock, .. }) = Stage::new() else { return };
     let calls = [
         ("RATELIMIT.HIT {} 2 1m", "*6\r\n:1\r\n:2\r\n:1\r\n:0\r\n:60000\r\n:60000\r\n"),
         ("RATELIMIT.HIT {} 2 1m", "*6\r\n:1\r\n:2\r\n:0\r\n:0\r\n:60000\r\n:60000\r\n"),

@@ -6,7 +6,7 @@ use support::replication::{
     APPEND_ONLY, Effects, NODES_OF_FOUR, REPLICATION, caught_up, offset, replica_of, start_again,
 };
 use support::seeds::random;
-use support::{Ask, Clock, START, Server, Setup, assert_same, six, wait_for, words};
+use support::{Ask, Clock, START, Server, Setup, Stage, assert_same, six, wait_for, words};
 
 const KEYS: [&str; 6] = ["one", "two", "three", "tiers", "login", "heavy"];
 
@@ -135,29 +135,30 @@ fn a_snapshot_holds_the_same_data() {
     assert_same(&server.connect().fingerprint(), &expected, "on a server without the module");
 }
 
-/// A server, its clock and its effects, and what must come of one call after the other.
-struct Stage {
-    server: Server,
-    client: Connection,
-    clock: Clock,
+/// What must come of one call after the other.
+struct Written {
+    stage: Stage,
     effects: Effects,
 }
 
-impl Stage {
+impl Written {
     fn new() -> Option<Self> {
         let clock = Clock::at(START)?;
-        let setup = Setup::new().clock(&clock).args(["--stream-node-max-entries", "2"]);
-        let (server, effects) = Effects::of(setup);
-        Some(Self { client: server.connect(), server, clock, effects })
+        let (server, effects) = Effects::of(Setup::new().clock(&clock).args(["--stream-node-max-entries", "2"]));
+        Some(Self { stage: Stage::with(server, clock), effects })
+    }
+
+    fn client(&mut self) -> &mut Connection {
+        &mut self.stage.client
     }
 
     fn at(&mut self, after_start: u64) -> &mut Self {
-        self.clock.set(START + after_start);
+        self.stage.at(after_start);
         self
     }
 
     fn sends(&mut self, line: &str, expected: &[&str]) -> Value {
-        let reply = self.client.run(line);
+        let reply = self.stage.client.run(line);
         assert_eq!(self.effects.take(), expected, "{line}");
         reply
     }
@@ -180,7 +181,7 @@ fn ms(after_start: u64) -> String {
 
 #[test]
 fn the_effects_of_a_log_from_first_to_last() {
-    let Some(mut stage) = Stage::new() else { return };
+    let Some(mut stage) = Written::new() else { return };
     let hit = "RATELIMIT.HIT k 30 8s";
     let first = ["MULTI", &format!("XADD k {}-1 8000ms 1", ms(0)), &format!("PEXPIREAT k {}", ms(9_000)), "EXEC"];
     stage.admitted(hit, &first);
@@ -202,14 +203,14 @@ fn the_effects_of_a_log_from_first_to_last() {
     stage.sends("RATELIMIT.RESET k", &["UNLINK k"]);
     stage.sends("RATELIMIT.RESET k", &[]);
     stage.refused("RATELIMIT.HIT k 0 8s", &[]);
-    assert_eq!(stage.client.integer("EXISTS k"), 0);
+    assert_eq!(stage.client().integer("EXISTS k"), 0);
 }
 
 #[test]
 fn the_effects_of_renewing_and_dropping_at_once() {
-    let Some(mut stage) = Stage::new() else { return };
+    let Some(mut stage) = Written::new() else { return };
     for after_start in 0..4 {
-        stage.at(after_start).client.run("RATELIMIT.HIT k 9 1s");
+        stage.at(after_start).client().run("RATELIMIT.HIT k 9 1s");
     }
     stage.effects.take();
     stage.at(1_002).admitted(
@@ -225,12 +226,12 @@ fn the_effects_of_renewing_and_dropping_at_once() {
 
 #[test]
 fn the_effects_of_refused_hits_that_count() {
-    let Some(mut stage) = Stage::new() else { return };
+    let Some(mut stage) = Written::new() else { return };
     let hit = "RATELIMIT.HIT k 2 8s STRICT";
     for expected in 1..=2 {
-        stage.client.run(hit);
+        stage.client().run(hit);
         stage.effects.take();
-        assert_eq!(stage.client.integer("XLEN k"), expected);
+        assert_eq!(stage.client().integer("XLEN k"), expected);
     }
     stage.refused(hit, &[&format!("XADD k {}-3 8000ms 1", ms(0))]);
     // Nodes beyond the two newest entries go.
@@ -239,7 +240,7 @@ fn the_effects_of_refused_hits_that_count() {
 
 #[test]
 fn the_effects_of_starting_again() {
-    let Some(mut stage) = Stage::new() else { return };
+    let Some(mut stage) = Written::new() else { return };
     let hit = "RATELIMIT.HIT k 6 8s";
     let again = |after_start: u64| {
         [
@@ -250,23 +251,23 @@ fn the_effects_of_starting_again() {
             "EXEC".to_owned(),
         ]
     };
-    stage.at(20_000).client.run(hit);
-    stage.client.run(hit);
+    stage.at(20_000).client().run(hit);
+    stage.client().run(hit);
     stage.effects.take();
     // Further back than the log is kept: it is stale.
     let expected = again(11_999);
     stage.at(11_999).admitted(hit, &expected.each_ref().map(String::as_str));
     // Somebody pushes the last ID ahead, so that the server does not take an entry for now: the next that it takes.
-    stage.client.run(&format!("XSETID k {}-0", ms(11_999 + 500)));
+    stage.client().run(&format!("XSETID k {}-0", ms(11_999 + 500)));
     stage.effects.take();
     stage.admitted(hit, &[&format!("XADD k {}-2 8000ms 1", ms(11_999 + 500))]);
     // Further than the log is kept.
-    stage.client.run(&format!("XSETID k {}-0", ms(11_999 + 8_001)));
+    stage.client().run(&format!("XSETID k {}-0", ms(11_999 + 8_001)));
     stage.effects.take();
     stage.at(11_999).admitted(hit, &expected.each_ref().map(String::as_str));
-    assert_eq!(stage.client.integer("XLEN k"), 1);
+    assert_eq!(stage.client().integer("XLEN k"), 1);
     // Several keys are forgotten in one transaction.
-    stage.client.run("RATELIMIT.HIT other 1 1s");
+    stage.client().run("RATELIMIT.HIT other 1 1s");
     stage.effects.take();
     stage.sends("RATELIMIT.RESET k missing other", &["MULTI", "UNLINK k", "UNLINK other", "EXEC"]);
 }
@@ -274,9 +275,9 @@ fn the_effects_of_starting_again() {
 /// The one thing that a refused hit can write: a long policy is still asked while the log waits to forget it.
 #[test]
 fn the_effects_of_two_policies_on_one_key() {
-    let Some(mut stage) = Stage::new() else { return };
+    let Some(mut stage) = Written::new() else { return };
     let (long, short) = ("RATELIMIT.HIT k 1 10s", "RATELIMIT.HIT k 10 1s");
-    stage.client.run(long);
+    stage.client().run(long);
     stage.effects.take();
     stage.at(1_250).admitted(short, &[&format!("XADD k {}-2 10000ms 1", ms(1_250))]);
     stage.refused(long, &[]);
@@ -297,18 +298,18 @@ fn the_effects_of_two_policies_on_one_key() {
 
 #[test]
 fn effects_inside_transactions_and_scripts_come_once() {
-    let Some(mut stage) = Stage::new() else { return };
+    let Some(mut stage) = Written::new() else { return };
     let hit = "RATELIMIT.HIT k 4 8s";
     let add = |tally: u64| format!("XADD k {}-{tally} 8000ms 1", ms(0));
     let expire = format!("PEXPIREAT k {}", ms(9_000));
 
-    let transaction = |stage: &mut Stage, lines: &[&str]| {
+    let transaction = |stage: &mut Written, lines: &[&str]| {
         let mut pipe = redis::pipe();
         pipe.atomic();
         lines.iter().for_each(|line| {
             pipe.add_command(words(line));
         });
-        let replies: Vec<Value> = pipe.query(&mut stage.client).unwrap();
+        let replies: Vec<Value> = pipe.query(stage.client()).unwrap();
         assert_eq!(replies.len(), lines.len());
         stage.effects.take()
     };
@@ -318,13 +319,13 @@ fn effects_inside_transactions_and_scripts_come_once() {
 
     let script = "for _ = 1, 9 do redis.call('RATELIMIT.HIT', KEYS[1], ARGV[1], '8s') end";
     let mut run = |limit: u64| {
-        stage.client.ask(redis::cmd("EVAL").arg(script).arg(1).arg("k").arg(limit)).unwrap();
+        stage.client().ask(redis::cmd("EVAL").arg(script).arg(1).arg("k").arg(limit)).unwrap();
         stage.effects.take()
     };
     assert_eq!(run(2), [""; 0]);
     assert_eq!(run(4), ["MULTI", &add(3), &add(4), "EXEC"]);
     assert_eq!(run(5), [add(5)]);
-    assert_eq!(stage.server.connect().integer("XLEN k"), 5);
+    assert_eq!(stage.stage.server.connect().integer("XLEN k"), 5);
 }
 
 #[test]

@@ -3,12 +3,11 @@
 use redis::Value;
 use support::modules::module;
 use support::seeds::random;
-use support::{Ask, Clock, PATIENCE, START, Server, Setup, get, words};
+use support::{Ask, Clock, PATIENCE, START, Server, Setup, Stage, get, words};
 
 #[test]
 fn info_counts() {
-    let Some((server, clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     clock.set(START + 10);
     client.run("RATELIMIT.HIT a 2 1h COST 2");
     client.run("RATELIMIT.HIT a 2 1h");
@@ -45,8 +44,7 @@ type Rows = Vec<(String, u64, u64)>;
 
 #[test]
 fn top_lists_who_is_refused() {
-    let Some((server, clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     assert_eq!(get::<Rows>(client.run("RATELIMIT.TOP")), []);
     for (key, refused) in [("mild", 1), ("worst", 5), ("bad", 3), ("good", 0)] {
         client.run(&format!("RATELIMIT.HIT {key} 1 1h"));

@@ -13,6 +13,7 @@ pub mod reactions;
 pub mod replication;
 pub mod seeds;
 pub mod servers;
+pub mod stage;
 pub mod streams;
 pub mod waiting;
 
@@ -22,4 +23,5 @@ pub use modules::root;
 pub use oracle;
 pub use seeds::is_long;
 pub use servers::{Server, Setup};
+pub use stage::Stage;
 pub use waiting::{PATIENCE, Running, wait_for, wait_for_more};

@@ -12,7 +12,7 @@ use redis::{Client, Connection};
 use tempfile::TempDir;
 
 use crate::client::Ask;
-use crate::clock::{Clock, START, faketime_library};
+use crate::clock::{Clock, faketime_library};
 use crate::modules::module;
 use crate::waiting::PATIENCE;
 
@@ -146,12 +146,6 @@ pub struct Server {
 impl Server {
     pub fn start() -> Self {
         Setup::new().start()
-    }
-
-    /// A server on a clock of its own that stands still. None where that cannot be, see [`Clock::at`].
-    pub fn on_clock() -> Option<(Self, Clock)> {
-        let clock = Clock::at(START)?;
-        Some((Setup::new().clock(&clock).start(), clock))
     }
 
     fn launch(&mut self) -> bool {
