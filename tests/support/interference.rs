@@ -38,7 +38,7 @@ pub enum Kind {
 
 /// Every act there is, and how often it comes beside others. `%key` and `%other` are keys; `%window` is a window, `%longest`
 /// the longest one and `%shorter` less than that; `%cost` is a small number and `%units` one of any size, `%few` may be
-/// none; `%ttl` is a time to live; `%ahead` is a time up to a window ahead, `%id` an ID that nobody should choose and `%any`
+/// none; `%ttl` is a time to live; `%ahead` is a time up to a window ahead of the clock, `%id` an ID that nobody should choose and `%any`
 /// any number.
 const ACTS: &[(Kind, u32, &str)] = &[
     (Kind::Own, 8, "XADD %key {next+%cost} %window %cost"),
@@ -256,7 +256,7 @@ fn value_of(name: &str, ids: &[String], now: u64) -> String {
         "some" => id(ids.get(ids.len() / 2)),
         "all" => ids.join(" "),
         "now" => now.saturating_add_signed(number()).to_string(),
-        "top" => now.max(newest).saturating_add_signed(number()).to_string(),
+        "top" => now.saturating_add_signed(number()).max(newest).to_string(),
         "tally" => tally.wrapping_add_signed(number()).to_string(),
         "next" => format!("{}-{}", now.max(newest), tally.wrapping_add_signed(number())),
         _ => panic!("{{{name}}} means nothing"),
