@@ -3,7 +3,7 @@
 use redis::{Cmd, Connection};
 use support::client::{FORMAT, HIT, PEEK, RESET, call};
 use support::errors::{COST, LIMIT, NOT_A_LOG, SYNTAX, TOO_MANY_TIERS, WINDOW, WRONG_TYPE, arity};
-use support::{Ask, START, Server, Setup, Stage, assert_same, get, in_minutes, words};
+use support::{Ask, Server, Setup, assert_same, get, in_minutes, words};
 
 const MEGABYTE: usize = 1 << 20;
 
@@ -270,32 +270,6 @@ fn foreign_keys_are_left_as_they_were() {
     assert_same(&client.fingerprint(), &before, "after all of them");
     assert_eq!(client.integer("RATELIMIT.RESET good:1 unseen good:2 good:1"), 2);
     assert_eq!(client.integer("EXISTS good:1 good:2"), 0);
-}
-
-/// An entry that decides the answer must be one of ours; one that is not read does no harm.
-#[test]
-fn a_foreign_entry_below_a_good_one() {
-    let Some(Stage { server: _server, clock: _clock, mut client, .. }) = Stage::new() else { return };
-    let start = START;
-    client.run(&format!("XADD mixed {}-1 x y", start - 5_000));
-    client.run(&format!("XADD mixed {}-2 60000ms 1", start - 1_000));
-    let before = client.fingerprint();
-    for name in [HIT, PEEK] {
-        refused(&mut client, &call(name, &["mixed", "10", "1m"]), NOT_A_LOG);
-        refused(&mut client, &call(name, &["mixed", "10", "2s", "10", "1m"]), NOT_A_LOG);
-    }
-    assert_same(&client.fingerprint(), &before, "refused");
-    assert_eq!(client.answer("RATELIMIT.HIT mixed 10 2s"), [1, 10, 8, 0, 2_000, 1_000]);
-}
-
-#[test]
-fn a_stream_without_entries_is_a_log_without_hits() {
-    let server = Server::start();
-    let mut client = server.connect();
-    client.run("XGROUP CREATE empty readers $ MKSTREAM");
-    assert_eq!(in_minutes(&client.run("RATELIMIT.PEEK empty 2 1m")), [1, 2, 1, 0, 60_000, 60_000]);
-    assert_eq!(in_minutes(&client.run("RATELIMIT.HIT empty 2 1m")), [1, 2, 1, 0, 60_000, 60_000]);
-    assert_eq!(client.integer("RATELIMIT.RESET empty"), 1);
 }
 
 /// A key is any bytes, and two that differ in any byte are two keys. Read back from the AOF they are the same bytes.

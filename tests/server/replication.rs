@@ -6,7 +6,7 @@ use support::replication::{
     APPEND_ONLY, Effects, NODES_OF_FOUR, REPLICATION, caught_up, offset, replica_of, start_again,
 };
 use support::seeds::random;
-use support::{Ask, Clock, START, Server, Setup, Stage, assert_same, six, wait_for, words};
+use support::{Ask, Clock, START, Setup, Stage, assert_same, six, wait_for, words};
 
 const KEYS: [&str; 6] = ["one", "two", "three", "tiers", "login", "heavy"];
 
@@ -404,27 +404,6 @@ fn a_replica_answers_while_it_loads_another_data_set() {
     assert!(!replica.log().contains("not aware of async replication"), "{}", replica.log());
     caught_up(&primary, &replica);
     assert_eq!(reader.answer("RATELIMIT.PEEK k 99 1h")[..3], [1, 99, 99 - 5 * 7 - 1]);
-}
-
-#[test]
-fn a_refused_hit_disturbs_no_watch() {
-    let server = Server::start();
-    let (mut watching, mut client) = (server.connect(), server.connect());
-    let mut survives = |line: &str, allowed: i64| {
-        watching.run("WATCH k");
-        assert_eq!(client.answer(line)[0], allowed, "{line}");
-        watching.run("MULTI");
-        watching.run("PING");
-        watching.run("EXEC") != Value::Nil
-    };
-    assert!(survives("RATELIMIT.HIT k 0 1h", 0), "a refused hit on a key that does not exist");
-    assert!(survives("RATELIMIT.PEEK k 2 1h", 1));
-    assert!(!survives("RATELIMIT.HIT k 2 1h", 1), "the first hit");
-    assert!(!survives("RATELIMIT.HIT k 2 1h", 1), "the second hit");
-    assert!(survives("RATELIMIT.HIT k 2 1h", 0));
-    assert!(survives("RATELIMIT.PEEK k 2 1h", 0));
-    assert!(survives("RATELIMIT.HIT k 2 1h COST 3 STRICT", 0), "it can never be allowed");
-    assert!(!survives("RATELIMIT.HIT k 2 1h STRICT", 0), "it counts");
 }
 
 #[test]

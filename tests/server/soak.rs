@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use redis::{Connection, RedisResult, Value};
 use support::calls::{question_for, words_of};
 use support::client::{number, time_of};
-use support::judge::is_in_range;
+use support::judge::{LONGEST_WAIT, is_in_range};
 use support::oracle::{self, Hit, Question};
 use support::seeds::random;
 use support::{Ask, Clock, Server, Setup, get, six, wait_for, words};
@@ -97,9 +97,11 @@ impl Soak {
             }
             for (kind, reply) in kinds.into_iter().zip(self.ask(&mut client, pipe.atomic())) {
                 match (kind, &reply) {
-                    ("HIT" | "PEEK", reply) => assert!(is_in_range(six(reply), true), "{kind}: {reply:?}"),
+                    ("HIT" | "PEEK", reply) => {
+                        assert!(is_in_range(six(reply), LONGEST_WAIT, true), "{kind}: {reply:?}")
+                    }
                     ("MHIT", Value::Array(replies)) => {
-                        assert!(replies.iter().all(|reply| is_in_range(six(reply), false)), "{reply:?}");
+                        assert!(replies.iter().all(|reply| is_in_range(six(reply), LONGEST_WAIT, false)), "{reply:?}");
                     }
                     ("RESET", Value::Int(0..=2)) => {}
                     _ => panic!("{kind}: {reply:?}"),

@@ -1,7 +1,7 @@
 //! Commands work in transactions, scripts and functions, and a WATCH is disturbed by what changes a key only.
 
 use redis::{Connection, Value};
-use support::{Ask, Server, get, in_minutes, text_of, words};
+use support::{Ask, Server, get, in_minutes, six, text_of, words};
 
 #[test]
 fn in_a_transaction() {
@@ -42,23 +42,35 @@ fn in_a_transaction() {
     assert_eq!(client.integer("XLEN key"), 1);
 }
 
-/// A refusal leaves a WATCH alone, and a hit does not.
+/// A refusal leaves a WATCH alone, and a hit that is stored does not.
 #[test]
 fn watched() {
     let server = Server::start();
     let (mut client, mut other) = (server.connect(), server.connect());
-    for (line, disturbs) in [
-        ("RATELIMIT.PEEK key 1 1m", false),
-        ("RATELIMIT.HIT key 0 1m", false),
-        ("RATELIMIT.RESET key", false),
-        ("RATELIMIT.HIT key 1 1m", true),
-        ("RATELIMIT.HIT key 1 1m", false),
-        ("RATELIMIT.HIT key x 1m", false),
-        ("RATELIMIT.HIT key 1 1m STRICT", true),
-        ("RATELIMIT.RESET key", true),
+    let error = Err("ERR limit is not an integer or out of range");
+    // Whether it is allowed, or the keys that are reset; and whether the WATCH is disturbed.
+    for (line, expected, disturbs) in [
+        ("RATELIMIT.PEEK key 2 1h", Ok(1), false),
+        ("RATELIMIT.HIT key 0 1h", Ok(0), false),
+        ("RATELIMIT.RESET key", Ok(0), false),
+        ("RATELIMIT.HIT key 2 1h", Ok(1), true),
+        ("RATELIMIT.PEEK key 2 1h", Ok(1), false),
+        ("RATELIMIT.HIT key 2 1h", Ok(1), true),
+        ("RATELIMIT.HIT key 2 1h", Ok(0), false),
+        ("RATELIMIT.PEEK key 2 1h", Ok(0), false),
+        ("RATELIMIT.HIT key x 1h", error, false),
+        // It can never be allowed.
+        ("RATELIMIT.HIT key 2 1h COST 3 STRICT", Ok(0), false),
+        // It counts.
+        ("RATELIMIT.HIT key 2 1h STRICT", Ok(0), true),
+        ("RATELIMIT.RESET key", Ok(1), true),
     ] {
         client.run("WATCH key");
-        let _ = other.ask(&words(line));
+        let reply = other.ask(&words(line)).map(|reply| match reply {
+            Value::Int(reset) => reset,
+            reply => six(&reply)[0],
+        });
+        assert_eq!(reply, expected.map_err(str::to_owned), "{line}");
         client.run("MULTI");
         client.run("PING");
         assert_eq!(client.run("EXEC") == Value::Nil, disturbs, "{line}");

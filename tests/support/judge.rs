@@ -8,17 +8,20 @@ use redis::{Connection, Value};
 use crate::client::{Ask, HIT, MHIT, PEEK, RESET, RESETSTAT, TOP, get, six};
 use crate::servers::Server;
 
-/// What there is to say of an answer without knowing the call. `alone` if it does not depend on other keys.
-pub fn is_in_range([allowed, limit, remaining, retry, reset, next]: [i64; 6], alone: bool) -> bool {
-    // An entry may be stamped ahead of the clock by a window and a millisecond, and leaves another window later.
-    const LONGEST: i64 = 2 * 3_650 * 86_400_000 + 1;
+/// The longest wait that there can be: an entry may be stamped ahead of the clock by a window and a millisecond, and leaves
+/// another window later.
+pub const LONGEST_WAIT: i64 = 2 * 3_650 * 86_400_000 + 1;
+
+/// What must be true of every answer, whatever is at the key. It names no time beyond `longest`. `alone` if it does not depend
+/// on other keys.
+pub fn is_in_range([allowed, limit, remaining, retry, reset, next]: [i64; 6], longest: i64, alone: bool) -> bool {
     let limit_fits = (0..1 << 53).contains(&limit) && (0..=limit).contains(&remaining);
     let verdict_fits = match allowed {
         0 => retry == -1 || retry > 0 || !alone && retry == 0,
         1 => retry == 0 && limit > 0 && reset > 0 && next > 0,
         _ => false,
     };
-    limit_fits && verdict_fits && retry <= LONGEST && (0..=reset).contains(&next) && reset <= LONGEST
+    limit_fits && verdict_fits && retry <= longest && (0..=reset).contains(&next) && reset <= longest
 }
 
 /// Tells when the server was busy with a command of the module for more than 10 ms: its slow log says so by the clock, and
@@ -69,7 +72,7 @@ impl Outcome {
         let shown = || (name, args.iter().map(|arg| arg.as_ref().escape_ascii().to_string()).collect::<Vec<_>>());
         let mut answer = |reply: &Value, alone| {
             let answer = six(reply);
-            assert!(is_in_range(answer, alone), "{answer:?}: {:?}", shown());
+            assert!(is_in_range(answer, LONGEST_WAIT, alone), "{answer:?}: {:?}", shown());
             *if answer[0] == 1 { &mut self.allowed } else { &mut self.refused } += 1;
         };
         match (name, reply) {
