@@ -61,6 +61,15 @@ struct Call {
 }
 
 impl Call {
+    /// The tiers of the key at this position.
+    fn tiers_of(&self, n: usize) -> &[Tier] {
+        if self.name == "MHIT" { &self.tiers[n..=n] } else { &self.tiers }
+    }
+
+    fn longest(&self, n: usize) -> u64 {
+        self.tiers_of(n).iter().map(|tier| tier.1).max().unwrap()
+    }
+
     fn line(&self) -> String {
         let keys: Vec<&str> = self.keys.iter().map(|&key| KEYS[key]).collect();
         let mut line = format!("RATELIMIT.{}", self.name);
@@ -322,6 +331,85 @@ fn next_id(log: &Log, clock: u64, cost: u64) -> (Id, Moment) {
     (id, Moment { clock, now, stamp: id.0 })
 }
 
+/// What the oracle answers for each key.
+fn expected_of(call: &Call, logs: &[Log], moments: &[(Id, Moment)]) -> Vec<[i64; 6]> {
+    if call.name == "MHIT" {
+        let mut hits: Vec<Vec<Hit>> = logs.iter().map(|log| log.hits.clone()).collect();
+        let moments: Vec<Moment> = moments.iter().map(|moment| moment.1).collect();
+        return oracle::ask_all_at(&mut hits, &moments, &call.tiers, call.cost);
+    }
+    let question = Question { tiers: &call.tiers, cost: call.cost, strict: call.strict };
+    vec![oracle::ask_at(&mut logs[0].hits.clone(), moments[0].1, question)]
+}
+
+/// One key of a call: what was there before and after it, and what was answered.
+#[derive(Clone, Copy)]
+struct One<'a> {
+    call: &'a Call,
+    /// The position of the key in the call.
+    n: usize,
+    before: &'a Known,
+    after: &'a Known,
+    answer: [i64; 6],
+    allowed: bool,
+    stored: bool,
+}
+
+impl One<'_> {
+    /// The ID of the hit and the answer, which are others than at first sight where the server refuses the ID or a refusal
+    /// that counts has dropped entries.
+    fn expected(
+        &self,
+        log: &mut Log,
+        now: u64,
+        (mut id, moment): (Id, Moment),
+        mut expected: [i64; 6],
+    ) -> Result<(Id, [i64; 6]), String> {
+        let Self { call, n, before, after, allowed, stored, .. } = *self;
+        // The server refuses an ID that is not above the last one. Then the log goes by the last one, or is started again
+        // where that is further ahead than the log is kept.
+        let pushed = !log.stale && matches!(before.kind, What::Stream { .. }) && id <= before.last();
+        if pushed && stored && !log.wild {
+            match before.last().0 > now + log.keep {
+                true => *log = Log { stale: true, ..Log::default() },
+                false => log.last = before.last(),
+            }
+            let question = Question { tiers: call.tiers_of(n), cost: call.cost, strict: call.strict };
+            let next = next_id(log, now, call.cost);
+            id = next.0;
+            expected = oracle::ask_at(&mut log.hits.clone(), next.1, question);
+        }
+        if stored && !allowed && !log.wild && id.0 == moment.now {
+            // The reply describes the log after the call, which has dropped what no longer decides anything.
+            let mut left = log_of(after, now, call.longest(n))?.hits;
+            let again = Question { tiers: call.tiers_of(n), cost: call.cost, strict: false };
+            expected[5] = oracle::ask(&mut left, now, again)[5];
+        }
+        Ok((id, expected))
+    }
+
+    /// Whether a call that stores nothing has written nothing. While a longer policy may be on its way out, a refused hit may
+    /// prolong the key's life. And it does where the hit is told to wait for longer.
+    fn is_left_alone(&self, log: &Log, now: u64) -> Result<(), String> {
+        let Self { call, n, before, after, answer, .. } = *self;
+        if call.name == "PEEK" {
+            return if before == after { Ok(()) } else { Err("PEEK wrote".to_owned()) };
+        }
+        let retry = answer[3];
+        let waiting = before.rows().last().is_some_and(|(_, fields)| fields[0].contains('>'));
+        let longer = !log.stale && log.newest.is_some() && call.longest(n) > log.keep && retry > 0;
+        let dies_early = |known: &Known| (0..now as i64 + retry).contains(&known.expires);
+        let prolonged = before.expires != after.expires;
+        if before.kind != after.kind || prolonged && !waiting && !(longer && dies_early(before)) {
+            return Err("a refused hit wrote".to_owned());
+        }
+        if longer && dies_early(after) {
+            return Err("the key does not live to see the end of the wait".to_owned());
+        }
+        Ok(())
+    }
+}
+
 struct World {
     primary: Server,
     replica: Server,
@@ -524,10 +612,8 @@ impl World {
         after: &[Known],
     ) -> Result<(), String> {
         let now = self.now;
-        let tiers_of = |n: usize| if call.name == "MHIT" { &call.tiers[n..=n] } else { &call.tiers[..] };
-        let longest = |n: usize| tiers_of(n).iter().map(|tier| tier.1).max().unwrap();
         let logs: Vec<Result<Log, &str>> =
-            before.iter().enumerate().map(|(n, known)| log_of(known, now, longest(n))).collect();
+            before.iter().enumerate().map(|(n, known)| log_of(known, now, call.longest(n))).collect();
         let is_wild = |log: &Result<Log, &str>| log.as_ref().is_ok_and(|log| log.wild);
         let may_fail = |log: &Result<Log, &str>, error: &str| *log == Err(error) || is_wild(log) && error == NOT_A_LOG;
         if let Err(error) = reply {
@@ -545,68 +631,28 @@ impl World {
         let allowed = answers[0][0] == 1;
         let possible = call.tiers.iter().all(|(limit, _)| call.cost <= *limit);
         let stored = call.name != "PEEK" && (allowed || call.strict && possible);
-        let (mut ids, moments): (Vec<Id>, Vec<Moment>) = logs.iter().map(|log| next_id(log, now, call.cost)).unzip();
-        let mut expected = match call.name {
-            "MHIT" => {
-                let mut hits: Vec<Vec<Hit>> = logs.iter().map(|log| log.hits.clone()).collect();
-                oracle::ask_all_at(&mut hits, &moments, &call.tiers, call.cost)
+        let moments: Vec<(Id, Moment)> = logs.iter().map(|log| next_id(log, now, call.cost)).collect();
+        let expected = expected_of(call, &logs, &moments);
+        for (n, log) in logs.iter_mut().enumerate() {
+            let (before, after) = (&before[n], &after[n]);
+            let one = One { call, n, before, after, answer: answers[n], allowed, stored };
+            let (id, expected) = one.expected(log, now, moments[n], expected[n])?;
+            if !wild && one.answer != expected {
+                return Err(format!("not {expected:?} for {}", KEYS[call.keys[n]]));
             }
-            _ => {
-                let question = Question { tiers: &call.tiers, cost: call.cost, strict: call.strict };
-                vec![oracle::ask_at(&mut logs[0].hits.clone(), moments[0], question)]
-            }
-        };
-        for (n, &key) in call.keys.iter().enumerate() {
-            let (before, after, log, answer) = (&before[n], &after[n], &mut logs[n], answers[n]);
-            // The server refuses an ID that is not above the last one. Then the log goes by the last one, or is started again
-            // where that is further ahead than the log is kept.
-            let pushed = !log.stale && matches!(before.kind, What::Stream { .. }) && ids[n] <= before.last();
-            if pushed && stored && !log.wild {
-                match before.last().0 > now + log.keep {
-                    true => *log = Log { stale: true, ..Log::default() },
-                    false => log.last = before.last(),
-                }
-                let question = Question { tiers: tiers_of(n), cost: call.cost, strict: call.strict };
-                let (id, moment) = next_id(log, now, call.cost);
-                ids[n] = id;
-                expected[n] = oracle::ask_at(&mut log.hits.clone(), moment, question);
-            }
-            if stored && !allowed && !log.wild && ids[n].0 == moments[n].now {
-                // The reply describes the log after the call, which has dropped what no longer decides anything.
-                let mut left = log_of(after, now, longest(n))?.hits;
-                let again = Question { tiers: tiers_of(n), cost: call.cost, strict: false };
-                expected[n][5] = oracle::ask(&mut left, now, again)[5];
-            }
-            if !wild && answer != expected[n] {
-                return Err(format!("not {:?} for {}", expected[n], KEYS[key]));
-            }
-            let far = (2 * LONGEST + 1) as i64;
-            let retry = answer[3];
-            if answer[0] != i64::from(allowed) || !is_in_range(answer, far, call.name != "MHIT") {
+            if one.answer[0] != i64::from(allowed)
+                || !is_in_range(one.answer, (2 * LONGEST + 1) as i64, call.name != "MHIT")
+            {
                 return Err("out of range, or a wait longer than two windows".to_owned());
             }
-            match stored {
-                true => self.stored(call, n, ids[n], before, after, log, allowed)?,
-                false if call.name == "PEEK" && before != after => return Err("PEEK wrote".to_owned()),
-                false => {
-                    // While a longer policy may be on its way out, a refused hit may prolong the key's life. And it does where
-                    // the hit is told to wait for longer.
-                    let waiting = before.rows().last().is_some_and(|(_, fields)| fields[0].contains('>'));
-                    let longer =
-                        !log.stale && log.newest.is_some() && longest(n) > log.keep && retry > 0 && call.name != "PEEK";
-                    let dies_early = |known: &Known| (0..now as i64 + retry).contains(&known.expires);
-                    let prolonged = before.expires != after.expires;
-                    if before.kind != after.kind || prolonged && !waiting && !(longer && dies_early(before)) {
-                        return Err("a refused hit wrote".to_owned());
-                    }
-                    if longer && dies_early(after) {
-                        return Err("the key does not live to see the end of the wait".to_owned());
-                    }
-                }
+            if stored {
+                self.stored(&one, id, log)?
+            } else {
+                one.is_left_alone(log, now)?
             }
             if call.name != "PEEK" {
                 self.counted[0] += u64::from(allowed);
-                self.counted[1] += u64::from(!allowed && retry != 0);
+                self.counted[1] += u64::from(!allowed && one.answer[3] != 0);
                 self.counted[2] += if allowed { call.cost } else { 0 };
             }
         }
@@ -614,27 +660,18 @@ impl World {
     }
 
     /// Whether a hit was stored as it must be, and nothing else was lost.
-    #[allow(clippy::too_many_arguments)]
-    fn stored(
-        &mut self,
-        call: &Call,
-        n: usize,
-        id: Id,
-        before: &Known,
-        after: &Known,
-        log: &Log,
-        allowed: bool,
-    ) -> Result<(), String> {
+    fn stored(&mut self, one: &One, id: Id, log: &Log) -> Result<(), String> {
+        let One { call, n, before, after, allowed, .. } = *one;
         let Some(((newest, fields), rest)) = after.rows().split_last() else {
             return Err("nothing is stored".to_owned());
         };
         let Some((keep, cost)) = entry(fields) else { return Err("a foreign entry".to_owned()) };
-        let own = if call.name == "MHIT" { &call.tiers[n..=n] } else { &call.tiers[..] };
+        let own = call.tiers_of(n);
         let begins = log.stale || rest.is_empty() && newest.1 == call.cost;
         if !log.wild && *newest != id || cost != call.cost || after.last() != *newest {
             return Err(format!("not stored as {id:?}"));
         }
-        if keep < own.iter().map(|tier| tier.1).max().unwrap() || after.expires < (newest.0 + keep) as i64 {
+        if keep < call.longest(n) || after.expires < (newest.0 + keep) as i64 {
             return Err("it is not kept for long enough".to_owned());
         }
         let key = call.keys[n];
