@@ -105,6 +105,7 @@ const OTHERS: Interference = Interference {
         Kind::Databases,
         Kind::Select,
         Kind::Expiry,
+        Kind::Endless,
         Kind::Types,
         Kind::Dumps,
         Kind::Reload,

@@ -424,6 +424,7 @@ const OTHERS: Interference = Interference {
         Kind::LastId,
         Kind::Keys,
         Kind::Expiry,
+        Kind::Endless,
         Kind::Types,
         Kind::Groups,
         Kind::Dumps,

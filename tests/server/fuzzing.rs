@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use support::Server;
 use support::client::{HIT, MHIT, PEEK, RESET, RESETSTAT};
-use support::errors::{COST, LAST_ID_AHEAD, LIMIT, NOT_A_LOG, SYNTAX, TOO_MANY_TIERS, WINDOW, WRONG_TYPE, arity};
+use support::errors::{self, COST, LAST_ID_AHEAD, LIMIT, NOT_A_LOG, SYNTAX, TOO_MANY_TIERS, WINDOW, WRONG_TYPE, arity};
 use support::fuzzer::fuzz;
 use support::judge::Outcome;
 use support::seeds::{calls_or, random};
@@ -22,14 +22,8 @@ fn broken_calls() {
     let mut known =
         [LIMIT, WINDOW, COST, TOO_MANY_TIERS, SYNTAX, WRONG_TYPE, NOT_A_LOG, LAST_ID_AHEAD].map(str::to_owned).to_vec();
     known.extend(
-        [
-            "ERR numkeys should be greater than 0",
-            "ERR number of keys can't be greater than number of args",
-            "ERR each key needs one limit and one window",
-            "ERR a key may be named only once",
-            "ERR count is not an integer or out of range",
-        ]
-        .map(str::to_owned),
+        [errors::NUMKEYS, errors::TOO_FEW_ARGUMENTS, errors::PAIRS, errors::KEY_TWICE, errors::COUNT]
+            .map(str::to_owned),
     );
     known.extend([HIT, PEEK, MHIT, RESET, RESETSTAT].map(arity));
     known.sort();

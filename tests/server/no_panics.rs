@@ -94,7 +94,7 @@ fn nothing_is_leaked() {
         }
         let replies = redis::ConnectionLike::req_packed_commands(&mut client, &pipe.get_packed_pipeline(), 0, panics);
         assert!(replies.unwrap().iter().all(|reply| matches!(reply, Value::ServerError(_))));
-        client.info("memory", "used_memory").parse::<i64>().unwrap()
+        client.used_memory()
     };
     // Buffers of the connection reach their size first.
     used_after(1_000);

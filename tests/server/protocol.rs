@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use redis::Value;
+use support::errors;
 use support::{Ask, PATIENCE, Server, Stage, in_minutes};
 
 #[test]
@@ -81,7 +82,7 @@ fn in_a_shell_script() {
         "try 2: welcome, 0 of 2 left",
         "try 3: come back in 10 min",
         "1",
-        "ERR limit is not an integer or out of range",
+        errors::LIMIT,
         "failed",
     ];
     assert_eq!(lines, expected);

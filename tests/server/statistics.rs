@@ -1,6 +1,7 @@
 //! INFO, TOP, events and settings tell an operator the truth.
 
 use redis::Value;
+use support::errors;
 use support::modules::module;
 use support::seeds::random;
 use support::{Ask, Clock, PATIENCE, START, Server, Setup, Stage, get, words};
@@ -65,12 +66,12 @@ fn top_lists_who_is_refused() {
     assert_eq!(get::<Rows>(client.run("RATELIMIT.TOP")), []);
     client.run("SELECT 0");
     for (line, error) in [
-        ("COUNT", "ERR syntax error"),
-        ("COUNT 0", "ERR count is not an integer or out of range"),
-        ("COUNT -1", "ERR count is not an integer or out of range"),
-        ("COUNT x", "ERR count is not an integer or out of range"),
-        ("COUNT 1 1", "ERR syntax error"),
-        ("10", "ERR syntax error"),
+        ("COUNT", errors::SYNTAX),
+        ("COUNT 0", errors::COUNT),
+        ("COUNT -1", errors::COUNT),
+        ("COUNT x", errors::COUNT),
+        ("COUNT 1 1", errors::SYNTAX),
+        ("10", errors::SYNTAX),
     ] {
         assert_eq!(client.error(&format!("RATELIMIT.TOP {line}")), error, "{line}");
     }

@@ -1,6 +1,7 @@
 //! Commands work in transactions, scripts and functions, and a WATCH is disturbed by what changes a key only.
 
 use redis::{Connection, Value};
+use support::errors;
 use support::{Ask, Server, get, in_minutes, six, text_of, words};
 
 #[test]
@@ -10,7 +11,7 @@ fn in_a_transaction() {
     let lines = [
         ("RATELIMIT.PEEK key 2 1m", Ok([1, 2, 1, 0, 60_000, 60_000])),
         ("RATELIMIT.HIT key 2 1m", Ok([1, 2, 1, 0, 60_000, 60_000])),
-        ("RATELIMIT.HIT key x 1m", Err("ERR limit is not an integer or out of range")),
+        ("RATELIMIT.HIT key x 1m", Err(errors::LIMIT)),
         ("RATELIMIT.HIT key 2 1m", Ok([1, 2, 0, 0, 60_000, 60_000])),
         ("RATELIMIT.HIT key 2 1m", Ok([0, 2, 0, 60_000, 60_000, 60_000])),
         ("RATELIMIT.PEEK key 2 1m", Ok([0, 2, 0, 60_000, 60_000, 60_000])),
@@ -47,7 +48,7 @@ fn in_a_transaction() {
 fn watched() {
     let server = Server::start();
     let (mut client, mut other) = (server.connect(), server.connect());
-    let error = Err("ERR limit is not an integer or out of range");
+    let error = Err(errors::LIMIT);
     // Whether it is allowed, or the keys that are reset; and whether the WATCH is disturbed.
     for (line, expected, disturbs) in [
         ("RATELIMIT.PEEK key 2 1h", Ok(1), false),
@@ -94,7 +95,7 @@ fn in_scripts() {
     let arithmetic =
         "local r = redis.call('RATELIMIT.HIT', KEYS[1], unpack(ARGV)) return #r * 1000 + r[1] * 100 + r[3]";
     assert_eq!(script(&mut client, "EVAL", arithmetic, "1 key 2 1m").unwrap(), Value::Int(6_100));
-    let error = "ERR limit is not an integer or out of range";
+    let error = errors::LIMIT;
     let called = script(&mut client, "EVAL", hit, "1 key x 1m").unwrap_err();
     assert!(called.starts_with(error), "{called}");
     let protected = "return redis.pcall('RATELIMIT.HIT', KEYS[1], unpack(ARGV))";

@@ -86,6 +86,11 @@ pub trait Ask: ConnectionLike {
         line.unwrap_or_else(|| panic!("INFO {section} has no {field}:\n{text}"))
     }
 
+    /// Bytes that the server uses.
+    fn used_memory(&mut self) -> i64 {
+        self.info("memory", "used_memory").parse().unwrap()
+    }
+
     /// Entries of a stream: ID, field, value.
     fn entries(&mut self, key: &str) -> Vec<(String, String, String)> {
         let rows: Vec<(String, Vec<String>)> = get(self.run(&format!("XRANGE {key} - +")));

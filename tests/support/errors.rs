@@ -9,6 +9,12 @@ pub const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wron
 pub const LAST_ID_AHEAD: &str =
     "ERR the last ID of the empty stream at this key is too far in the future, it is left as it was";
 pub const NOT_A_LOG: &str = "ERR the stream at this key was not written by this module, it is left as it was";
+pub const NUMKEYS: &str = "ERR numkeys should be greater than 0";
+pub const TOO_FEW_ARGUMENTS: &str = "ERR number of keys can't be greater than number of args";
+pub const PAIRS: &str = "ERR each key needs one limit and one window";
+pub const KEY_TWICE: &str = "ERR a key may be named only once";
+pub const TOO_MANY_KEYS: &str = "ERR too many keys, at most 1024 are allowed";
+pub const COUNT: &str = "ERR count is not an integer or out of range";
 pub const INTERNAL: &str = "ERR internal error in the ratelimit module, please report it";
 
 /// What the server itself says of a call that is too short.

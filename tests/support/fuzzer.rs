@@ -28,6 +28,7 @@ const OTHERS: Interference = Interference {
         Kind::Select,
         Kind::Queue,
         Kind::Expiry,
+        Kind::Endless,
         Kind::Types,
         Kind::Groups,
         Kind::Dumps,

@@ -28,6 +28,8 @@ pub enum Kind {
     /// Commands are queued, and carried out or not.
     Queue,
     Expiry,
+    /// An expiry that a script cannot read, because its numbers are not so large.
+    Endless,
     /// Values of other types.
     Types,
     Groups,
@@ -56,7 +58,8 @@ const ACTS: &[(Kind, u32, &str)] = &[
     (Kind::Forged, 4, "XSETID %key %id"),
     (Kind::Forged, 4, "XSETID %key 18446744073709551615-18446744073709551615"),
     (Kind::Forged, 4, "XTRIM %key MINID %id"),
-    (Kind::Forged, 4, "PEXPIREAT %key 9223372036854775807"),
+    (Kind::Forged, 4, "PEXPIREAT %key 9007199254740991"),
+    (Kind::Endless, 4, "PEXPIREAT %key 9223372036854775807"),
     (Kind::Foreign, 4, "XADD %key * field value"),
     (Kind::Foreign, 4, "XADD %key {next+1} foreign entry"),
     (Kind::Foreign, 4, "XADD %key {next+1} %window 1 one more"),
