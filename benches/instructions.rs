@@ -6,20 +6,14 @@
 //! than 2 % is a failure. `make instructions` runs this. `UPDATE=1` writes the file instead; `ONLY=refused make instructions`
 //! measures only contenders with that in their names.
 
-#![allow(dead_code)]
-
-mod contenders;
-#[path = "../tests/server/support.rs"]
-mod support;
-
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use contenders::{BATCH, Contender, all, load_scripts};
-use support::{Ask, Server, wait_for};
+use support::contenders::{BATCH, Contender, all, load_scripts};
+use support::{Ask, Server, root, wait_for};
 
 /// Decisions of the shorter and of the longer run. A log of ten seconds is full after the shorter run; the longer one takes
 /// another ten seconds.
@@ -30,7 +24,7 @@ const QUICK: [usize; 2] = [10_000, 30_000];
 const PACE: Duration = Duration::from_millis(20);
 
 fn file() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.txt")
+    root().join("benches/instructions.txt")
 }
 
 /// Instructions of a server for this many decisions.

@@ -4,24 +4,17 @@
 //! Every contender has its own server. They take turns in short slices, round after round, so that whatever else the machine
 //! does affects all of them. Reported are medians of the rounds; each ratio is taken within one round.
 
-#![allow(dead_code)]
-
-mod contenders;
-#[path = "../tests/server/support.rs"]
-mod support;
-
 use std::fmt::Write;
 use std::fs;
 use std::io::{Read, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use contenders::{Contender, Module, all, load_scripts};
 use redis::Connection;
-use support::{Ask, Server, wait_for, words};
+use support::contenders::{Contender, Module, all, load_scripts};
+use support::{Ask, Server, root, wait_for, words};
 
 /// Decisions of a slice, and of one batch.
 const SLICE: usize = 20_000;
@@ -42,10 +35,6 @@ const CONNECTIONS: usize = 50;
 const ADMITTED: &str = "HIT admitted";
 const REFUSED: &str = "HIT refused";
 const THREE_TIERS: &str = "HIT admitted, three tiers";
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);

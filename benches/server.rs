@@ -2,16 +2,10 @@
 //! bench` compares contenders in one run; this compares the code before and after a change: `cargo bench --bench server --
 //! --save-baseline before`, then the same with `--baseline before`.
 
-#![allow(dead_code)]
-
-mod contenders;
-#[path = "../tests/server/support.rs"]
-mod support;
-
 use std::time::{Duration, Instant};
 
-use contenders::{BATCH, all, load_scripts};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use support::contenders::{BATCH, all, load_scripts};
 
 fn benches(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("server");

@@ -2,5 +2,3 @@
 
 #[path = "../tests/model/memory_log.rs"]
 pub mod memory_log;
-#[path = "../tests/model/oracle.rs"]
-pub mod oracle;

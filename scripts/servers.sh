@@ -8,7 +8,22 @@ here=$PWD/target/servers
 
 servers() { find "$here" -type f -perm -u+x \( -name redis-server -o -name valkey-server \) 2>/dev/null | sort; }
 
+# A filter that matches no test would pass and test nothing.
+must_match() { # filters
+    tests=$(CARGO_TARGET_DIR=target cargo test --quiet --locked --test server -- --list)
+    for filter in "$@"; do
+        case $tests in
+        *"$filter"*) ;;
+        *)
+            echo "servers: no test matches $filter" >&2
+            exit 1
+            ;;
+        esac
+    done
+}
+
 on_each() { # tests to run, all by default
+    must_match "$@"
     for server in $(servers); do
         printf '\nservers: %s\n' "$("$server" --version)"
         RATELIMIT_SERVER=$server CARGO_TARGET_DIR=target cargo test --quiet --locked --test server -- "$@"

@@ -8,8 +8,8 @@ use libfuzzer_sys::fuzz_target;
 use limiter::log::{Entry, Hit, Id};
 use limiter::number::MAX_UNITS;
 use limiter::retention::Retention;
+use oracle::{self, Question};
 use ratelimit_fuzz::memory_log::{START, Subject, call_of, old_log};
-use ratelimit_fuzz::oracle::{self, Question};
 
 #[derive(Arbitrary, Debug)]
 struct History {

@@ -2,6 +2,4 @@
 
 mod cases;
 mod memory_log;
-#[allow(dead_code, reason = "of calls on several keys, which need a server")]
-mod oracle;
 mod properties;

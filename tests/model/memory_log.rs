@@ -9,7 +9,7 @@ use limiter::retention::Retention;
 use limiter::syntax::{Call, Strict};
 use limiter::usage::Usage;
 
-use crate::oracle::Tier;
+use oracle::Tier;
 
 /// A log in memory. It drops what a plan says, but keeps `keep_expired` entries more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

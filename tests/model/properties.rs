@@ -9,7 +9,7 @@ use limiter::usage::Usage;
 use proptest::prelude::*;
 
 use crate::memory_log::{self, MemoryLog, START, Subject, call_of, old_log};
-use crate::oracle::{self, Hit, Question, Tier};
+use oracle::{self, Hit, Question, Tier};
 
 /// A configuration for this many histories, or for a part of them: `PROPTEST_CASES` is the part in percent.
 fn cases(number: u32) -> ProptestConfig {

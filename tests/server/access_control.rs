@@ -1,9 +1,9 @@
 //! A user can do what the ACL allows, key by key and command by command, and the module does nothing else for him.
 
 use redis::{Connection, Value};
-
-use crate::bad_arguments::{FORMAT, HIT, MHIT, PEEK, RESET, TOP, WRONG_TYPE, call};
-use crate::support::{Ask, Server, Setup, get, words};
+use support::client::{FORMAT, HIT, MHIT, PEEK, RESET, TOP, call};
+use support::errors::WRONG_TYPE;
+use support::{Ask, Server, Setup, get, words};
 
 #[test]
 fn under_an_acl() {

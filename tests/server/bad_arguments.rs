@@ -1,45 +1,11 @@
 //! Bad arguments get the one right error, change nothing, and leave a server that answers.
-//!
-//! The texts are spelled out here, not taken from the module, so that a change of one is seen.
 
 use redis::{Cmd, Connection};
-
-use crate::support::{Ask, Server, Setup, assert_same, get, in_minutes, words};
-
-pub const LIMIT: &str = "ERR limit is not an integer or out of range";
-pub const WINDOW: &str = "ERR window is not a duration like 60, 500ms, 10s, 1m, 1h or 1d";
-pub const COST: &str = "ERR cost is not an integer or out of range";
-pub const TOO_MANY_TIERS: &str = "ERR too many tiers, at most 8 are allowed";
-pub const SYNTAX: &str = "ERR syntax error";
-pub const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
-pub const LAST_ID_AHEAD: &str =
-    "ERR the last ID of the empty stream at this key is too far in the future, it is left as it was";
-pub const NOT_A_LOG: &str = "ERR the stream at this key was not written by this module, it is left as it was";
-
-/// What the server itself says of a call that is too short.
-pub fn arity(command: &str) -> String {
-    format!("ERR wrong number of arguments for '{}' command", command.to_lowercase())
-}
-
-pub const HIT: &str = "RATELIMIT.HIT";
-pub const PEEK: &str = "RATELIMIT.PEEK";
-pub const RESET: &str = "RATELIMIT.RESET";
-pub const MHIT: &str = "RATELIMIT.MHIT";
-pub const TOP: &str = "RATELIMIT.TOP";
+use support::client::{FORMAT, HIT, PEEK, RESET, call};
+use support::errors::{COST, LIMIT, NOT_A_LOG, SYNTAX, TOO_MANY_TIERS, WINDOW, WRONG_TYPE, arity};
+use support::{Ask, Server, Setup, assert_same, get, in_minutes, words};
 
 const MEGABYTE: usize = 1 << 20;
-
-/// A line for the server's log, were it ever taken for a format.
-pub const FORMAT: &[u8] = b"%s%n%x%s%s%s%s";
-
-/// A call in which any word may be any bytes.
-pub fn call<W: AsRef<[u8]>>(name: &str, args: &[W]) -> Cmd {
-    let mut cmd = redis::cmd(name);
-    for arg in args {
-        cmd.arg(arg.as_ref());
-    }
-    cmd
-}
 
 /// The words of a line with `replacement` for `@`.
 fn with(line: &str, replacement: &[u8]) -> Vec<Vec<u8>> {
@@ -304,33 +270,6 @@ fn foreign_keys_are_left_as_they_were() {
     assert_same(&client.fingerprint(), &before, "after all of them");
     assert_eq!(client.integer("RATELIMIT.RESET good:1 unseen good:2 good:1"), 2);
     assert_eq!(client.integer("EXISTS good:1 good:2"), 0);
-}
-
-/// An entry that decides the answer must be one of ours; one that is not read does no harm.
-#[test]
-fn a_foreign_entry_below_a_good_one() {
-    let Some((server, _clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
-    let start = crate::support::START;
-    client.run(&format!("XADD mixed {}-1 x y", start - 5_000));
-    client.run(&format!("XADD mixed {}-2 60000ms 1", start - 1_000));
-    let before = client.fingerprint();
-    for name in [HIT, PEEK] {
-        refused(&mut client, &call(name, &["mixed", "10", "1m"]), NOT_A_LOG);
-        refused(&mut client, &call(name, &["mixed", "10", "2s", "10", "1m"]), NOT_A_LOG);
-    }
-    assert_same(&client.fingerprint(), &before, "refused");
-    assert_eq!(client.answer("RATELIMIT.HIT mixed 10 2s"), [1, 10, 8, 0, 2_000, 1_000]);
-}
-
-#[test]
-fn a_stream_without_entries_is_a_log_without_hits() {
-    let server = Server::start();
-    let mut client = server.connect();
-    client.run("XGROUP CREATE empty readers $ MKSTREAM");
-    assert_eq!(in_minutes(&client.run("RATELIMIT.PEEK empty 2 1m")), [1, 2, 1, 0, 60_000, 60_000]);
-    assert_eq!(in_minutes(&client.run("RATELIMIT.HIT empty 2 1m")), [1, 2, 1, 0, 60_000, 60_000]);
-    assert_eq!(client.integer("RATELIMIT.RESET empty"), 1);
 }
 
 /// A key is any bytes, and two that differ in any byte are two keys. Read back from the AOF they are the same bytes.

@@ -5,9 +5,8 @@ use std::fmt::Write;
 use std::fs;
 
 use redis::{Cmd, Value};
-
-use crate::documents::root;
-use crate::support::{Ask, Clock, START, Setup, get, redis_cell, words};
+use support::modules::redis_cell;
+use support::{Ask, Clock, START, Setup, get, root, words};
 
 const LIMIT: usize = 10;
 const WINDOW: u64 = 10_000;

@@ -8,14 +8,15 @@ use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use redis::cluster::{ClusterClientBuilder, ClusterConnection};
 use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
 use redis::{Client, Cmd, Connection, ConnectionLike, Value};
-
-use crate::exactness::{number, random, time_of};
-use crate::support::{Ask, PATIENCE, Running, Server, Setup, assert_same, get, six, wait_for, wait_for_more, words};
+use support::client::{number, time_of};
+use support::clock::now;
+use support::seeds::random;
+use support::{Ask, PATIENCE, Running, Server, Setup, assert_same, get, six, wait_for, wait_for_more, words};
 
 /// The first and the last slot of each primary, as `redis-cli --cluster create` deals them out.
 const SLOTS: [(u16, u16); 3] = [(0, 5460), (5461, 10922), (10923, 16383)];
@@ -50,6 +51,13 @@ impl Node {
     fn connect_to_read(&self) -> Connection {
         let mut client = self.connect();
         client.run("READONLY");
+        client
+    }
+
+    /// The same in another database.
+    fn connect_to(&self, database: u8) -> Connection {
+        let mut client = self.connect_to_read();
+        client.run(&format!("SELECT {database}"));
         client
     }
 }
@@ -440,111 +448,129 @@ fn nodes_without_the_module(cluster: &Cluster) {
     assert_eq!(client.answer(&format!("RATELIMIT.HIT {tag} 5 1h"))[..3], [1, 5, 1]);
 }
 
+const MANY: u64 = 1_000_000;
+
+/// Keys of one slot, a third of them with a small limit, and the clients that hit them until it is over.
+struct Traffic {
+    keys: Vec<String>,
+    seed: u64,
+    running: AtomicBool,
+    /// Answers to calls of one key, and of two.
+    answered: AtomicUsize,
+    together: AtomicUsize,
+}
+
+impl Traffic {
+    fn new(tag: &str, keys: usize, seed: u64) -> Self {
+        let keys = (0..keys).map(|n| format!("{tag}:{n}")).collect();
+        Self { keys, seed, running: true.into(), answered: 0.into(), together: 0.into() }
+    }
+
+    fn limit(key: usize) -> u64 {
+        if key % 3 == 0 { 60 } else { MANY }
+    }
+
+    /// What was admitted.
+    fn one_by_one(&self, number: u64, mut call: impl FnMut(&Cmd) -> Value) -> Vec<Count> {
+        let mut rng = fastrand::Rng::with_seed(self.seed + number);
+        let mut counts = vec![Count::default(); self.keys.len()];
+        while self.running.load(Relaxed) {
+            let (key, cost) = (rng.usize(..self.keys.len()), rng.u64(1..=3));
+            if allowed(&call(&hit(&self.keys[key], Self::limit(key), cost))) {
+                counts[key].add(cost);
+            }
+            self.answered.fetch_add(1, Relaxed);
+        }
+        counts
+    }
+
+    /// The same with two keys at a time, of the first so many.
+    fn in_pairs(&self, number: u64, first: usize, mut call: impl FnMut(&Cmd) -> Value) -> Vec<Count> {
+        let mut rng = fastrand::Rng::with_seed(self.seed + number);
+        let mut counts = vec![Count::default(); self.keys.len()];
+        while self.running.load(Relaxed) {
+            let one = rng.usize(..first);
+            let other = (one + rng.usize(1..first)) % first;
+            let cost = rng.u64(1..=3);
+            let mut cmd = redis::cmd("RATELIMIT.MHIT");
+            cmd.arg(2).arg(&self.keys[one]).arg(&self.keys[other]);
+            cmd.arg(Self::limit(one)).arg("1h").arg(Self::limit(other)).arg("1h").arg("COST").arg(cost);
+            let Value::Array(replies) = call(&cmd) else { panic!("no array") };
+            assert_eq!(allowed(&replies[0]), allowed(&replies[1]));
+            if allowed(&replies[0]) {
+                counts[one].add(cost);
+                counts[other].add(cost);
+            }
+            self.together.fetch_add(1, Relaxed);
+        }
+        counts
+    }
+
+    fn wait(&self, what: &str, answered: usize, together: usize) {
+        wait_for_more(what, &self.answered, answered);
+        wait_for_more(what, &self.together, together);
+    }
+
+    /// After the traffic: what is left of the small limits can be used to the last unit, and the log of each key is what was
+    /// acknowledged. What there is of each key.
+    fn account(&self, client: &mut Connection, mut counts: Vec<Vec<Count>>) -> Vec<Count> {
+        let mut last = vec![Count::default(); self.keys.len()];
+        for key in (0..self.keys.len()).filter(|&key| Self::limit(key) != MANY) {
+            while allowed(&client.ask(&hit(&self.keys[key], Self::limit(key), 1)).unwrap()) {
+                last[key].add(1);
+            }
+        }
+        counts.push(last);
+        let keys = self.keys.iter().enumerate();
+        keys.map(|(key, name)| {
+            let (expected, limit) = (sum(&counts, key), Self::limit(key));
+            assert!(limit == MANY || expected.units == limit, "{name}: {expected:?}");
+            assert_eq!(logged(client, name), expected, "{name}: the log is what was acknowledged");
+            assert_eq!(units_left(client, name, limit), (limit - expected.units) as i64, "{name}");
+            expected
+        })
+        .collect()
+    }
+}
+
+fn total(counts: &[Count]) -> Count {
+    let add = |sum: Count, one: &Count| Count { hits: sum.hits + one.hits, units: sum.units + one.units };
+    counts.iter().fold(Count::default(), add)
+}
+
 /// A slot with hundreds of limiters goes from one primary to another while clients hit them. Not one hit is lost or
 /// counted twice, whichever way a client took.
 fn a_slot_moves_under_load(cluster: &Cluster) {
     const OLD: usize = 300;
     const ALL: usize = 400;
-    const MANY: u64 = 1_000_000;
-    let seed = random("a_slot_moves_under_load").u64(..);
     let [from, to, other] = &cluster.primaries[..] else { panic!("three primaries") };
     let tag = cluster.tag_on(0, "moving");
     let slot = cluster.slot(&tag);
-    let keys: Vec<String> = (0..ALL).map(|n| format!("{tag}:{n}")).collect();
-    let limit = |key: usize| if key % 3 == 0 { 60 } else { MANY };
+    let traffic = Traffic::new(&tag, ALL, random("a_slot_moves_under_load").u64(..));
 
     // Some logs are long, and some keys will be new during the move.
     let mut first = vec![Count::default(); ALL];
     let mut caller = cluster.caller(from);
-    for key in 0..OLD {
-        for _ in 0..if key % 50 == 0 && limit(key) == MANY { 1_000 } else { 1 } {
-            assert!(allowed(&caller.answer(&hit(&keys[key], limit(key), 1))));
-            first[key].add(1);
+    for (key, count) in first.iter_mut().enumerate().take(OLD) {
+        for _ in 0..if key % 50 == 0 && Traffic::limit(key) == MANY { 1_000 } else { 1 } {
+            assert!(allowed(&caller.answer(&hit(&traffic.keys[key], Traffic::limit(key), 1))));
+            count.add(1);
         }
     }
 
-    let (running, answered, together) = (AtomicBool::new(true), AtomicUsize::new(0), AtomicUsize::new(0));
     let mut seen = HashSet::new();
-    let mut counts = std::thread::scope(|scope| {
-        let one_by_one = |mut call: Box<dyn FnMut(&Cmd) -> Value + Send>, number: u64| {
-            let (keys, running, answered) = (&keys, &running, &answered);
-            move || {
-                let mut rng = fastrand::Rng::with_seed(seed + number);
-                let mut counts = vec![Count::default(); ALL];
-                while running.load(Relaxed) {
-                    let (key, cost) = (rng.usize(..ALL), rng.u64(1..=3));
-                    if allowed(&call(&hit(&keys[key], limit(key), cost))) {
-                        counts[key].add(cost);
-                    }
-                    answered.fetch_add(1, Relaxed);
-                }
-                counts
-            }
-        };
+    let counts = std::thread::scope(|scope| {
+        let traffic = &traffic;
         let mut by_library = cluster.client();
-        let library = scope.spawn(one_by_one(Box::new(move |cmd| by_library.ask(cmd).unwrap()), 1));
-        let by_hand = scope.spawn({
-            let (keys, running, answered) = (&keys, &running, &answered);
-            let mut caller = cluster.caller(from);
-            move || {
-                let mut rng = fastrand::Rng::with_seed(seed + 2);
-                let mut counts = vec![Count::default(); ALL];
-                while running.load(Relaxed) {
-                    let (key, cost) = (rng.usize(..ALL), rng.u64(1..=3));
-                    if allowed(&caller.answer(&hit(&keys[key], limit(key), cost))) {
-                        counts[key].add(cost);
-                    }
-                    answered.fetch_add(1, Relaxed);
-                }
-                (counts, caller.seen)
-            }
-        });
-        let pairs = scope.spawn({
-            let (keys, running, together) = (&keys, &running, &together);
-            let mut caller = cluster.caller(from);
-            move || {
-                let mut rng = fastrand::Rng::with_seed(seed + 3);
-                let mut counts = vec![Count::default(); ALL];
-                while running.load(Relaxed) {
-                    let one = rng.usize(..OLD);
-                    let other = (one + rng.usize(1..OLD)) % OLD;
-                    let cost = rng.u64(1..=3);
-                    let mut cmd = redis::cmd("RATELIMIT.MHIT");
-                    cmd.arg(2).arg(&keys[one]).arg(&keys[other]).arg(limit(one)).arg("1h").arg(limit(other)).arg("1h");
-                    let Value::Array(replies) = caller.answer(cmd.arg("COST").arg(cost)) else { panic!("no array") };
-                    assert_eq!(allowed(&replies[0]), allowed(&replies[1]));
-                    if allowed(&replies[0]) {
-                        counts[one].add(cost);
-                        counts[other].add(cost);
-                    }
-                    together.fetch_add(1, Relaxed);
-                }
-                (counts, caller.seen)
-            }
-        });
-        let stop = Running(&running);
-
-        wait_for_more("traffic", &answered, 200);
-        wait_for_more("traffic on pairs", &together, 50);
-        to.connect().run(&format!("CLUSTER SETSLOT {slot} IMPORTING {}", from.id));
-        from.connect().run(&format!("CLUSTER SETSLOT {slot} MIGRATING {}", to.id));
-        let mut source = from.connect();
-        loop {
-            let batch: Vec<String> = get(source.run(&format!("CLUSTER GETKEYSINSLOT {slot} 10")));
-            if batch.is_empty() {
-                break;
-            }
-            let mut cmd = redis::cmd("MIGRATE");
-            cmd.arg("127.0.0.1").arg(to.port()).arg("").arg(0).arg(5_000).arg("KEYS").arg(&batch);
-            assert_eq!(source.ask(&cmd), Ok(Value::Okay));
-            wait_for_more("traffic goes on", &answered, 20);
-        }
-        for node in [to, from, other] {
-            node.connect().run(&format!("CLUSTER SETSLOT {slot} NODE {}", to.id));
-            wait_for_more("traffic goes on", &answered, 20);
-        }
-        wait_for_more("traffic at the new place", &answered, 500);
-        wait_for_more("traffic on pairs at the new place", &together, 50);
+        let library = scope.spawn(move || traffic.one_by_one(1, |cmd| by_library.ask(cmd).unwrap()));
+        let mut caller = cluster.caller(from);
+        let by_hand = scope.spawn(move || (traffic.one_by_one(2, |cmd| caller.answer(cmd)), caller.seen));
+        let mut caller = cluster.caller(from);
+        let pairs = scope.spawn(move || (traffic.in_pairs(3, OLD, |cmd| caller.answer(cmd)), caller.seen));
+        let stop = Running(&traffic.running);
+        traffic.wait("traffic", 200, 50);
+        move_by_key(slot, from, to, other, || wait_for_more("traffic goes on", &traffic.answered, 20));
+        traffic.wait("traffic at the new place", 500, 50);
         drop(stop);
 
         let (by_hand, pairs) = (by_hand.join().unwrap(), pairs.join().unwrap());
@@ -556,32 +582,18 @@ fn a_slot_moves_under_load(cluster: &Cluster) {
         assert!(seen.contains(code), "no client met {code}: {seen:?}");
     }
 
-    // What is left of the small limits can be used to the last unit.
-    let mut last = vec![Count::default(); ALL];
-    for key in (0..ALL).filter(|&key| limit(key) != MANY) {
-        while allowed(&caller.answer(&hit(&keys[key], limit(key), 1))) {
-            last[key].add(1);
-        }
-    }
-    counts.push(last);
-    let mut total = Count::default();
-    for (key, name) in keys.iter().enumerate() {
-        let expected = sum(&counts, key);
-        assert_eq!(logged(&mut to.connect(), name), expected, "{name}: the log is what was acknowledged");
-        let left = units_left(&mut to.connect(), name, limit(key));
-        assert_eq!(left, (limit(key) - expected.units) as i64, "{name}");
-        assert!(limit(key) == MANY || expected.units == limit(key), "{name}: {expected:?}");
+    let mut client = to.connect();
+    let counts = traffic.account(&mut client, counts);
+    for (name, expected) in traffic.keys.iter().zip(&counts) {
         // By chance nobody may have asked for one of the keys.
-        let left = to.connect().integer(&format!("PTTL {name}"));
+        let left = client.integer(&format!("PTTL {name}"));
         assert!(expected.hits == 0 || left > 3_500_000, "{name} still expires, and not early: {left} ms");
-        total = Count { hits: total.hits + expected.hits, units: total.units + expected.units };
     }
     assert_eq!(from.connect().integer(&format!("CLUSTER COUNTKEYSINSLOT {slot}")), 0);
+    let Count { hits, units } = total(&counts);
     eprintln!(
-        "migration: {} hits of {} units on {ALL} keys, {} calls during it, none lost, none doubled",
-        total.hits,
-        total.units,
-        answered.load(Relaxed) + together.load(Relaxed)
+        "migration: {hits} hits of {units} units on {ALL} keys, {} calls during it, none lost, none doubled",
+        traffic.answered.load(Relaxed) + traffic.together.load(Relaxed)
     );
 
     // The replicas have followed, byte for byte.
@@ -589,6 +601,27 @@ fn a_slot_moves_under_load(cluster: &Cluster) {
         let (mut one, mut other) = (primary.connect(), replica.connect_to_read());
         wait_for("the replica follows", || one.text("DEBUG DIGEST") == other.text("DEBUG DIGEST"));
         assert_same(&one.fingerprint(), &other.fingerprint(), "primary and replica");
+    }
+}
+
+/// Moves a slot ten keys at a time, with a pause after each step.
+fn move_by_key(slot: u16, from: &Node, to: &Node, other: &Node, pause: impl Fn()) {
+    to.connect().run(&format!("CLUSTER SETSLOT {slot} IMPORTING {}", from.id));
+    from.connect().run(&format!("CLUSTER SETSLOT {slot} MIGRATING {}", to.id));
+    let mut source = from.connect();
+    loop {
+        let batch: Vec<String> = get(source.run(&format!("CLUSTER GETKEYSINSLOT {slot} 10")));
+        if batch.is_empty() {
+            break;
+        }
+        let mut cmd = redis::cmd("MIGRATE");
+        cmd.arg("127.0.0.1").arg(to.port()).arg("").arg(0).arg(5_000).arg("KEYS").arg(&batch);
+        assert_eq!(source.ask(&cmd), Ok(Value::Okay));
+        pause();
+    }
+    for node in [to, from, other] {
+        node.connect().run(&format!("CLUSTER SETSLOT {slot} NODE {}", to.id));
+        pause();
     }
 }
 
@@ -683,8 +716,7 @@ fn slots_move_as_a_whole() {
 
 /// What a node says of keys, first with the table of cursors and then without it.
 fn with_cursors_and_without(node: &Node, database: u8, keys: &[String]) -> [Vec<i64>; 2] {
-    let mut client = node.connect_to_read();
-    client.run(&format!("SELECT {database}"));
+    let mut client = node.connect_to(database);
     let mut ask = || keys.iter().map(|key| client.answer(&format!("RATELIMIT.PEEK {key} 1000000 1h"))[2]).collect();
     let with = ask();
     node.connect().run("CONFIG SET ratelimit.cursors 0");
@@ -699,15 +731,10 @@ fn no_cursor_is_stale(cluster: &Cluster, how: AsAWhole, databases: &[u8]) {
     let tag = cluster.tag_on(0, "away");
     let slot = cluster.slot(&tag);
     let keys: Vec<String> = (0..20).map(|n| format!("{tag}:{n}")).collect();
-    let in_database = |node: &Node, database: u8| {
-        let mut client = node.connect_to_read();
-        client.run(&format!("SELECT {database}"));
-        client
-    };
     for round in 1..=2 {
         for &database in databases {
-            let mut client = in_database(home, database);
-            let mut replica = in_database(&cluster.replicas[0], database);
+            let mut client = home.connect_to(database);
+            let mut replica = cluster.replicas[0].connect_to(database);
             for key in &keys {
                 client.run(&format!("DEL {key}"));
                 (0..5).for_each(|_| _ = client.answer(&format!("RATELIMIT.HIT {key} 1000000 1h")));
@@ -718,7 +745,7 @@ fn no_cursor_is_stale(cluster: &Cluster, how: AsAWhole, databases: &[u8]) {
         }
         how.move_slot(cluster, slot, home, away);
         for &database in databases {
-            let mut client = in_database(away, database);
+            let mut client = away.connect_to(database);
             for key in &keys {
                 assert_eq!(client.answer(&format!("RATELIMIT.HIT {key} 1000000 1h"))[2], 999_994, "{key} arrived");
                 client.run(&format!("DEL {key}"));
@@ -728,8 +755,8 @@ fn no_cursor_is_stale(cluster: &Cluster, how: AsAWhole, databases: &[u8]) {
         how.move_slot(cluster, slot, away, home);
         let expected = vec![1_000_000 - 50 * round - 1; keys.len()];
         for &database in databases {
-            let mut replica = in_database(&cluster.replicas[0], database);
-            let mut primary = in_database(home, database);
+            let mut replica = cluster.replicas[0].connect_to(database);
+            let mut primary = home.connect_to(database);
             wait_for("the replica follows", || {
                 keys.iter().all(|key| {
                     let line = format!("XREVRANGE {key} + - COUNT 1");
@@ -747,7 +774,7 @@ fn no_cursor_is_stale(cluster: &Cluster, how: AsAWhole, databases: &[u8]) {
         home.connect().run(&format!("CLUSTER FLUSHSLOT {slot}"));
         for &database in databases {
             for node in [home, &cluster.replicas[0]] {
-                let mut client = in_database(node, database);
+                let mut client = node.connect_to(database);
                 wait_for("the slot is empty", || client.integer(&format!("EXISTS {}", keys[0])) == 0);
                 let expected = vec![999_999; keys.len()];
                 assert_eq!(with_cursors_and_without(node, database, &keys), [expected.clone(), expected]);
@@ -760,63 +787,37 @@ fn no_cursor_is_stale(cluster: &Cluster, how: AsAWhole, databases: &[u8]) {
 /// logs too.
 fn a_slot_moves_as_a_whole_under_load(cluster: &Cluster, how: AsAWhole, database: u8, resting: Option<u8>) {
     const KEYS: usize = 200;
-    const MANY: u64 = 1_000_000;
-    let seed = random("a_slot_moves_as_a_whole_under_load").u64(..);
     let [home, away, _] = &cluster.primaries[..] else { panic!("three primaries") };
     let tag = cluster.tag_on(0, &format!("whole-{database}-"));
     let slot = cluster.slot(&tag);
-    let keys: Vec<String> = (0..KEYS).map(|n| format!("{tag}:{n}")).collect();
-    let limit = |key: usize| if key % 3 == 0 { 60 } else { MANY };
-
-    let in_database = |node: &Node, database: u8| {
-        let mut client = node.connect_to_read();
-        client.run(&format!("SELECT {database}"));
-        client
-    };
+    let traffic = Traffic::new(&tag, KEYS, random("a_slot_moves_as_a_whole_under_load").u64(..));
     if let Some(resting) = resting {
-        let mut client = in_database(home, resting);
-        keys.iter().for_each(|key| assert!(allowed(&client.ask(&hit(key, MANY, 7)).unwrap())));
+        let mut client = home.connect_to(resting);
+        traffic.keys.iter().for_each(|key| assert!(allowed(&client.ask(&hit(key, MANY, 7)).unwrap())));
     }
 
-    let (running, answered) = (AtomicBool::new(true), AtomicUsize::new(0));
-    let (mut counts, seen) = std::thread::scope(|scope| {
+    let (counts, seen) = std::thread::scope(|scope| {
+        let traffic = &traffic;
         let threads: Vec<_> = (0..4)
             .map(|number| {
-                let (keys, running, answered) = (&keys, &running, &answered);
                 let mut caller = cluster.caller(home);
                 caller.database = database;
-                let mut rng = fastrand::Rng::with_seed(seed + number);
-                let in_pairs = number % 2 == 1;
                 scope.spawn(move || {
-                    let mut counts = vec![Count::default(); KEYS];
-                    while running.load(Relaxed) {
-                        let (one, cost) = (rng.usize(..KEYS), rng.u64(1..=3));
-                        if in_pairs {
-                            let other = (one + rng.usize(1..KEYS)) % KEYS;
-                            let mut cmd = redis::cmd("RATELIMIT.MHIT");
-                            cmd.arg(2).arg(&keys[one]).arg(&keys[other]);
-                            cmd.arg(limit(one)).arg("1h").arg(limit(other)).arg("1h").arg("COST").arg(cost);
-                            let Value::Array(replies) = caller.answer(&cmd) else { panic!("no array") };
-                            assert_eq!(allowed(&replies[0]), allowed(&replies[1]));
-                            if allowed(&replies[0]) {
-                                counts[one].add(cost);
-                                counts[other].add(cost);
-                            }
-                        } else if allowed(&caller.answer(&hit(&keys[one], limit(one), cost))) {
-                            counts[one].add(cost);
-                        }
-                        answered.fetch_add(1, Relaxed);
-                    }
+                    let call = |cmd: &Cmd| caller.answer(cmd);
+                    let counts = match number % 2 {
+                        0 => traffic.one_by_one(number, call),
+                        _ => traffic.in_pairs(number, KEYS, call),
+                    };
                     (counts, caller.seen)
                 })
             })
             .collect();
-        let stop = Running(&running);
-        wait_for_more("traffic", &answered, 2_000);
+        let stop = Running(&traffic.running);
+        traffic.wait("traffic", 1_000, 1_000);
         for _ in 0..2 {
             for [from, to] in [[home, away], [away, home]] {
                 how.move_slot(cluster, slot, from, to);
-                wait_for_more("traffic at the new place", &answered, 1_000);
+                traffic.wait("traffic at the new place", 500, 500);
             }
         }
         drop(stop);
@@ -825,32 +826,19 @@ fn a_slot_moves_as_a_whole_under_load(cluster: &Cluster, how: AsAWhole, database
     });
     assert_eq!(seen, HashSet::from(["MOVED".to_owned()]), "clients are sent on, and nothing else");
 
-    let (mut client, mut replica) = (in_database(home, database), in_database(&cluster.replicas[0], database));
-    // What is left of the small limits can be used to the last unit.
-    let mut last = vec![Count::default(); KEYS];
-    for key in (0..KEYS).filter(|&key| limit(key) != MANY) {
-        while allowed(&client.ask(&hit(&keys[key], limit(key), 1)).unwrap()) {
-            last[key].add(1);
-        }
-    }
-    counts.push(last);
-    let mut total = Count::default();
-    for (key, name) in keys.iter().enumerate() {
-        let expected = sum(&counts, key);
-        assert!(limit(key) == MANY || expected.units == limit(key), "{name}: {expected:?}");
-        assert_eq!(logged(&mut client, name), expected, "{name}: the log is what was acknowledged");
+    let (mut client, mut replica) = (home.connect_to(database), cluster.replicas[0].connect_to(database));
+    let counts = traffic.account(&mut client, counts);
+    for (key, name) in traffic.keys.iter().enumerate() {
         wait_for("the replica follows", || replica.entries(name) == client.entries(name));
-        for client in [&mut client, &mut replica] {
-            assert_eq!(units_left(client, name, limit(key)), (limit(key) - expected.units) as i64, "{name}");
-        }
-        total = Count { hits: total.hits + expected.hits, units: total.units + expected.units };
+        let limit = Traffic::limit(key);
+        assert_eq!(units_left(&mut replica, name, limit), (limit - counts[key].units) as i64, "{name}");
     }
     for node in [home, &cluster.replicas[0]] {
-        let [with, without] = with_cursors_and_without(node, database, &keys);
+        let [with, without] = with_cursors_and_without(node, database, &traffic.keys);
         assert_eq!(with, without, "{how:?}, database {database}: with the table of cursors and without");
         if let Some(resting) = resting {
             let expected = vec![MANY as i64 - 8; KEYS];
-            assert_eq!(with_cursors_and_without(node, resting, &keys), [expected.clone(), expected]);
+            assert_eq!(with_cursors_and_without(node, resting, &traffic.keys), [expected.clone(), expected]);
         }
     }
     assert_eq!(away.connect().integer(&format!("CLUSTER COUNTKEYSINSLOT {slot}")), 0);
@@ -858,10 +846,10 @@ fn a_slot_moves_as_a_whole_under_load(cluster: &Cluster, how: AsAWhole, database
         let (mut one, mut other) = (primary.connect(), replica.connect_to_read());
         wait_for("the replica follows", || one.text("DEBUG DIGEST") == other.text("DEBUG DIGEST"));
     }
+    let Count { hits, units } = total(&counts);
     eprintln!(
-        "whole slots, {how:?}: {} hits of {} units on {KEYS} keys in database {database}, moved four times, \
-         none lost, none doubled",
-        total.hits, total.units,
+        "whole slots, {how:?}: {hits} hits of {units} units on {KEYS} keys in database {database}, moved four times, \
+         none lost, none doubled"
     );
 }
 
@@ -884,11 +872,39 @@ struct Known {
     unanswered: usize,
 }
 
+const LIMIT: usize = 300;
+
+/// Hits random keys until it is over. `admitted` are the hits that this primary and its successor have let in.
+fn hit_random_keys(
+    caller: &mut Caller,
+    keys: &[String],
+    mut rng: fastrand::Rng,
+    running: &AtomicBool,
+    admitted: &[AtomicUsize; 2],
+) -> Vec<Known> {
+    let primary = caller.at;
+    let mut known = vec![Known::default(); keys.len()];
+    while running.load(Relaxed) {
+        let key = rng.usize(..keys.len());
+        let known = &mut known[key];
+        match caller.call(&hit(&keys[key], LIMIT as u64, 1)) {
+            Attempt::Answered(port, reply) if allowed(&reply) => {
+                let is_successor = port != primary;
+                *if is_successor { &mut known.after } else { &mut known.before } += 1;
+                admitted[usize::from(is_successor)].fetch_add(1, Relaxed);
+            }
+            Attempt::Answered(..) => {}
+            Attempt::Unanswered => known.unanswered += 1,
+            Attempt::Later => panic!("a call ends in one way or another"),
+        }
+    }
+    known
+}
+
 /// Replication is asynchronous: what the successor never got is lost, and that much more than the limit may get in over
 /// all. Nothing else is lost, nothing is counted twice, and the successor's own count is exact from its first hit.
 fn a_primary_dies(cluster: &Cluster, dying: usize, link: Link) {
     const KEYS: usize = 40;
-    const LIMIT: usize = 300;
     let seed = random("a_primary_dies").u64(..);
     let (primary, replica) = (&cluster.primaries[dying], &cluster.replicas[dying]);
     let tag = cluster.tag_on(dying, "dying");
@@ -907,26 +923,8 @@ fn a_primary_dies(cluster: &Cluster, dying: usize, link: Link) {
         let threads: Vec<_> = (0..3)
             .map(|number| {
                 let (keys, running, admitted) = (&keys, &running, &admitted);
-                let mut caller = cluster.caller(primary);
-                scope.spawn(move || {
-                    let mut rng = fastrand::Rng::with_seed(seed + number);
-                    let mut known = vec![Known::default(); KEYS];
-                    while running.load(Relaxed) {
-                        let key = rng.usize(..KEYS);
-                        let known = &mut known[key];
-                        match caller.call(&hit(&keys[key], LIMIT as u64, 1)) {
-                            Attempt::Answered(port, reply) if allowed(&reply) => {
-                                let is_successor = port != primary.port();
-                                *if is_successor { &mut known.after } else { &mut known.before } += 1;
-                                admitted[usize::from(is_successor)].fetch_add(1, Relaxed);
-                            }
-                            Attempt::Answered(..) => {}
-                            Attempt::Unanswered => known.unanswered += 1,
-                            Attempt::Later => panic!("a call ends in one way or another"),
-                        }
-                    }
-                    known
-                })
+                let (mut caller, rng) = (cluster.caller(primary), fastrand::Rng::with_seed(seed + number));
+                scope.spawn(move || hit_random_keys(&mut caller, keys, rng, running, admitted))
             })
             .collect();
         let stop = Running(&running);
@@ -939,7 +937,7 @@ fn a_primary_dies(cluster: &Cluster, dying: usize, link: Link) {
         }
         primary.server.signal("KILL");
         wait_for("the primary is gone", || primary_is_gone(primary));
-        let killed_at = milliseconds();
+        let killed_at = now();
         replica.server.signal("CONT");
         wait_for("the replica is promoted", || replica.connect().info("replication", "role") == "master");
         wait_for("the cluster is up again", || is_up(replica));
@@ -949,6 +947,16 @@ fn a_primary_dies(cluster: &Cluster, dying: usize, link: Link) {
     });
 
     let mut client = replica.connect();
+    let lost = lost_hits(&mut client, &keys, &known, killed_at, &link);
+    assert!(link == Link::Whole || lost >= 300, "a cut link loses what it did not carry");
+    for key in &safe {
+        assert_eq!(logged(&mut client, key).hits, 5, "{key}: WAIT has seen it on the replica");
+        assert_eq!(client.answer(&format!("RATELIMIT.HIT {key} 8 1h"))[..3], [1, 8, 2]);
+    }
+}
+
+/// Compares what the successor counts with what each client knows of each key, and tells what was lost.
+fn lost_hits(client: &mut Connection, keys: &[String], known: &[Vec<Known>], killed_at: u64, link: &Link) -> usize {
     let (mut acknowledged, mut lost_hits, mut unanswered_hits, mut kept_unanswered) = (0, 0, 0, 0);
     for (at, key) in keys.iter().enumerate() {
         let total = |of: fn(&Known) -> usize| known.iter().map(|known| of(&known[at])).sum::<usize>();
@@ -957,7 +965,7 @@ fn a_primary_dies(cluster: &Cluster, dying: usize, link: Link) {
         // One machine, one clock, and seconds between the last hit of one node and the first of the other.
         let inherited = client.entries(key).iter().filter(|(id, ..)| time_of(id) <= killed_at).count();
         assert!(inherited <= before + unanswered, "{key}: {inherited} of {before}, {unanswered} unanswered");
-        assert_eq!(logged(&mut client, key).hits, inherited + after, "{key}: exact since the failover");
+        assert_eq!(logged(client, key).hits, inherited + after, "{key}: exact since the failover");
         let mut filled = 0;
         while allowed(&client.ask(&hit(key, LIMIT as u64, 1)).unwrap()) {
             filled += 1;
@@ -975,18 +983,10 @@ fn a_primary_dies(cluster: &Cluster, dying: usize, link: Link) {
          {unanswered_hits} unanswered, at least {kept_unanswered} of them kept"
     );
     assert!(acknowledged >= 2_000);
-    assert!(link == Link::Whole || lost_hits >= 300, "a cut link loses what it did not carry");
-    for key in &safe {
-        assert_eq!(logged(&mut client, key).hits, 5, "{key}: WAIT has seen it on the replica");
-        assert_eq!(client.answer(&format!("RATELIMIT.HIT {key} 8 1h"))[..3], [1, 8, 2]);
-    }
+    lost_hits
 }
 
 /// A killed process whose parent has not asked for it yet is a zombie: gone as far as clients are concerned.
 fn primary_is_gone(node: &Node) -> bool {
     Client::open(("127.0.0.1", node.port())).unwrap().get_connection_with_timeout(Duration::from_secs(1)).is_err()
-}
-
-fn milliseconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }

@@ -1,23 +1,8 @@
 //! `COMMAND INFO`, `COMMAND GETKEYS`, `COMMAND DOCS` and `MODULE LIST` tell the truth about the commands and the module.
 
-use redis::{Connection, Value};
-
-use crate::support::{Ask, Server, get, words};
-
-/// A nested reply as text: lists in brackets, names of maps and lists alike.
-fn show(value: &Value) -> String {
-    let list = |items: &[Value]| format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(" "));
-    match value {
-        Value::Array(items) | Value::Set(items) => list(items),
-        Value::Map(pairs) => {
-            list(&pairs.iter().flat_map(|(name, value)| [name.clone(), value.clone()]).collect::<Vec<_>>())
-        }
-        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        Value::SimpleString(text) => text.clone(),
-        Value::Int(integer) => integer.to_string(),
-        other => format!("{other:?}"),
-    }
-}
+use redis::Value;
+use support::client::{listed, show};
+use support::{Ask, Server, get, words};
 
 #[test]
 fn command_info() {
@@ -122,15 +107,6 @@ fn command_docs() {
         }
         assert_eq!(arguments_seen, arguments, "{name}");
     }
-}
-
-/// The module in `MODULE LIST`, which may have modules of the server beside it.
-pub fn listed(client: &mut Connection) -> Option<Vec<(String, Value)>> {
-    let modules: Vec<Vec<(String, Value)>> = get(client.run("MODULE LIST"));
-    let mut ours = modules.into_iter().filter(|module| module.iter().any(|(_, value)| show(value) == "ratelimit"));
-    let module = ours.next();
-    assert!(ours.next().is_none(), "it is there twice");
-    module
 }
 
 #[test]

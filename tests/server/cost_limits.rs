@@ -4,15 +4,10 @@
 //! for slower machines.
 
 use redis::Connection;
-
-use crate::support::{Ask, Clock, START, Setup, is_long, six, wait_for, words};
+use support::errors;
+use support::{Ask, Clock, START, Setup, is_long, six, wait_for, words};
 
 const MOST: u64 = (1 << 53) - 1;
-
-/// Bytes that the server uses.
-fn used(client: &mut Connection) -> i64 {
-    client.info("memory", "used_memory").parse().unwrap()
-}
 
 /// Microseconds of the server's CPU so far. (By the clock on the wall a busy machine would make everything slow.)
 fn cpu(client: &mut Connection) -> f64 {
@@ -51,17 +46,17 @@ fn a_flood_of_distinct_keys() {
     let mut client = server.connect();
     microseconds(&mut client, 1_000, |call| format!("RATELIMIT.HIT warm:{} 1 1h", call % 10));
     client.run("FLUSHALL");
-    let before = used(&mut client);
+    let before = client.used_memory();
     let (once, admitted) = microseconds(&mut client, keys, |call| format!("RATELIMIT.HIT user:{call} 1 1h"));
-    let full = used(&mut client);
+    let full = client.used_memory();
     // The keys come back and are refused: nobody is followed for long, and the table of those refused has its size.
     let (again, none) = microseconds(&mut client, keys, |call| format!("RATELIMIT.HIT user:{call} 1 1h"));
-    let refused = used(&mut client);
+    let refused = client.used_memory();
     assert_eq!((admitted, none), (keys, 0));
     client.run("FLUSHALL");
     let mut after = 0;
     wait_for("memory comes back", || {
-        after = used(&mut client);
+        after = client.used_memory();
         after - before < 1_000_000
     });
     let (key, more) = ((full - before) / keys as i64, refused - full);
@@ -118,13 +113,13 @@ fn a_hot_key() {
     let Some(clock) = Clock::at(START) else { return };
     let server = Setup::new().clock(&clock).start();
     let mut client = server.connect();
-    let before = used(&mut client);
+    let before = client.used_memory();
     let hit = |call: usize| format!("RATELIMIT.HIT hot {MOST} 1h COST {}", 1 + call % 3);
     for part in 0..10 {
         clock.set(START + part * 60_000);
         microseconds(&mut client, hits / 10, hit);
     }
-    let bytes = (used(&mut client) - before) as f64 / hits as f64;
+    let bytes = (client.used_memory() - before) as f64 / hits as f64;
     // Refused for ever larger reasons: which hit must leave first is found by bisection.
     let (found, _) = microseconds(&mut client, 2_000, |call| {
         let cost = MOST - hits as u64 * (call as u64 % 1_000) / 500;
@@ -159,9 +154,9 @@ fn the_table_of_cursors() {
             format!("RATELIMIT.HIT k:{call}{tiers} COST {}", fastrand::u32(1..1_000_000))
         });
     }
-    let full = used(&mut client);
+    let full = client.used_memory();
     client.run("CONFIG SET ratelimit.cursors 0");
-    let all = full - used(&mut client);
+    let all = full - client.used_memory();
     let each = all / cursors as i64;
     println!("{cursors} cursors of eight windows each: {all} bytes, {each} each");
     assert!(each < 12_000, "{each} bytes a cursor");
@@ -180,18 +175,18 @@ fn very_many_keys_in_one_call() {
         call
     };
     let keys = 1_024;
-    assert_eq!(client.ask(&of(keys + 1)), Err("ERR too many keys, at most 1024 are allowed".to_owned()));
+    assert_eq!(client.ask(&of(keys + 1)), Err(errors::TOO_MANY_KEYS.to_owned()));
     let call = of(keys);
-    let (before, began) = (used(&mut client), cpu(&mut client));
+    let (before, began) = (client.used_memory(), cpu(&mut client));
     client.ask(&call).unwrap();
     let took = cpu(&mut client) - began;
-    let bytes = (used(&mut client) - before) / keys as i64;
+    let bytes = (client.used_memory() - before) / keys as i64;
     let peak: i64 = client.info("memory", "used_memory_peak").parse().unwrap();
     println!(
         "MHIT of {keys} keys: {:.0} ms, {:.2} us a key; {bytes} bytes a key afterwards, {} more at the most",
         took / 1_000.0,
         took / keys as f64,
-        (peak - used(&mut client)) / keys as i64
+        (peak - client.used_memory()) / keys as i64
     );
     assert!(took / (keys as f64) < 50.0);
     assert_eq!(client.integer("DBSIZE"), keys as i64);

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use redis::{Cmd, Connection, Value};
-
-use crate::exactness::{number, random};
-use crate::replication::{REPLICATION, replica_of};
-use crate::support::{Ask, Running, Setup, is_long, six, wait_for_more, words};
+use support::client::number;
+use support::replication::{REPLICATION, replica_of};
+use support::seeds::random;
+use support::{Ask, Running, Setup, is_long, six, wait_for_more, words};
 
 /// Keys that are always hit together and so must always hold the same, and the way in which they are.
 const TOGETHER: [(&str, &[&str]); 4] =
@@ -46,6 +46,23 @@ fn hit_together(client: &mut Connection, (how, keys): (&str, &[&str]), cost: u64
     Some(())
 }
 
+/// Units and hits of each group.
+type Known = [(u64, usize); TOGETHER.len()];
+
+/// Hits groups until no answer comes: what was acknowledged, and the group and the cost of the step in doubt.
+fn hit_until_the_end(client: &mut Connection, rng: &mut fastrand::Rng, done: &AtomicUsize) -> (Known, usize, u64) {
+    let mut known = Known::default();
+    loop {
+        let (group, cost) = (rng.usize(..TOGETHER.len()), rng.u64(1..100));
+        if hit_together(client, TOGETHER[group], cost).is_none() {
+            return (known, group, cost);
+        }
+        known[group].0 += cost;
+        known[group].1 += 1;
+        done.fetch_add(1, Relaxed);
+    }
+}
+
 /// Everything that was acknowledged is there after the restart, and of every step that hits several keys all or nothing.
 #[test]
 fn what_was_acknowledged_is_on_disk() {
@@ -53,32 +70,21 @@ fn what_was_acknowledged_is_on_disk() {
     let rounds = if is_long() { 50 } else { 5 };
     let setup = Setup::new().args(["--appendonly", "yes", "--appendfsync", "always"]);
     let mut dir = tempfile::TempDir::new().unwrap();
-    // Units and hits of each group that are known to be on disk.
-    let mut kept = [(0, 0); TOGETHER.len()];
+    // What is known to be on disk.
+    let mut kept = Known::default();
     let (mut acknowledged, mut unanswered) = (0, 0);
     for round in 0..rounds {
         let mut rng = fastrand::Rng::with_seed(seed + round);
         let server = setup.clone().start_in(dir);
         let done = AtomicUsize::new(0);
         let mut at_least = kept;
-        let mut in_doubt = [(0, 0); TOGETHER.len()];
+        let mut in_doubt = Known::default();
         let left = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
                 .map(|number| {
                     let (mut client, done) = (server.connect(), &done);
                     let mut rng = fastrand::Rng::with_seed(seed + round * 10 + number);
-                    scope.spawn(move || {
-                        let mut known = [(0, 0); TOGETHER.len()];
-                        loop {
-                            let (group, cost) = (rng.usize(..TOGETHER.len()), rng.u64(1..100));
-                            if hit_together(&mut client, TOGETHER[group], cost).is_none() {
-                                return (known, group, cost);
-                            }
-                            known[group].0 += cost;
-                            known[group].1 += 1;
-                            done.fetch_add(1, Relaxed);
-                        }
-                    })
+                    scope.spawn(move || hit_until_the_end(&mut client, &mut rng, done))
                 })
                 .collect();
             if rng.u8(..3) == 0 {
@@ -122,12 +128,36 @@ fn what_was_acknowledged_is_on_disk() {
     eprintln!("kill -9: {rounds} rounds, {acknowledged} acknowledged steps, none lost; {unanswered} without an answer");
 }
 
+const KEYS: usize = 10;
+const LIMIT: usize = 5_000;
+
+fn hit(key: usize) -> Cmd {
+    words(&format!("RATELIMIT.HIT k:{key} {LIMIT} 1h"))
+}
+
+/// Hits random keys: what was admitted, and the key of the hit in doubt, where no answer came.
+fn hit_while_running(
+    client: &mut Connection,
+    rng: &mut fastrand::Rng,
+    done: &AtomicUsize,
+    running: &AtomicBool,
+) -> ([usize; KEYS], Option<usize>) {
+    let mut admitted = [0; KEYS];
+    while running.load(Relaxed) {
+        let key = rng.usize(..KEYS);
+        match client.ask(&hit(key)) {
+            Ok(reply) => admitted[key] += six(&reply)[0] as usize,
+            Err(_) => return (admitted, Some(key)),
+        }
+        done.fetch_add(1, Relaxed);
+    }
+    (admitted, None)
+}
+
 /// A replica takes over from a primary that was killed: over all, nobody gets in more often than the limit and what the
 /// replica had not got.
 #[test]
 fn a_failover_loses_what_was_not_replicated() {
-    const KEYS: usize = 10;
-    const LIMIT: usize = 5_000;
     let seed = random("a_failover_loses_what_was_not_replicated").u64(..);
     let rounds = if is_long() { 20 } else { 2 };
     let (mut total, mut all_lost, mut most_lost) = (0, 0, 0);
@@ -138,7 +168,6 @@ fn a_failover_loses_what_was_not_replicated() {
         let replica = replica_of(&primary, Setup::new());
         let done = AtomicUsize::new(0);
         let running = AtomicBool::new(true);
-        let hit = |key: usize| words(&format!("RATELIMIT.HIT k:{key} {LIMIT} 1h"));
         let mut before = [0; KEYS];
         let mut unanswered = [0; KEYS];
         std::thread::scope(|scope| {
@@ -147,18 +176,7 @@ fn a_failover_loses_what_was_not_replicated() {
                 .map(|number| {
                     let (mut client, done, running) = (primary.connect(), &done, &running);
                     let mut rng = fastrand::Rng::with_seed(seed + round * 10 + number);
-                    scope.spawn(move || {
-                        let mut admitted = [0; KEYS];
-                        while running.load(Relaxed) {
-                            let key = rng.usize(..KEYS);
-                            match client.ask(&hit(key)) {
-                                Ok(reply) => admitted[key] += six(&reply)[0] as usize,
-                                Err(_) => return (admitted, Some(key)),
-                            }
-                            done.fetch_add(1, Relaxed);
-                        }
-                        (admitted, None)
-                    })
+                    scope.spawn(move || hit_while_running(&mut client, &mut rng, done, running))
                 })
                 .collect();
             wait_for_more("load", &done, 500);

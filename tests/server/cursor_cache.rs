@@ -2,9 +2,9 @@
 //! at the same time give the same replies and hold the same data, whatever is done to their keys.
 
 use redis::{Cmd, Connection, Value};
-
-use crate::exactness::{random, time_of};
-use crate::support::{Ask, Clock, START, Server, Setup, assert_same, get, six, wait_for, words};
+use support::interference::{Interference, Kind};
+use support::seeds::random;
+use support::{Ask, Clock, START, Server, Setup, assert_same, get, six, wait_for, words};
 
 const SIZES: [u32; 3] = [0, 4, 8_192];
 const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
@@ -91,69 +91,31 @@ fn call(rng: &mut fastrand::Rng) -> String {
     format!("RATELIMIT.{name} {key} {} COST {cost}{strict}", tiers.join(" "))
 }
 
-/// Something that somebody else does, which a cursor must not outlive. It begins with what is there.
+/// What a cursor must not outlive.
+const OTHERS: Interference = Interference {
+    keys: &KEYS,
+    windows: &WINDOWS,
+    kinds: &[
+        Kind::Own,
+        Kind::Forged,
+        Kind::Foreign,
+        Kind::Deletion,
+        Kind::LastId,
+        Kind::Keys,
+        Kind::Databases,
+        Kind::Select,
+        Kind::Expiry,
+        Kind::Endless,
+        Kind::Types,
+        Kind::Dumps,
+        Kind::Reload,
+    ],
+};
+
+/// Something that somebody else does to all of them, or that befalls them.
 fn outside(rng: &mut fastrand::Rng, all: &mut Lockstep, dumps: &mut Vec<Vec<u8>>) {
-    let key = *rng.choice(&KEYS).unwrap();
-    let other = *rng.choice(&KEYS).unwrap();
-    let rows: Vec<(String, Vec<String>)> = match all.run(&format!("XRANGE {key} - +")) {
-        Ok(rows) => get(rows),
-        Err(_) => Vec::new(),
-    };
-    let ids: Vec<&str> = rows.iter().map(|row| row.0.as_str()).collect();
-    let newest = ids.last().map_or(all.now, |id| time_of(id));
-    let tally: u64 = ids.last().map_or(0, |id| id.split('-').nth(1).unwrap().parse().unwrap());
-    let some = *rng.choice(&ids).unwrap_or(&"1-1");
-    let cost = rng.u64(1..9);
-    let next = format!("{}-{}", newest.max(all.now), tally.wrapping_add(cost));
-    let window = *rng.choice(&WINDOWS).unwrap();
-    let line = match rng.u8(..36) {
-        0 | 1 => format!("XADD {key} {next} {window}ms {cost}"),
-        2 => format!("XADD {key} {}-{} {window}ms {cost}", newest + rng.u64(1..400), rng.u64(..9)),
-        3 => format!("XADD {key} {next} foreign entry"),
-        4 | 5 => format!("XDEL {key} {some}"),
-        6 => format!("XDEL {key} {}", ids.last().unwrap_or(&"1-1")),
-        7 => format!("XDEL {key} {}", ids.first().unwrap_or(&"1-1")),
-        8 => format!("XTRIM {key} MAXLEN {}", rng.u8(..5)),
-        9 => format!("XTRIM {key} MINID {some}"),
-        10 => format!("XSETID {key} {next}"),
-        11 => format!("XSETID {key} {}-0", newest + rng.u64(1..500)),
-        12 => format!("DEL {key}"),
-        13 => format!("UNLINK {key}"),
-        14 => format!("RATELIMIT.RESET {key}"),
-        15 => format!("RENAME {key} {other}"),
-        16 => format!("COPY {key} {other} REPLACE"),
-        17 => format!("MOVE {key} 1"),
-        18 => format!("SELECT {}", rng.u8(..2)),
-        19 => "SWAPDB 0 1".to_owned(),
-        20 if rng.u8(..4) == 0 => (*rng.choice(&["FLUSHDB", "FLUSHALL", "FLUSHDB ASYNC"]).unwrap()).to_owned(),
-        21 | 22 => format!("PEXPIRE {key} {}", rng.u64(1..3_000)),
-        23 => format!("PERSIST {key}"),
-        24 => format!("PEXPIREAT {key} {}", all.now - 1),
-        25 if rng.u8(..4) == 0 => "DEBUG RELOAD".to_owned(),
-        26 => format!("SET {key} string"),
-        27 => format!("RPUSH {key} list"),
-        // The length is the same as before, and so is nothing else.
-        28 | 29 => {
-            let oldest = ids.first().unwrap_or(&"1-1");
-            let script = "redis.call('XDEL', KEYS[1], ARGV[1]) redis.call('XADD', KEYS[1], ARGV[2], ARGV[3], ARGV[4])";
-            let mut cmd = redis::cmd("EVAL");
-            cmd.arg(script).arg(1).arg(key).arg(oldest).arg(next).arg(format!("{window}ms")).arg(cost);
-            let _ = all.ask(&cmd);
-            return;
-        }
-        30 => {
-            if let Ok(Value::BulkString(dump)) = all.run(&format!("DUMP {key}")) {
-                dumps.push(dump);
-            }
-            return;
-        }
-        31 | 32 => {
-            let Some(dump) = rng.choice(&*dumps).cloned() else { return };
-            let ttl = if rng.bool() { 0 } else { rng.u64(1..3_000) };
-            let _ = all.ask(redis::cmd("RESTORE").arg(key).arg(ttl).arg(dump).arg("REPLACE"));
-            return;
-        }
-        33 if rng.u8(..6) == 0 => {
+    match rng.u8(..180) {
+        0 => {
             // At one byte of memory everything is evicted.
             all.run("CONFIG SET maxmemory-policy allkeys-random maxmemory 1").unwrap();
             for client in &mut all.clients {
@@ -163,16 +125,14 @@ fn outside(rng: &mut fastrand::Rng, all: &mut Lockstep, dumps: &mut Vec<Vec<u8>>
                 });
             }
             all.run("CONFIG SET maxmemory 0 maxmemory-policy noeviction").unwrap();
-            return;
         }
-        34 if rng.u8(..4) == 0 => {
+        1 => {
             all.run("REPLICAOF 127.0.0.1 1").unwrap();
-            let _ = all.run(&format!("RATELIMIT.PEEK {key} 9 1s"));
-            "REPLICAOF NO ONE".to_owned()
+            let _ = all.run(&format!("RATELIMIT.PEEK {} 9 1s", rng.choice(KEYS).unwrap()));
+            all.run("REPLICAOF NO ONE").unwrap();
         }
-        _ => return,
-    };
-    let _ = all.run(&line);
+        _ => OTHERS.act(rng).carry_out(all.now, dumps, |cmd| all.ask(cmd)),
+    }
 }
 
 #[test]
@@ -254,15 +214,14 @@ fn on_a_replica() {
     let replica = setup.args(["--replicaof", "127.0.0.1", &primary.port.to_string()]).start();
     let (mut one, mut other) = (primary.connect(), replica.connect());
     wait_for("the replica is in sync", || other.info("replication", "master_link_status") == "up");
+    let others = Interference { keys: &KEYS, windows: &[40, 300], kinds: &[Kind::Deletion, Kind::Expiry] };
     let mut now = START;
     for _ in 0..1_500 {
         let key = *rng.choice(&KEYS).unwrap();
         now += rng.u64(..8);
         clock.set(now);
-        match rng.u8(..30) {
-            0 => _ = one.run(&format!("DEL {key}")),
-            1 => _ = one.run(&format!("XTRIM {key} MAXLEN 2")),
-            2 => _ = one.run(&format!("PEXPIRE {key} {}", rng.u64(1..300))),
+        match rng.u8(..10) {
+            0 => others.act(&mut rng).carry_out(now, &mut Vec::new(), |cmd| one.ask(cmd)),
             _ => _ = one.run(&format!("RATELIMIT.HIT {key} 30 300ms 12 40ms")),
         }
         wait_for("the replica has read everything", || {

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use redis::Value;
+use support::modules::{bounded, redis_cell};
+use support::{Ask, Clock, START, Server, Setup, get, root};
 use tempfile::TempDir;
-
-use crate::support::{Ask, Clock, START, Server, Setup, get, redis_cell};
 
 const PROMPT: &str = "127.0.0.1:6379> ";
 
@@ -91,20 +91,6 @@ impl Snippet {
         }
         setup.start()
     }
-}
-
-/// A program that is ended if it does not end. It finds what scripts/examples.sh has fetched.
-pub fn bounded(program: &[&str]) -> Command {
-    let fetched = root().join("target/examples");
-    let mut command = Command::new("timeout");
-    command.arg("120").args(program).env("PYTHONPATH", fetched.join("python")).env("PYTHONDONTWRITEBYTECODE", "1");
-    // Node looks for packages from the folder that it is started in.
-    command.current_dir(if program[0] == "node" { fetched } else { root().to_owned() });
-    command
-}
-
-pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn snippets_of(name: &Path) -> Vec<Snippet> {

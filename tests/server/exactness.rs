@@ -1,56 +1,10 @@
 //! No window exceeds its limit, and each reply is exact: random hits on a real server, every value against brute force.
 
-use crate::oracle::{self, Hit, Question, Tier};
-use crate::support::{Ask, START, Server, get, six};
-
-/// The seed of a random test, printed so that a failure can be repeated with `SEED`.
-pub fn random(test: &str) -> fastrand::Rng {
-    let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok());
-    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-    eprintln!("{test}: SEED={seed}");
-    fastrand::Rng::with_seed(seed)
-}
-
-/// One of the spellings of a length of time.
-fn spell(rng: &mut fastrand::Rng, milliseconds: u64) -> String {
-    let mut spellings = vec![format!("{milliseconds}ms")];
-    let decimal = |unit: u64| {
-        // The value in a unit, where four decimals can say it exactly.
-        let scaled = milliseconds * 10_000;
-        (scaled % unit == 0).then(|| {
-            let (whole, fraction) = (scaled / unit / 10_000, scaled / unit % 10_000);
-            let text = format!("{whole}.{fraction:04}");
-            text.trim_end_matches('0').trim_end_matches('.').to_owned()
-        })
-    };
-    for (unit, suffixes) in [(1_000, &["s", ""][..]), (60_000, &["m"]), (3_600_000, &["h"]), (86_400_000, &["d"])] {
-        if let Some(text) = decimal(unit) {
-            spellings.extend(suffixes.iter().map(|suffix| format!("{text}{suffix}")));
-        }
-    }
-    rng.choice(spellings).unwrap()
-}
-
-fn any_case(rng: &mut fastrand::Rng, word: &str) -> String {
-    word.chars().map(|letter| if rng.bool() { letter.to_ascii_lowercase() } else { letter }).collect()
-}
-
-/// The words of a call, options in any place after the first tier.
-pub fn words_of(rng: &mut fastrand::Rng, key: &str, question: Question) -> Vec<String> {
-    let mut groups: Vec<Vec<String>> = Vec::new();
-    for (limit, window) in question.tiers {
-        groups.push(vec![limit.to_string(), spell(rng, *window)]);
-    }
-    if question.cost != 1 || rng.bool() {
-        let place = rng.usize(1..=groups.len());
-        groups.insert(place, vec![any_case(rng, "COST"), question.cost.to_string()]);
-    }
-    if question.strict {
-        let place = rng.usize(1..=groups.len());
-        groups.insert(place, vec![any_case(rng, "STRICT")]);
-    }
-    [key.to_owned()].into_iter().chain(groups.concat()).collect()
-}
+use support::calls::{any_case, question_for, words_of};
+use support::client::{number, time_of};
+use support::oracle::{self, Hit, Question, Tier};
+use support::seeds::random;
+use support::{Ask, START, Server, Stage, get, six};
 
 struct Client {
     key: String,
@@ -59,35 +13,11 @@ struct Client {
     hits: Vec<Hit>,
 }
 
-fn limit(rng: &mut fastrand::Rng) -> u64 {
-    match rng.u8(..16) {
-        0 => 0,
-        1 => (1 << 53) - 1,
-        2..5 => rng.u64(20..300),
-        _ => rng.u64(1..20),
-    }
-}
-
-pub fn question_for(rng: &mut fastrand::Rng, longest: u64) -> (Vec<Tier>, u64) {
-    let mut tiers = vec![(limit(rng), longest)];
-    for _ in 0..rng.usize(..8).saturating_sub(4) {
-        let window = if rng.bool() { rng.u64(20..=longest) } else { rng.u64(1..=longest.div_ceil(20)) * 20 };
-        tiers.insert(rng.usize(..=tiers.len()), (limit(rng), window.min(longest)));
-    }
-    let cost = match rng.u8(..10) {
-        0 => rng.u64(1..400),
-        1..4 => rng.u64(2..10),
-        _ => 1,
-    };
-    (tiers, cost)
-}
-
 /// On a clock that stands still between calls, so that the exact moment of each is known.
 #[test]
 fn every_value_of_every_reply() {
     let mut rng = random("every_value_of_every_reply");
-    let Some((server, clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let windows = [20, 50, 333, 1_000, 5_400_000, 86_400_000];
     let clients = windows.iter().enumerate();
     let mut clients: Vec<Client> =
@@ -177,8 +107,7 @@ fn on_a_clock_that_runs() {
 #[test]
 fn strict() {
     let mut rng = random("strict");
-    let Some((server, clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let mut now = START;
     for key in 0..30 {
         let longest = rng.u64(20..500);
@@ -209,14 +138,6 @@ fn strict() {
     let impossible = client.answer("RATELIMIT.HIT never 5 1m COST 6 STRICT");
     assert_eq!(impossible, [0, 5, 5, -1, 0, 0]);
     assert_eq!(client.integer("EXISTS never"), 0, "a call that can never be allowed stores nothing");
-}
-
-pub fn time_of(id: &str) -> u64 {
-    number(id.split('-').next().unwrap())
-}
-
-pub fn number(text: &str) -> u64 {
-    text.parse().unwrap_or_else(|_| panic!("{text} is no number"))
 }
 
 /// 32 connections, 200 pipelined hits each, a limit of 100: exactly 100 get in.

@@ -8,18 +8,17 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use redis::Connection;
+use support::modules::bounded;
+use support::{Ask, Clock, PATIENCE, START, Server, Setup, Stage, get, root, wait_for};
 use tempfile::TempDir;
-
-use crate::documents::{bounded, root};
-use crate::support::{Ask, Clock, PATIENCE, START, Server, Setup, get, wait_for};
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn server_on_clock() -> (Server, Clock) {
-    let clock = Clock::at(START).unwrap();
-    (Setup::new().clock(&clock).tcp().start(), clock)
+/// A server that examples find, on a set clock.
+fn stage() -> Stage {
+    Stage::of(Setup::new().tcp()).unwrap()
 }
 
 fn example(server: &Server, program: &[&str]) -> Command {
@@ -189,7 +188,7 @@ fn start_express(redis: u16) -> (Running, u16) {
 #[test]
 #[ignore = "make test-examples"]
 fn express() {
-    let (server, clock) = server_on_clock();
+    let Stage { server, clock, .. } = stage();
     let (_node, port) = start_express(server.port);
     let mut client = server.connect();
     wait_for("it has found Redis", || http(port, "GET /", "").1.contains("RateLimit"));
@@ -270,7 +269,7 @@ fn start_nginx(debian: &Path, redis: u16) -> (Running, u16, TempDir) {
 #[ignore = "make test-examples"]
 fn nginx() {
     let Some(debian) = unpacked() else { return };
-    let (server, clock) = server_on_clock();
+    let Stage { server, clock, .. } = stage();
     let (_nginx, port, dir) = start_nginx(&debian, server.port);
     limits_requests(port, &clock);
     let mut client = server.connect();
@@ -327,7 +326,7 @@ fn worker() {
 #[test]
 #[ignore = "make test-examples"]
 fn tokens() {
-    let (server, clock) = server_on_clock();
+    let Stage { server, clock, .. } = stage();
     let ask = |tokens: usize| {
         let prompt = "word ".repeat(tokens);
         let output = example(&server, &["python3", "examples/tokens.py", "anna", &prompt]).output().unwrap();
@@ -347,7 +346,7 @@ fn tokens() {
 #[test]
 #[ignore = "make test-examples"]
 fn login() {
-    let (server, clock) = server_on_clock();
+    let Stage { server, clock, .. } = stage();
     let port = free_port();
     let _login = Running::start(&mut example(&server, &["python3", "examples/login.py", &port.to_string()]));
     listens(port);

@@ -1,11 +1,11 @@
 //! A key lives one window after the newest hit and not much more, and as long as the longest policy in use.
 
 use redis::{Connection, Value};
-
-use crate::exactness::random;
-use crate::oracle::{self, Hit, Question, Tier};
-use crate::replication::Effects;
-use crate::support::{Ask, Clock, START, Server, Setup, six, words};
+use support::client::time_of;
+use support::oracle::{self, Hit, Question, Tier};
+use support::replication::Effects;
+use support::seeds::random;
+use support::{Ask, Clock, START, Server, Setup, Stage, six, wait_for, words};
 
 /// The longest that a key with one policy outlives its newest hit.
 fn at_most(window: u64) -> i64 {
@@ -15,8 +15,7 @@ fn at_most(window: u64) -> i64 {
 #[test]
 fn one_policy_keeps_a_key_for_its_window() {
     let mut rng = random("one_policy_keeps_a_key_for_its_window");
-    let Some((server, clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let mut now = START;
     for key in 0..150 {
         let window = match rng.u8(..4) {
@@ -55,7 +54,7 @@ fn one_policy_on_a_clock_that_runs() {
             pipe.add_command(words(line));
         }
         let (_, expires, newest): (Value, u64, Vec<(String, Vec<String>)>) = pipe.query(&mut client).unwrap();
-        let hit = crate::exactness::time_of(&newest[0].0);
+        let hit = time_of(&newest[0].0);
         assert!((hit + 100..=hit + 112).contains(&expires), "a hit at {hit} is kept until {expires}");
         renewed += usize::from(expires != before);
         before = expires;
@@ -65,8 +64,7 @@ fn one_policy_on_a_clock_that_runs() {
 
 #[test]
 fn an_idle_key_goes() {
-    let Some((server, clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     assert_eq!(client.answer("RATELIMIT.HIT k 5 8s")[0], 1);
     clock.set(START + 1_000);
     assert_eq!(client.answer("RATELIMIT.HIT k 5 8s")[0], 1);
@@ -84,14 +82,13 @@ fn an_idle_key_goes() {
 /// Nobody has to ask for an idle key: the server finds it.
 #[test]
 fn idle_keys_go_unasked() {
-    let Some((server, clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     for key in 0..200 {
         client.run(&format!("RATELIMIT.HIT {key} 5 10s"));
     }
     assert_eq!(client.integer("DBSIZE"), 200);
     clock.set(START + 11_251);
-    crate::support::wait_for("the keys expire", || client.integer("DBSIZE") == 0);
+    wait_for("the keys expire", || client.integer("DBSIZE") == 0);
 }
 
 #[test]
@@ -104,7 +101,7 @@ fn a_steady_client_sets_its_expiry_eight_times_a_window() {
         clock.set(START + step * gap);
         assert_eq!(client.answer("RATELIMIT.HIT k 100000 8s")[0], 1);
     }
-    let effects = effects.next();
+    let effects = effects.take();
     let count = |name: &str| effects.iter().filter(|line| line.starts_with(name)).count() as u64;
     assert_eq!(count("XADD"), windows * window / gap);
     // The first one, and one whenever more than an eighth has passed since the last.
@@ -114,8 +111,7 @@ fn a_steady_client_sets_its_expiry_eight_times_a_window() {
 
 #[test]
 fn an_expiry_changed_by_hand_is_repaired() {
-    let Some((server, clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let mut hit = |line: &str, after_start: u64| {
         clock.set(START + after_start);
         client.run(line);
@@ -135,76 +131,65 @@ fn an_expiry_changed_by_hand_is_repaired() {
     assert_eq!(client.integer("PTTL k"), -1);
 }
 
-/// Sets the clock and hits, and tells the name of the newest entry and how long the key still lives.
-struct Shared {
-    client: Connection,
-    clock: Clock,
-    now: u64,
-    _server: Server,
+/// A stage whose nodes hold ten entries.
+fn shared() -> Option<Stage> {
+    Stage::of(Setup::new().args(["--stream-node-max-entries", "10"]))
 }
 
-impl Shared {
-    fn new() -> Option<Self> {
-        let clock = Clock::at(START)?;
-        let server = Setup::new().clock(&clock).args(["--stream-node-max-entries", "10"]).start();
-        Some(Self { client: server.connect(), clock, now: START, _server: server })
-    }
-
-    fn hit(&mut self, after_start: u64, policy: &str) -> (i64, String, i64) {
-        self.now = START + after_start;
-        self.clock.set(self.now);
-        let allowed = self.client.answer(&format!("RATELIMIT.HIT k {policy}"))[0];
-        let newest = self.client.entries("k").pop().unwrap();
-        (allowed, newest.1, self.client.integer("PTTL k"))
-    }
+/// Sets the clock and hits, and tells the name of the newest entry and how long the key still lives.
+fn hit(log: &mut Stage, after_start: u64, policy: &str) -> (i64, String, i64) {
+    let client = &mut log.at(after_start).client;
+    let allowed = client.answer(&format!("RATELIMIT.HIT k {policy}"))[0];
+    let newest = client.entries("k").pop().unwrap();
+    (allowed, newest.1, client.integer("PTTL k"))
 }
 
 /// The rule of retention, step by step.
 #[test]
 fn two_policies_on_one_key() {
     let (long, short, middle) = ("5 60s", "100 1s", "100 8s");
-    let Some(mut log) = Shared::new() else { return };
+    let Some(mut log) = shared() else { return };
     let kept = |name: &str, left: i64| (1, name.to_owned(), left);
     let refused = |name: &str, left: i64| (0, name.to_owned(), left);
     // The long policy comes second and takes over, whatever is left of the short one's expiry.
-    assert_eq!(log.hit(0, short), kept("1000ms", 1_125));
-    assert_eq!(log.hit(10, long), kept("60000ms", 67_500));
+    assert_eq!(hit(&mut log, 0, short), kept("1000ms", 1_125));
+    assert_eq!(hit(&mut log, 10, long), kept("60000ms", 67_500));
     // The short one leaves the log alone for as long as the long one may still be in use.
-    assert_eq!(log.hit(7_510, short), kept("60000ms", 60_000));
-    assert_eq!(log.hit(7_511, short), kept("60000ms>1000ms", 127_500));
+    assert_eq!(hit(&mut log, 7_510, short), kept("60000ms", 60_000));
+    assert_eq!(hit(&mut log, 7_511, short), kept("60000ms>1000ms", 127_500));
     // The longest policy since the waiting began is what remains.
-    assert_eq!(log.hit(7_512, middle), kept("60000ms>8000ms", 127_499));
-    assert_eq!(log.hit(7_513, short), kept("60000ms>8000ms", 127_498));
+    assert_eq!(hit(&mut log, 7_512, middle), kept("60000ms>8000ms", 127_499));
+    assert_eq!(hit(&mut log, 7_513, short), kept("60000ms>8000ms", 127_498));
     // A long hit ends the waiting, a refused one begins it again, once in an eighth of the window.
-    assert_eq!(log.hit(7_514, "9 60s"), kept("60000ms", 127_497));
-    assert_eq!(log.hit(7_515, short), kept("60000ms", 127_496));
-    assert_eq!(log.hit(75_012, short), kept("60000ms>1000ms", 127_500));
-    assert_eq!(log.hit(75_012, "0 60s"), refused("60000ms>1000ms", 127_500));
-    assert_eq!(log.hit(82_512, "0 60s"), refused("60000ms>1000ms", 120_000));
-    assert_eq!(log.hit(82_513, "0 1s"), refused("60000ms>1000ms", 119_999));
-    assert_eq!(log.hit(82_513, "0 60s"), refused("60000ms>1000ms", 127_500));
-    assert_eq!(log.hit(82_514, "0 8s"), refused("60000ms>1000ms", 127_499));
-    assert_eq!(log.hit(90_014, "0 8s"), refused("60000ms>1000ms", 127_500));
+    assert_eq!(hit(&mut log, 7_514, "9 60s"), kept("60000ms", 127_497));
+    assert_eq!(hit(&mut log, 7_515, short), kept("60000ms", 127_496));
+    assert_eq!(hit(&mut log, 75_012, short), kept("60000ms>1000ms", 127_500));
+    assert_eq!(hit(&mut log, 75_012, "0 60s"), refused("60000ms>1000ms", 127_500));
+    assert_eq!(hit(&mut log, 82_512, "0 60s"), refused("60000ms>1000ms", 120_000));
+    assert_eq!(hit(&mut log, 82_513, "0 1s"), refused("60000ms>1000ms", 119_999));
+    assert_eq!(hit(&mut log, 82_513, "0 60s"), refused("60000ms>1000ms", 127_500));
+    assert_eq!(hit(&mut log, 82_514, "0 8s"), refused("60000ms>1000ms", 127_499));
+    assert_eq!(hit(&mut log, 90_014, "0 8s"), refused("60000ms>1000ms", 127_500));
     // It ends when nobody has asked for a whole window.
-    assert_eq!(log.hit(157_513, short), kept("60000ms>1000ms", 60_001));
-    assert_eq!(log.hit(157_514, short), kept("1000ms", 1_125));
+    assert_eq!(hit(&mut log, 157_513, short), kept("60000ms>1000ms", 60_001));
+    assert_eq!(hit(&mut log, 157_514, short), kept("1000ms", 1_125));
     // PERSIST: as if the waiting began now.
-    assert_eq!(log.hit(157_514, "9999 60s"), kept("60000ms", 67_500));
+    assert_eq!(hit(&mut log, 157_514, "9999 60s"), kept("60000ms", 67_500));
     log.client.run("PERSIST k");
-    assert_eq!(log.hit(157_515, short), kept("60000ms>1000ms", 127_500));
+    assert_eq!(hit(&mut log, 157_515, short), kept("60000ms>1000ms", 127_500));
     log.client.run("PERSIST k");
-    assert_eq!(log.hit(157_516, middle), kept("60000ms>8000ms", 127_500));
+    assert_eq!(hit(&mut log, 157_516, middle), kept("60000ms>8000ms", 127_500));
 }
 
 /// A policy of a minute is used once and given up: the log is kept for it for a while, and then for a second only.
 #[test]
 fn a_policy_that_is_given_up_costs_no_memory() {
-    let Some(mut log) = Shared::new() else { return };
-    log.hit(0, "1000 1m");
+    let Some(mut log) = shared() else { return };
+    hit(&mut log, 0, "1000 1m");
     let mut fell = None;
     let mut longest = 0;
     for step in 1..=1_600 {
-        let (allowed, name, _) = log.hit(step * 100, "20 1s");
+        let (allowed, name, _) = hit(&mut log, step * 100, "20 1s");
         assert_eq!(allowed, 1);
         let length = log.client.integer("XLEN k");
         longest = length.max(longest);
@@ -235,7 +220,7 @@ fn a_refusal_names_no_wait_that_the_key_does_not_live_to_see() {
         clock.set(START);
         client.run("FLUSHALL");
         client.run("RATELIMIT.HIT k 1 300ms");
-        effects.next();
+        effects.take();
         let mut ask = |after_start: u64| {
             clock.set(START + after_start);
             let value = client.run(hit);
@@ -245,21 +230,21 @@ fn a_refusal_names_no_wait_that_the_key_does_not_live_to_see() {
             }
         };
         assert_eq!(ask(0), [0, 1, 0, HOUR as i64, HOUR as i64, HOUR as i64]);
-        assert_eq!(effects.next(), [format!("PEXPIREAT k {}", START + HOUR + HOUR / 8)], "{hit}");
+        assert_eq!(effects.take(), [format!("PEXPIREAT k {}", START + HOUR + HOUR / 8)], "{hit}");
         for later in [1, 600, HOUR / 2, HOUR - 1] {
             assert_eq!(ask(later)[3], (HOUR - later) as i64);
-            assert_eq!(effects.next(), [""; 0], "{hit}");
+            assert_eq!(effects.take(), [""; 0], "{hit}");
         }
         assert_eq!(ask(HOUR)[..3], [1, 1, 0], "{hit}");
-        effects.next();
+        effects.take();
     }
     // A wait that the key lives to see anyway, one that never ends, and a look change nothing.
     client.run("FLUSHALL");
     client.run("RATELIMIT.HIT k 5 1h COST 5");
-    effects.next();
+    effects.take();
     for line in ["HIT k 5 1h", "HIT k 5 1m", "HIT k 0 1d", "HIT k 1 1d COST 2", "PEEK k 5 1d", "HIT k 5 1h COST 5"] {
         assert_eq!(client.answer(&format!("RATELIMIT.{line}"))[0], 0, "{line}");
-        assert_eq!(effects.next(), [""; 0], "{line}");
+        assert_eq!(effects.take(), [""; 0], "{line}");
     }
 }
 
@@ -312,8 +297,7 @@ fn a_backlog_goes_bit_by_bit() {
 /// A refusal that counts, and drops what no longer decides anything, describes what is left.
 #[test]
 fn a_strict_reply_describes_the_log_after_it() {
-    let Some((server, clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let mut dropped = 0;
     for step in 0..310 {
         clock.set(START + step);
@@ -330,7 +314,7 @@ fn a_strict_reply_describes_the_log_after_it() {
 /// What a longer window still finds counts on, also in a long log of which nothing is alive by the window before.
 #[test]
 fn a_longer_policy_keeps_what_it_has_counted() {
-    let Some(mut log) = Shared::new() else { return };
+    let Some(mut log) = shared() else { return };
     let mut pipe = redis::pipe();
     for _ in 0..1_100 {
         pipe.add_command(words("RATELIMIT.HIT k 5000 8s")).ignore();
@@ -347,7 +331,7 @@ fn a_long_policy_in_use_holds_exactly() {
     let mut rng = random("a_long_policy_in_use_holds_exactly");
     for round in 0..4 {
         let (long, short): (Tier, Tier) = ((rng.u64(2..120), 8_000), (rng.u64(2..20), 500));
-        let Some(mut log) = Shared::new() else { return };
+        let Some(mut log) = shared() else { return };
         let mut hits: Vec<Hit> = Vec::new();
         let (mut now, mut asked) = (START, START);
         let mut admitted = [0; 2];
@@ -377,7 +361,7 @@ fn policies_that_share_a_key_forget_nothing_they_need() {
         let windows = rng.choose_multiple([50_u64, 100, 200, 300, 600, 1_000, 2_400], 4);
         let policies: Vec<Tier> =
             windows.into_iter().take(rng.usize(2..=4)).map(|window| (rng.u64(1..25), window)).collect();
-        let Some(mut log) = Shared::new() else { return };
+        let Some(mut log) = shared() else { return };
         let (mut hits, mut calls): (Vec<Hit>, Vec<Call>) = (Vec::new(), Vec::new());
         let mut in_use = policies.clone();
         let mut now = START;

@@ -3,9 +3,9 @@
 use std::process::{Command, Stdio};
 
 use redis::{Connection, Value};
-
-use crate::command_tables::listed;
-use crate::support::{Ask, Setup, module, wait_for};
+use support::client::listed;
+use support::modules::module;
+use support::{Ask, Setup, wait_for};
 
 /// A typing error in the configuration must not pass for a setting that works.
 #[test]

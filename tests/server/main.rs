@@ -1,11 +1,6 @@
 //! Tests against real servers, through a real client.
 //!
-//! Each test starts its own server; see `support`. Random ones print their seed when they fail, and take one from `SEED`.
-
-mod support;
-
-#[path = "../model/oracle.rs"]
-mod oracle;
+//! Each test starts its own server; see `tests/support`. Random ones print their seed when they fail, and take one from `SEED`.
 
 mod access_control;
 mod bad_arguments;

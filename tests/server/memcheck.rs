@@ -5,12 +5,13 @@
 //! ends, or when it takes out again what it could not load.
 
 use redis::{Connection, Value};
-
-use crate::exactness::random;
-use crate::fuzzing::{fuzz, now};
-use crate::hostile_streams::make_streams;
-use crate::other_modules::{act_in_events, setup};
-use crate::support::{Ask, Server, Setup, get, module, wait_for, words};
+use support::clock::now;
+use support::fuzzer::fuzz;
+use support::modules::module;
+use support::reactions::{act_in_events, setup};
+use support::seeds::random;
+use support::streams::make_streams;
+use support::{Ask, Server, Setup, get, wait_for, words};
 
 fn load(client: &mut Connection, args: &[&str]) -> Result<Value, String> {
     client.ask(redis::cmd("MODULE").arg("LOAD").arg(module().to_str()).arg(args))

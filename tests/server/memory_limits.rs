@@ -2,17 +2,13 @@
 //!
 //! `cargo test memory_limits -- --nocapture` prints the figures.
 
-use crate::exactness::random;
-use crate::support::{Ask, START, Server, Setup, in_minutes, is_long, six, wait_for, words};
-
-fn used(client: &mut redis::Connection) -> i64 {
-    client.info("memory", "used_memory").parse().unwrap()
-}
+use support::seeds::random;
+use support::{Ask, START, Server, Setup, Stage, in_minutes, is_long, six, wait_for, words};
 
 /// Bytes by which the server's memory grows with each of so many hits.
 fn growth(server: &Server, hits: i64, line: impl Fn(i64) -> String) -> f64 {
     let mut client = server.connect();
-    let before = used(&mut client);
+    let before = client.used_memory();
     let mut at = 0;
     while at < hits {
         let mut pipe = redis::pipe();
@@ -22,7 +18,7 @@ fn growth(server: &Server, hits: i64, line: impl Fn(i64) -> String) -> f64 {
         pipe.exec(&mut client).unwrap();
         at += 100;
     }
-    (used(&mut client) - before) as f64 / hits as f64
+    (client.used_memory() - before) as f64 / hits as f64
 }
 
 #[test]
@@ -43,8 +39,7 @@ fn memory_of_a_key() {
 /// stops at them.
 #[test]
 fn large_nodes_of_the_past_go() {
-    let Some((server, clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     client.run("CONFIG SET stream-node-max-bytes 0 stream-node-max-entries 0");
     let mut pipe = redis::pipe();
     for _ in 0..15_000 {
@@ -73,7 +68,7 @@ fn under_every_eviction_policy() {
             }
             let server = Server::start();
             let mut client = server.connect();
-            let most = used(&mut client) + 1_500_000;
+            let most = client.used_memory() + 1_500_000;
             client.run(&format!("CONFIG SET maxmemory {most} maxmemory-policy {family}-{policy}"));
             let mut known = vec![0; 2_000];
             let (mut forgotten, mut refused) = (0, 0);
@@ -131,7 +126,7 @@ fn without_memory() {
 fn memory_runs_out_under_load() {
     let server = Server::start();
     let mut client = server.connect();
-    let most = used(&mut client) + 1_500_000;
+    let most = client.used_memory() + 1_500_000;
     client.run(&format!("CONFIG SET maxmemory {most} maxmemory-policy noeviction"));
     let mut pairs = 0;
     let error = loop {
@@ -184,17 +179,17 @@ fn memory_comes_back() {
             }
             pipe.exec(client).unwrap();
         }
-        let peak = used(client);
+        let peak = client.used_memory();
         wait_for("all keys expire", || client.integer("DBSIZE") == 0);
         peak
     };
     wave(&mut client, 5_000);
     // The server shrinks its tables of keys step by step.
-    let before = used(&mut client);
+    let before = client.used_memory();
     let peak = wave(&mut client, keys);
     let mut after = 0;
     wait_for("memory comes back", || {
-        after = used(&mut client);
+        after = client.used_memory();
         after < before + 500_000
     });
     println!("{keys} keys came and expired: {before} bytes used before, {peak} at the most, {after} after");

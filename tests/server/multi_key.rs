@@ -3,10 +3,11 @@
 use std::fs;
 
 use redis::Value;
-
-use crate::exactness::{number, random, time_of};
-use crate::oracle::{self, Hit, Tier};
-use crate::support::{Ask, START, Server, Setup, six};
+use support::client::{number, time_of};
+use support::errors;
+use support::oracle::{self, Hit, Tier};
+use support::seeds::random;
+use support::{Ask, START, Server, Setup, Stage, six};
 
 fn sixes(value: &Value) -> Vec<[i64; 6]> {
     let Value::Array(items) = value else { panic!("{value:?} is no array") };
@@ -29,8 +30,7 @@ fn call(keys: &[String], tiers: &[Tier], cost: u64) -> redis::Cmd {
 #[test]
 fn every_value_of_every_array() {
     let mut rng = random("every_value_of_every_array");
-    let Some((server, clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     let windows: Vec<u64> = (0..10).map(|_| rng.u64(20..2_000)).collect();
     let mut logs: Vec<Vec<Hit>> = vec![Vec::new(); 10];
     let (mut now, mut admitted, mut refused) = (START, 0, 0);
@@ -117,9 +117,9 @@ fn bad_calls_charge_nobody() {
     client.run("XADD foreign * a b");
     client.run("RATELIMIT.HIT good 5 1h");
     let before = client.fingerprint();
-    let numkeys = "ERR numkeys should be greater than 0";
-    let too_few = "ERR number of keys can't be greater than number of args";
-    let pairs = "ERR each key needs one limit and one window";
+    let numkeys = errors::NUMKEYS;
+    let too_few = errors::TOO_FEW_ARGUMENTS;
+    let pairs = errors::PAIRS;
     let arity = "ERR wrong number of arguments for 'ratelimit.mhit' command";
     for (line, error) in [
         ("", arity),
@@ -141,25 +141,22 @@ fn bad_calls_charge_nobody() {
         ("2 good good2 5 1h", pairs),
         ("2 good good2 5 1h COST 2", pairs),
         ("2 good good2 5 1h 5 1h 5 1h", pairs),
-        ("1 good good2 5 1h 5 1h", "ERR limit is not an integer or out of range"),
+        ("1 good good2 5 1h 5 1h", errors::LIMIT),
         ("1 good 5 1h 5 1h", pairs),
-        ("2 good good 5 1h 5 1h", "ERR a key may be named only once"),
-        ("3 good good2 good 5 1h 5 1h 5 1h", "ERR a key may be named only once"),
-        ("2 good good2 5 1h x 1h", "ERR syntax error"),
-        ("2 good good2 x 1h 5 1h", "ERR limit is not an integer or out of range"),
-        ("2 good good2 5 1h 5 1y", "ERR window is not a duration like 60, 500ms, 10s, 1m, 1h or 1d"),
-        ("2 good good2 5 1h 5", "ERR syntax error"),
-        ("2 good good2 5 1h 5 1h COST", "ERR syntax error"),
-        ("2 good good2 5 1h 5 1h COST 0", "ERR cost is not an integer or out of range"),
-        ("2 good good2 5 1h 5 1h COST 1 COST 1", "ERR syntax error"),
-        ("2 good good2 5 1h 5 1h STRICT", "ERR syntax error"),
-        ("2 good string 5 1h 5 1h", "WRONGTYPE Operation against a key holding the wrong kind of value"),
-        ("2 string good 5 1h 5 1h", "WRONGTYPE Operation against a key holding the wrong kind of value"),
-        ("2 good foreign 5 1h 5 1h", "ERR the stream at this key was not written by this module, it is left as it was"),
-        (
-            "3 a good foreign 5 1h 5 1h 5 1h",
-            "ERR the stream at this key was not written by this module, it is left as it was",
-        ),
+        ("2 good good 5 1h 5 1h", errors::KEY_TWICE),
+        ("3 good good2 good 5 1h 5 1h 5 1h", errors::KEY_TWICE),
+        ("2 good good2 5 1h x 1h", errors::SYNTAX),
+        ("2 good good2 x 1h 5 1h", errors::LIMIT),
+        ("2 good good2 5 1h 5 1y", errors::WINDOW),
+        ("2 good good2 5 1h 5", errors::SYNTAX),
+        ("2 good good2 5 1h 5 1h COST", errors::SYNTAX),
+        ("2 good good2 5 1h 5 1h COST 0", errors::COST),
+        ("2 good good2 5 1h 5 1h COST 1 COST 1", errors::SYNTAX),
+        ("2 good good2 5 1h 5 1h STRICT", errors::SYNTAX),
+        ("2 good string 5 1h 5 1h", errors::WRONG_TYPE),
+        ("2 string good 5 1h 5 1h", errors::WRONG_TYPE),
+        ("2 good foreign 5 1h 5 1h", errors::NOT_A_LOG),
+        ("3 a good foreign 5 1h 5 1h 5 1h", errors::NOT_A_LOG),
     ] {
         let line = format!("RATELIMIT.MHIT {line}");
         assert_eq!(client.error(line.trim_end()), error, "{line}");

@@ -7,16 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use redis::Value;
-
-use crate::support::{Ask, Server, Setup, build, in_minutes, text_of, words};
-
-const INTERNAL: &str = "ERR internal error in the ratelimit module, please report it";
-
-/// The build with the feature `planted-panic`; `RATELIMIT_PANIC_MODULE` names another place.
-pub fn panicking_module() -> PathBuf {
-    let default = || build("libratelimit.so", &["--features", "planted-panic"]);
-    std::env::var_os("RATELIMIT_PANIC_MODULE").map_or_else(default, PathBuf::from)
-}
+use support::errors::INTERNAL;
+use support::modules::panicking_module;
+use support::{Ask, Server, Setup, get, in_minutes, root, text_of, words};
 
 fn server() -> Server {
     let server = Setup::new().module(panicking_module()).start();
@@ -80,7 +73,7 @@ fn inside_a_script() {
         local second = redis.call('RATELIMIT.HIT', k, 2, '1m') \
         return {first[3], panic.err, second[3]}";
     let eval = |source: &str| redis::cmd("EVAL").arg(source).arg(1).arg("planted-panic").to_owned();
-    let caught: (i64, String, i64) = crate::support::get(client.ask(&eval(source)).unwrap());
+    let caught: (i64, String, i64) = get(client.ask(&eval(source)).unwrap());
     assert_eq!(caught, (1, INTERNAL.to_owned(), 0));
     let uncaught = client.ask(&eval("return redis.call('RATELIMIT.PEEK', KEYS[1], 2, '1m')"));
     assert!(uncaught.as_ref().is_err_and(|text| text.starts_with(INTERNAL)), "{uncaught:?}");
@@ -101,7 +94,7 @@ fn nothing_is_leaked() {
         }
         let replies = redis::ConnectionLike::req_packed_commands(&mut client, &pipe.get_packed_pipeline(), 0, panics);
         assert!(replies.unwrap().iter().all(|reply| matches!(reply, Value::ServerError(_))));
-        client.info("memory", "used_memory").parse::<i64>().unwrap()
+        client.used_memory()
     };
     // Buffers of the connection reach their size first.
     used_after(1_000);
@@ -167,7 +160,7 @@ fn the_sources_neither_panic_nor_are_unsafe_elsewhere() {
     assert_eq!(offences("server/f.rs", sample), ["server/f.rs:1: crate::commands"]);
     assert_eq!(offences("commands/f.rs", sample), [""; 0]);
 
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let folder = root().join("src");
     let mut names = Vec::new();
     let mut found = Vec::new();
     for path in sources(&folder) {

@@ -5,8 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use redis::Value;
-
-use crate::support::{Ask, PATIENCE, Server, in_minutes};
+use support::errors;
+use support::{Ask, PATIENCE, Server, Stage, in_minutes};
 
 #[test]
 fn pipelined() {
@@ -26,7 +26,7 @@ fn pipelined() {
 
 #[test]
 fn both_protocols_get_the_same_bytes() {
-    let Some((server, _clock)) = Server::on_clock() else { return };
+    let Some(Stage { server, clock: _clock, .. }) = Stage::new() else { return };
     let calls = [
         ("RATELIMIT.HIT {} 2 1m", "*6\r\n:1\r\n:2\r\n:1\r\n:0\r\n:60000\r\n:60000\r\n"),
         ("RATELIMIT.HIT {} 2 1m", "*6\r\n:1\r\n:2\r\n:0\r\n:0\r\n:60000\r\n:60000\r\n"),
@@ -82,7 +82,7 @@ fn in_a_shell_script() {
         "try 2: welcome, 0 of 2 left",
         "try 3: come back in 10 min",
         "1",
-        "ERR limit is not an integer or out of range",
+        errors::LIMIT,
         "failed",
     ];
     assert_eq!(lines, expected);

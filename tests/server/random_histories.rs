@@ -11,12 +11,13 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, Connection, Value};
-
-use crate::bad_arguments::{LAST_ID_AHEAD, NOT_A_LOG, WRONG_TYPE};
-use crate::exactness::time_of;
-use crate::oracle::{self, Hit, Moment, Question, Tier};
-use crate::replication::{NODES_OF_FOUR, REPLICATION, caught_up, replica_of, start_again};
-use crate::support::{Ask, Clock, START, Server, Setup, get, is_long, six, text_of, wait_for, words};
+use support::client::id_of;
+use support::errors::{LAST_ID_AHEAD, NOT_A_LOG, WRONG_TYPE};
+use support::interference::{self, Interference, Kind};
+use support::judge::is_in_range;
+use support::oracle::{self, Hit, Moment, Question, Tier};
+use support::replication::{NODES_OF_FOUR, REPLICATION, caught_up, replica_of, start_again};
+use support::{Ask, Clock, START, Server, Setup, get, is_long, six, text_of, wait_for, words};
 
 const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
@@ -24,6 +25,27 @@ const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 const SINGLE_MINDED: usize = 3;
 const WINDOWS: [u64; 4] = [20, 300, 1_000, 2_500];
 const LONGEST: u64 = WINDOWS[3];
+
+/// Whose doings the oracle has an answer to: no entry is ahead of the clock.
+const OTHERS: Interference = Interference {
+    keys: &KEYS,
+    windows: &WINDOWS,
+    kinds: &[
+        Kind::Own,
+        Kind::Foreign,
+        Kind::Deletion,
+        Kind::LastId,
+        Kind::Keys,
+        Kind::Databases,
+        Kind::Expiry,
+        Kind::Types,
+        Kind::Groups,
+        Kind::Dumps,
+    ],
+};
+
+const MAINTENANCE: Interference =
+    Interference { keys: &KEYS, windows: &WINDOWS, kinds: &[Kind::Settings, Kind::Reload] };
 
 /// Runs the commands of its arguments, each preceded by its length.
 const SCRIPT: &str = "local r, i = {}, 1 while i <= #ARGV do local n = tonumber(ARGV[i]) \
@@ -39,6 +61,15 @@ struct Call {
 }
 
 impl Call {
+    /// The tiers of the key at this position.
+    fn tiers_of(&self, n: usize) -> &[Tier] {
+        if self.name == "MHIT" { &self.tiers[n..=n] } else { &self.tiers }
+    }
+
+    fn longest(&self, n: usize) -> u64 {
+        self.tiers_of(n).iter().map(|tier| tier.1).max().unwrap()
+    }
+
     fn line(&self) -> String {
         let keys: Vec<&str> = self.keys.iter().map(|&key| KEYS[key]).collect();
         let mut line = format!("RATELIMIT.{}", self.name);
@@ -55,9 +86,8 @@ impl Call {
 #[derive(Clone, Debug)]
 enum Line {
     Call(Call),
-    /// Somebody's command on these keys. In it, `{oldest}`, `{newest}`, `{some}` are IDs of the first one, `{next}` is the one
-    /// that would come next.
-    Other(String, Vec<usize>),
+    /// What somebody else does.
+    Other(interference::Act),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +125,7 @@ impl std::fmt::Display for Step {
             Act::Lines(how, lines) => {
                 let line = |line: &Line| match line {
                     Line::Call(call) => call.line(),
-                    Line::Other(line, _) => line.clone(),
+                    Line::Other(act) => act.line.clone(),
                 };
                 write!(out, "{how:?}: {}", lines.iter().map(line).collect::<Vec<_>>().join("; "))
             }
@@ -136,47 +166,6 @@ fn random_call(rng: &mut fastrand::Rng) -> Call {
     Call { name, keys: vec![key], tiers, cost, strict: name == "HIT" && rng.u8(..12) == 0 }
 }
 
-fn random_other(rng: &mut fastrand::Rng) -> Line {
-    let (at, to) = (rng.usize(..KEYS.len()), rng.usize(..KEYS.len()));
-    let (key, other) = (KEYS[at], KEYS[to]);
-    let window = *rng.choice(&WINDOWS).unwrap();
-    let line = match rng.u8(..37) {
-        0 | 1 => format!("XADD {key} {{next}} {window}ms 1"),
-        2 => format!("XADD {key} {{next}} foreign entry"),
-        3 => format!("XADD {key} {{next}} {window}ms 1 one more"),
-        4 | 5 => format!("XDEL {key} {{newest}}"),
-        6 | 7 => format!("XDEL {key} {{oldest}}"),
-        8 => format!("XDEL {key} {{some}}"),
-        9 => format!("XTRIM {key} MAXLEN {}", rng.u8(..5)),
-        10 => format!("XTRIM {key} MINID {{some}}"),
-        11 => format!("XSETID {key} {{next}}"),
-        12 => format!("DEL {key}"),
-        13 => format!("UNLINK {key} {other}"),
-        14 => format!("RATELIMIT.RESET {key} {other}"),
-        15 => format!("RENAME {key} {other}"),
-        16 => format!("COPY {key} {other} REPLACE"),
-        17 => format!("MOVE {key} 1"),
-        18 => "SWAPDB 0 1".to_owned(),
-        19 if rng.u8(..4) == 0 => "FLUSHALL".to_owned(),
-        20 | 21 => format!("PEXPIRE {key} {}", rng.u64(1..6_000)),
-        22 => format!("PERSIST {key}"),
-        23 => format!("EXPIRE {key} -1"),
-        24 => format!("SET {key} string"),
-        25 => format!("RPUSH {key} list"),
-        26 => format!("XGROUP CREATE {key} group 0 MKSTREAM"),
-        27 => format!("XREADGROUP GROUP group reader COUNT 2 STREAMS {key} >"),
-        28 => format!("XACK {key} group {{oldest}}"),
-        29 | 30 => format!("DUMP {key}"),
-        31 | 32 => format!("RESTORE {key} {} dump REPLACE", if rng.bool() { 0 } else { rng.u64(1..6_000) }),
-        33 => format!("XREADGROUP GROUP group reader NOACK STREAMS {key} >"),
-        34 => format!("XACKDEL {key} group DELREF IDS 1 {{some}}"),
-        35 => format!("XDELEX {key} DELREF IDS 1 {{newest}}"),
-        _ => format!("DEL {key} {other}"),
-    };
-    let all = ["SWAPDB", "FLUSHALL"].iter().any(|name| line.starts_with(name));
-    Line::Other(line, if all { (0..KEYS.len()).collect() } else { vec![at, to] })
-}
-
 fn random_step(rng: &mut fastrand::Rng, at: usize, backwards: bool) -> Step {
     let go = match rng.u16(..400) {
         0 => rng.i64(0..6_000),
@@ -190,10 +179,7 @@ fn random_step(rng: &mut fastrand::Rng, at: usize, backwards: bool) -> Step {
             Act::AskReplica(Call { keys: call.keys[..1].to_vec(), ..call })
         }
         3..12 => Act::Maintain(match rng.u8(..20) {
-            0..5 => format!("CONFIG SET ratelimit.cursors {}", rng.choice([0, 4, 8_192]).unwrap()),
-            5..8 => format!("CONFIG SET stream-node-max-entries {}", rng.choice([1, 3, 10, 100]).unwrap()),
-            8 => format!("CONFIG SET stream-node-max-bytes {}", rng.choice([64, 512, 4_096]).unwrap()),
-            9 => format!("CONFIG SET ratelimit.top-entries {}", rng.choice([0, 8, 1_000]).unwrap()),
+            0..10 => MAINTENANCE.act(rng).line,
             10 => format!("CONFIG SET notify-keyspace-events {}", rng.choice(["KEA", "Kd"]).unwrap()),
             11 => "BGREWRITEAOF".to_owned(),
             12..15 => "DEBUG RELOAD".to_owned(),
@@ -211,14 +197,14 @@ fn random_step(rng: &mut fastrand::Rng, at: usize, backwards: bool) -> Step {
                 _ => How::Plain,
             };
             let lines = if how == How::Plain { rng.usize(1..3) } else { rng.usize(1..6) };
-            let line = |_| match if rng.u8(..9) == 0 { random_other(rng) } else { Line::Call(random_call(rng)) } {
-                // Not every server knows these, and one that does not would refuse the whole transaction.
-                Line::Other(line, keys) if how == How::Transaction && line.contains("DELREF") => {
-                    Line::Other(format!("DEL {}", KEYS[keys[0]]), keys)
-                }
-                line => line,
+            let line = |_| match rng.u8(..9) {
+                0 => Line::Other(OTHERS.act(rng)),
+                _ => Line::Call(random_call(rng)),
             };
-            Act::Lines(how, (0..lines).map(line).collect())
+            // Not every server knows these, and one that does not would refuse the whole transaction.
+            let is_new = |line: &Line| matches!(line, Line::Other(act) if act.line.contains("DELREF"));
+            let lines = (0..lines).map(line).filter(|line| how != How::Transaction || !is_new(line));
+            Act::Lines(how, lines.collect())
         }
     };
     Step { client: at % 3, go, act }
@@ -227,13 +213,13 @@ fn random_step(rng: &mut fastrand::Rng, at: usize, backwards: bool) -> Step {
 /// What is at a key.
 #[derive(Clone, Debug, PartialEq)]
 struct Known {
-    kind: Kind,
+    kind: What,
     /// -1 for never, -2 if it does not exist.
     expires: i64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Kind {
+enum What {
     Absent,
     Stream { rows: Vec<Row>, last: Id },
     Other,
@@ -241,10 +227,6 @@ enum Kind {
 
 type Id = (u64, u64);
 type Row = (Id, Vec<String>);
-
-fn id_of(text: &str) -> Id {
-    (time_of(text), text.split('-').nth(1).unwrap().parse().unwrap())
-}
 
 /// The commands that tell what is at a key, and what they tell.
 const READS: usize = 3;
@@ -263,25 +245,25 @@ impl Known {
                 let info: Vec<(String, Value)> = get(info.clone());
                 let last = info.into_iter().find(|(name, _)| name == "last-generated-id").unwrap().1;
                 let rows = rows.into_iter().map(|(id, fields)| (id_of(&id), fields)).collect();
-                Kind::Stream { rows, last: id_of(&get::<String>(last)) }
+                What::Stream { rows, last: id_of(&get::<String>(last)) }
             }
-            (Ok(_), Err(_)) => Kind::Absent,
-            (Err(_), _) => Kind::Other,
+            (Ok(_), Err(_)) => What::Absent,
+            (Err(_), _) => What::Other,
         };
         Self { kind, expires }
     }
 
     /// The same at another time.
     fn at(self, now: u64) -> Self {
-        if self.expires >= 0 && (self.expires as u64) < now { Self { kind: Kind::Absent, expires: -2 } } else { self }
+        if self.expires >= 0 && (self.expires as u64) < now { Self { kind: What::Absent, expires: -2 } } else { self }
     }
 
     fn rows(&self) -> &[Row] {
-        if let Kind::Stream { rows, .. } = &self.kind { rows } else { &[] }
+        if let What::Stream { rows, .. } = &self.kind { rows } else { &[] }
     }
 
     fn last(&self) -> Id {
-        if let Kind::Stream { last, .. } = self.kind { last } else { (0, 0) }
+        if let What::Stream { last, .. } = self.kind { last } else { (0, 0) }
     }
 }
 
@@ -309,7 +291,7 @@ struct Log {
 
 /// `longest` is the longest window of the call.
 fn log_of(known: &Known, now: u64, longest: u64) -> Result<Log, &'static str> {
-    if known.kind == Kind::Other {
+    if known.kind == What::Other {
         return Err(WRONG_TYPE);
     }
     let rows = known.rows();
@@ -349,6 +331,85 @@ fn next_id(log: &Log, clock: u64, cost: u64) -> (Id, Moment) {
     (id, Moment { clock, now, stamp: id.0 })
 }
 
+/// What the oracle answers for each key.
+fn expected_of(call: &Call, logs: &[Log], moments: &[(Id, Moment)]) -> Vec<[i64; 6]> {
+    if call.name == "MHIT" {
+        let mut hits: Vec<Vec<Hit>> = logs.iter().map(|log| log.hits.clone()).collect();
+        let moments: Vec<Moment> = moments.iter().map(|moment| moment.1).collect();
+        return oracle::ask_all_at(&mut hits, &moments, &call.tiers, call.cost);
+    }
+    let question = Question { tiers: &call.tiers, cost: call.cost, strict: call.strict };
+    vec![oracle::ask_at(&mut logs[0].hits.clone(), moments[0].1, question)]
+}
+
+/// One key of a call: what was there before and after it, and what was answered.
+#[derive(Clone, Copy)]
+struct One<'a> {
+    call: &'a Call,
+    /// The position of the key in the call.
+    n: usize,
+    before: &'a Known,
+    after: &'a Known,
+    answer: [i64; 6],
+    allowed: bool,
+    stored: bool,
+}
+
+impl One<'_> {
+    /// The ID of the hit and the answer, which are others than at first sight where the server refuses the ID or a refusal
+    /// that counts has dropped entries.
+    fn expected(
+        &self,
+        log: &mut Log,
+        now: u64,
+        (mut id, moment): (Id, Moment),
+        mut expected: [i64; 6],
+    ) -> Result<(Id, [i64; 6]), String> {
+        let Self { call, n, before, after, allowed, stored, .. } = *self;
+        // The server refuses an ID that is not above the last one. Then the log goes by the last one, or is started again
+        // where that is further ahead than the log is kept.
+        let pushed = !log.stale && matches!(before.kind, What::Stream { .. }) && id <= before.last();
+        if pushed && stored && !log.wild {
+            match before.last().0 > now + log.keep {
+                true => *log = Log { stale: true, ..Log::default() },
+                false => log.last = before.last(),
+            }
+            let question = Question { tiers: call.tiers_of(n), cost: call.cost, strict: call.strict };
+            let next = next_id(log, now, call.cost);
+            id = next.0;
+            expected = oracle::ask_at(&mut log.hits.clone(), next.1, question);
+        }
+        if stored && !allowed && !log.wild && id.0 == moment.now {
+            // The reply describes the log after the call, which has dropped what no longer decides anything.
+            let mut left = log_of(after, now, call.longest(n))?.hits;
+            let again = Question { tiers: call.tiers_of(n), cost: call.cost, strict: false };
+            expected[5] = oracle::ask(&mut left, now, again)[5];
+        }
+        Ok((id, expected))
+    }
+
+    /// Whether a call that stores nothing has written nothing. While a longer policy may be on its way out, a refused hit may
+    /// prolong the key's life. And it does where the hit is told to wait for longer.
+    fn is_left_alone(&self, log: &Log, now: u64) -> Result<(), String> {
+        let Self { call, n, before, after, answer, .. } = *self;
+        if call.name == "PEEK" {
+            return if before == after { Ok(()) } else { Err("PEEK wrote".to_owned()) };
+        }
+        let retry = answer[3];
+        let waiting = before.rows().last().is_some_and(|(_, fields)| fields[0].contains('>'));
+        let longer = !log.stale && log.newest.is_some() && call.longest(n) > log.keep && retry > 0;
+        let dies_early = |known: &Known| (0..now as i64 + retry).contains(&known.expires);
+        let prolonged = before.expires != after.expires;
+        if before.kind != after.kind || prolonged && !waiting && !(longer && dies_early(before)) {
+            return Err("a refused hit wrote".to_owned());
+        }
+        if longer && dies_early(after) {
+            return Err("the key does not live to see the end of the wait".to_owned());
+        }
+        Ok(())
+    }
+}
+
 struct World {
     primary: Server,
     replica: Server,
@@ -362,7 +423,7 @@ struct World {
     admitted: Vec<Vec<Hit>>,
     /// Hits admitted, hits refused, units admitted.
     counted: [u64; 3],
-    dump: Option<Vec<u8>>,
+    dumps: Vec<Vec<u8>>,
     setup: Setup,
 }
 
@@ -379,7 +440,19 @@ impl World {
         side.ask(redis::cmd("FUNCTION").arg("LOAD").arg(library)).unwrap();
         let clients = (0..3).map(|_| primary.connect()).collect();
         let (known, admitted) = (vec![None; KEYS.len()], vec![Vec::new(); KEYS.len()]);
-        Self { primary, replica, clients, side, clock, now: START, known, admitted, counted: [0; 3], dump: None, setup }
+        Self {
+            primary,
+            replica,
+            clients,
+            side,
+            clock,
+            now: START,
+            known,
+            admitted,
+            counted: [0; 3],
+            dumps: Vec::new(),
+            setup,
+        }
     }
 
     fn forget(&mut self, keys: &[usize]) {
@@ -477,34 +550,19 @@ impl World {
                     batch.push((words(&call.line()), Part::Call(call.clone())));
                     batch.extend(call.keys.iter().flat_map(|&key| reads(key).map(|cmd| (cmd, Part::Read(key)))));
                 }
-                Line::Other(line, keys) => batch.push((self.resolve(line, keys[0]), Part::Other(keys.clone()))),
+                Line::Other(act) => batch.push((self.resolve(act), Part::Other(act.keys.clone()))),
             }
         }
         batch
     }
 
-    fn resolve(&mut self, line: &str, key: usize) -> Cmd {
-        let rows = match self.side.ask(&words(&format!("XRANGE {} - +", KEYS[key]))) {
-            Ok(rows) => get::<Vec<(String, Vec<String>)>>(rows),
-            Err(_) => Vec::new(),
-        };
-        let ids: Vec<&str> = rows.iter().map(|row| row.0.as_str()).collect();
-        let id = |at: Option<&&str>| at.map_or("1-1".to_owned(), |id| (*id).to_owned());
-        let newest = ids.last().map_or((self.now, 0), |id| id_of(id));
-        let line = line.replace("{oldest}", &id(ids.first())).replace("{newest}", &id(ids.last()));
-        let line = line.replace("{some}", &id(ids.get(ids.len() / 2)));
-        let line = line.replace("{next}", &format!("{}-{}", newest.0.max(self.now), newest.1.wrapping_add(1)));
-        if line.starts_with("DUMP") {
-            if let Ok(Value::BulkString(dump)) = self.side.ask(&words(&line)) {
-                self.dump = Some(dump);
+    fn resolve(&mut self, act: &interference::Act) -> Cmd {
+        let seen = self.side.ask(&act.look());
+        let cmd = act.command(&seen, self.now, &self.dumps);
+        if act.is_dump() {
+            if let Ok(Value::BulkString(dump)) = self.side.ask(&cmd) {
+                self.dumps.push(dump);
             }
-        }
-        let mut cmd = Cmd::new();
-        for word in line.split(' ') {
-            match (word, &self.dump) {
-                ("dump", Some(dump)) => cmd.arg(dump),
-                _ => cmd.arg(word),
-            };
         }
         cmd
     }
@@ -554,10 +612,8 @@ impl World {
         after: &[Known],
     ) -> Result<(), String> {
         let now = self.now;
-        let tiers_of = |n: usize| if call.name == "MHIT" { &call.tiers[n..=n] } else { &call.tiers[..] };
-        let longest = |n: usize| tiers_of(n).iter().map(|tier| tier.1).max().unwrap();
         let logs: Vec<Result<Log, &str>> =
-            before.iter().enumerate().map(|(n, known)| log_of(known, now, longest(n))).collect();
+            before.iter().enumerate().map(|(n, known)| log_of(known, now, call.longest(n))).collect();
         let is_wild = |log: &Result<Log, &str>| log.as_ref().is_ok_and(|log| log.wild);
         let may_fail = |log: &Result<Log, &str>, error: &str| *log == Err(error) || is_wild(log) && error == NOT_A_LOG;
         if let Err(error) = reply {
@@ -575,71 +631,28 @@ impl World {
         let allowed = answers[0][0] == 1;
         let possible = call.tiers.iter().all(|(limit, _)| call.cost <= *limit);
         let stored = call.name != "PEEK" && (allowed || call.strict && possible);
-        let (mut ids, moments): (Vec<Id>, Vec<Moment>) = logs.iter().map(|log| next_id(log, now, call.cost)).unzip();
-        let mut expected = match call.name {
-            "MHIT" => {
-                let mut hits: Vec<Vec<Hit>> = logs.iter().map(|log| log.hits.clone()).collect();
-                oracle::ask_all_at(&mut hits, &moments, &call.tiers, call.cost)
+        let moments: Vec<(Id, Moment)> = logs.iter().map(|log| next_id(log, now, call.cost)).collect();
+        let expected = expected_of(call, &logs, &moments);
+        for (n, log) in logs.iter_mut().enumerate() {
+            let (before, after) = (&before[n], &after[n]);
+            let one = One { call, n, before, after, answer: answers[n], allowed, stored };
+            let (id, expected) = one.expected(log, now, moments[n], expected[n])?;
+            if !wild && one.answer != expected {
+                return Err(format!("not {expected:?} for {}", KEYS[call.keys[n]]));
             }
-            _ => {
-                let question = Question { tiers: &call.tiers, cost: call.cost, strict: call.strict };
-                vec![oracle::ask_at(&mut logs[0].hits.clone(), moments[0], question)]
+            if one.answer[0] != i64::from(allowed)
+                || !is_in_range(one.answer, (2 * LONGEST + 1) as i64, call.name != "MHIT")
+            {
+                return Err("out of range, or a wait longer than two windows".to_owned());
             }
-        };
-        for (n, &key) in call.keys.iter().enumerate() {
-            let (before, after, log, answer) = (&before[n], &after[n], &mut logs[n], answers[n]);
-            // The server refuses an ID that is not above the last one. Then the log goes by the last one, or is started again
-            // where that is further ahead than the log is kept.
-            let pushed = !log.stale && matches!(before.kind, Kind::Stream { .. }) && ids[n] <= before.last();
-            if pushed && stored && !log.wild {
-                match before.last().0 > now + log.keep {
-                    true => *log = Log { stale: true, ..Log::default() },
-                    false => log.last = before.last(),
-                }
-                let question = Question { tiers: tiers_of(n), cost: call.cost, strict: call.strict };
-                let (id, moment) = next_id(log, now, call.cost);
-                ids[n] = id;
-                expected[n] = oracle::ask_at(&mut log.hits.clone(), moment, question);
-            }
-            if stored && !allowed && !log.wild && ids[n].0 == moments[n].now {
-                // The reply describes the log after the call, which has dropped what no longer decides anything.
-                let mut left = log_of(after, now, longest(n))?.hits;
-                let again = Question { tiers: tiers_of(n), cost: call.cost, strict: false };
-                expected[n][5] = oracle::ask(&mut left, now, again)[5];
-            }
-            if !wild && answer != expected[n] {
-                return Err(format!("not {:?} for {}", expected[n], KEYS[key]));
-            }
-            let far = (2 * LONGEST + 1) as i64;
-            let [verdict, _, remaining, retry, reset, next] = answer;
-            if verdict != i64::from(allowed) || remaining < 0 || retry < -1 || next > reset {
-                return Err("out of range".to_owned());
-            }
-            if [retry, reset, next].iter().any(|time| *time > far) {
-                return Err("a wait longer than two windows".to_owned());
-            }
-            match stored {
-                true => self.stored(call, n, ids[n], before, after, log, allowed)?,
-                false if call.name == "PEEK" && before != after => return Err("PEEK wrote".to_owned()),
-                false => {
-                    // While a longer policy may be on its way out, a refused hit may prolong the key's life. And it does where
-                    // the hit is told to wait for longer.
-                    let waiting = before.rows().last().is_some_and(|(_, fields)| fields[0].contains('>'));
-                    let longer =
-                        !log.stale && log.newest.is_some() && longest(n) > log.keep && retry > 0 && call.name != "PEEK";
-                    let dies_early = |known: &Known| (0..now as i64 + retry).contains(&known.expires);
-                    let prolonged = before.expires != after.expires;
-                    if before.kind != after.kind || prolonged && !waiting && !(longer && dies_early(before)) {
-                        return Err("a refused hit wrote".to_owned());
-                    }
-                    if longer && dies_early(after) {
-                        return Err("the key does not live to see the end of the wait".to_owned());
-                    }
-                }
+            if stored {
+                self.stored(&one, id, log)?
+            } else {
+                one.is_left_alone(log, now)?
             }
             if call.name != "PEEK" {
                 self.counted[0] += u64::from(allowed);
-                self.counted[1] += u64::from(!allowed && retry != 0);
+                self.counted[1] += u64::from(!allowed && one.answer[3] != 0);
                 self.counted[2] += if allowed { call.cost } else { 0 };
             }
         }
@@ -647,27 +660,18 @@ impl World {
     }
 
     /// Whether a hit was stored as it must be, and nothing else was lost.
-    #[allow(clippy::too_many_arguments)]
-    fn stored(
-        &mut self,
-        call: &Call,
-        n: usize,
-        id: Id,
-        before: &Known,
-        after: &Known,
-        log: &Log,
-        allowed: bool,
-    ) -> Result<(), String> {
+    fn stored(&mut self, one: &One, id: Id, log: &Log) -> Result<(), String> {
+        let One { call, n, before, after, allowed, .. } = *one;
         let Some(((newest, fields), rest)) = after.rows().split_last() else {
             return Err("nothing is stored".to_owned());
         };
         let Some((keep, cost)) = entry(fields) else { return Err("a foreign entry".to_owned()) };
-        let own = if call.name == "MHIT" { &call.tiers[n..=n] } else { &call.tiers[..] };
+        let own = call.tiers_of(n);
         let begins = log.stale || rest.is_empty() && newest.1 == call.cost;
         if !log.wild && *newest != id || cost != call.cost || after.last() != *newest {
             return Err(format!("not stored as {id:?}"));
         }
-        if keep < own.iter().map(|tier| tier.1).max().unwrap() || after.expires < (newest.0 + keep) as i64 {
+        if keep < call.longest(n) || after.expires < (newest.0 + keep) as i64 {
             return Err("it is not kept for long enough".to_owned());
         }
         let key = call.keys[n];

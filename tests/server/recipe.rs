@@ -3,8 +3,7 @@
 //! module not having it. (The sixth fault at length, with random histories: see `expiry`.)
 
 use redis::Connection;
-
-use crate::support::{Ask, Clock, START, Server, Setup};
+use support::{Ask, START, Setup, Stage};
 
 const MINUTE: u64 = 60_000;
 
@@ -28,15 +27,14 @@ fn hit(client: &mut Connection, key: &str, limit: i64, window: u64) -> bool {
 }
 
 /// Nodes of one entry make the approximate trim an exact one, for faults that have nothing to do with it.
-fn exact_server() -> Option<(Server, Clock)> {
-    let clock = Clock::at(START)?;
-    Some((Setup::new().clock(&clock).args(["--stream-node-max-entries", "1"]).start(), clock))
+fn exact() -> Option<Stage> {
+    Stage::of(Setup::new().args(["--stream-node-max-entries", "1"]))
 }
 
 #[test]
 fn fault_1_a_race_between_the_round_trips() {
-    let Some((server, _clock)) = exact_server() else { return };
-    let (mut one, mut other) = (server.connect(), server.connect());
+    let Some(Stage { server, clock: _clock, client: mut one, .. }) = exact() else { return };
+    let mut other = server.connect();
     // One of two clients may pass, and the recipe turns both away: each counts the other before itself.
     append(&mut one, "recipe");
     append(&mut other, "recipe");
@@ -49,8 +47,7 @@ fn fault_1_a_race_between_the_round_trips() {
 
 #[test]
 fn fault_2_the_applications_clock_decides() {
-    let Some((server, _clock)) = exact_server() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock: _clock, mut client, .. }) = exact() else { return };
     // Two application servers, one of them a minute fast: it makes both forget everything.
     for clock in [START, START, START + MINUTE + 1] {
         assert!(recipe(&mut client, "recipe", 2, MINUTE, clock), "three pass, of two allowed");
@@ -62,8 +59,7 @@ fn fault_2_the_applications_clock_decides() {
 
 #[test]
 fn fault_3_expired_entries_count() {
-    let Some((server, clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     for _ in 0..10 {
         assert!(recipe(&mut client, "recipe", 10, MINUTE, START));
         assert!(hit(&mut client, "module", 10, MINUTE));
@@ -86,8 +82,7 @@ fn fault_3_expired_entries_count() {
 
 #[test]
 fn fault_4_refused_hits_are_stored() {
-    let Some((server, clock)) = exact_server() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = exact() else { return };
     // A client that tries once a second, ten times as often as it may, for an hour.
     let (mut by_recipe, mut by_module) = (0, 0);
     for second in 0..3_600 {
@@ -112,8 +107,7 @@ fn fault_4_refused_hits_are_stored() {
 
 #[test]
 fn fault_5_an_idle_clients_stream_stays_for_ever() {
-    let Some((server, clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     recipe(&mut client, "recipe", 10, MINUTE, START);
     hit(&mut client, "module", 10, MINUTE);
     assert_eq!(client.integer("PTTL recipe"), -1);
@@ -124,8 +118,7 @@ fn fault_5_an_idle_clients_stream_stays_for_ever() {
 
 #[test]
 fn fault_6_a_short_window_forgets_for_a_long_one() {
-    let Some((server, clock)) = exact_server() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = exact() else { return };
     let (long, short) = ((10, MINUTE), (5, 10_000));
     for _ in 0..10 {
         assert!(recipe(&mut client, "recipe", long.0, long.1, START));

@@ -1,81 +1,12 @@
 //! Replicas and files hold the same data: they get the effects of a hit as plain commands.
 
-use std::path::PathBuf;
-
 use redis::{Connection, Value};
-use tempfile::TempDir;
-
-use crate::exactness::random;
-use crate::support::{Ask, Clock, START, Server, Setup, assert_same, six, wait_for, words};
-
-/// Effects are read from a file that is written before the reply; a background fsync would delay that.
-const APPEND_ONLY: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "no"];
-
-/// Small nodes, so that little traffic drops some.
-pub const NODES_OF_FOUR: [&str; 2] = ["--stream-node-max-entries", "4"];
-
-/// On a clock that stands still or jumps, a server that waits before it forks, or gives up after a minute, would never
-/// sync. Without a keep-alive the offset moves by writes only.
-pub const REPLICATION: [&str; 6] =
-    ["--repl-diskless-sync", "no", "--repl-timeout", "2000000000", "--repl-ping-replica-period", "86400"];
-
-/// Starts a server where another one was, and waits until it has read what that one left.
-pub fn start_again(setup: Setup, dir: TempDir) -> Server {
-    let server = setup.start_in(dir);
-    let mut client = server.connect();
-    wait_for("the data are loaded", || client.info("persistence", "loading") == "0");
-    server
-}
-
-/// The commands that reach the append-only file of a server, which are those that reach its replicas.
-pub struct Effects {
-    file: PathBuf,
-    read: usize,
-}
-
-impl Effects {
-    /// A server that writes such a file, and its commands from now on.
-    pub fn of(setup: Setup) -> (Server, Self) {
-        let server = setup.args(APPEND_ONLY).start();
-        let file = server.dir().join("appendonlydir/appendonly.aof.1.incr.aof");
-        let mut effects = Self { file, read: 0 };
-        server.connect().run("SET first command");
-        assert_eq!(effects.next(), ["SELECT 0", "SET first command"]);
-        server.connect().run("DEL first");
-        assert_eq!(effects.next(), ["DEL first"]);
-        (server, effects)
-    }
-
-    /// What has come since the last time, one command a line.
-    pub fn next(&mut self) -> Vec<String> {
-        let bytes = std::fs::read(&self.file).unwrap();
-        let mut rest = &bytes[self.read..];
-        let mut commands = Vec::new();
-        while !rest.is_empty() {
-            let arguments = count(&mut rest, b'*');
-            let command: Vec<String> = (0..arguments)
-                .map(|_| {
-                    let length = count(&mut rest, b'$');
-                    let (argument, after) = rest.split_at(length);
-                    rest = &after[2..];
-                    String::from_utf8_lossy(argument).into_owned()
-                })
-                .collect();
-            commands.push(command.join(" "));
-        }
-        self.read = bytes.len();
-        commands
-    }
-}
-
-/// The number in a line of RESP such as `*3` or `$11`.
-fn count(rest: &mut &[u8], kind: u8) -> usize {
-    assert_eq!(rest[0], kind);
-    let end = rest.iter().position(|&byte| byte == b'\r').unwrap();
-    let number = std::str::from_utf8(&rest[1..end]).unwrap().parse().unwrap();
-    *rest = &rest[end + 2..];
-    number
-}
+use support::interference::{Interference, Kind};
+use support::replication::{
+    APPEND_ONLY, Effects, NODES_OF_FOUR, REPLICATION, caught_up, offset, replica_of, start_again,
+};
+use support::seeds::random;
+use support::{Ask, Clock, START, Setup, Stage, assert_same, six, wait_for, words};
 
 const KEYS: [&str; 6] = ["one", "two", "three", "tiers", "login", "heavy"];
 
@@ -92,6 +23,7 @@ const POLICIES: [&[&str]; 6] = [
 /// Random calls, and somebody else's hand at the expiry of the keys. Ends with no key that is past its expiry but still
 /// there, which no fingerprint could show in the same way on two servers.
 fn traffic(rng: &mut fastrand::Rng, client: &mut Connection, clock: &Clock, now: &mut u64) {
+    let others = Interference { keys: &KEYS, windows: &[300, 5_000], kinds: &[Kind::Expiry] };
     for _ in 0..1_500 {
         let at = rng.usize(..KEYS.len());
         let key = KEYS[at];
@@ -106,34 +38,16 @@ fn traffic(rng: &mut fastrand::Rng, client: &mut Connection, clock: &Clock, now:
         clock.set(*now);
         let line = match rng.u8(..100) {
             0 => format!("RATELIMIT.RESET {key} {}", rng.choice(KEYS).unwrap()),
-            1 => format!("PEXPIRE {key} {}", rng.u64(1..9_000)),
-            2 => format!("PERSIST {key}"),
+            1 | 2 => {
+                others.act(rng).carry_out(*now, &mut Vec::new(), |cmd| client.ask(cmd));
+                continue;
+            }
             3..8 => format!("RATELIMIT.PEEK {key} 7 {}ms", rng.u64(1..1_000)),
             _ => format!("RATELIMIT.HIT {key} {}", rng.choice(POLICIES[at]).unwrap()),
         };
         client.run(&line);
     }
     client.run(&format!("EXISTS {}", KEYS.join(" ")));
-}
-
-fn offset(client: &mut Connection) -> String {
-    let role = client.info("replication", "role");
-    client.info("replication", if role == "master" { "master_repl_offset" } else { "slave_repl_offset" })
-}
-
-/// A replica of `primary` that has read all there is. It shares the primary's clock.
-pub fn replica_of(primary: &Server, setup: Setup) -> Server {
-    let port = primary.port.to_string();
-    let replica = setup.args(REPLICATION).args(["--replicaof", "127.0.0.1", &port]).start();
-    let mut client = replica.connect();
-    wait_for("the replica is in sync", || client.info("replication", "master_link_status") == "up");
-    caught_up(primary, &replica);
-    replica
-}
-
-pub fn caught_up(primary: &Server, replica: &Server) {
-    let (mut primary, mut replica) = (primary.connect(), replica.connect());
-    wait_for("the replica has read everything", || offset(&mut primary) == offset(&mut replica));
 }
 
 #[test]
@@ -179,7 +93,7 @@ fn an_append_only_file_holds_the_same_data() {
         let mut client = server.connect();
         let mut now = START;
         traffic(&mut rng, &mut client, &clock, &mut now);
-        let written = effects.next();
+        let written = effects.take();
         for part in ["MINID", "PEXPIREAT", "UNLINK", "PERSIST", ">"] {
             assert!(written.iter().any(|line| line.contains(part)), "{part} is among the effects");
         }
@@ -221,30 +135,31 @@ fn a_snapshot_holds_the_same_data() {
     assert_same(&server.connect().fingerprint(), &expected, "on a server without the module");
 }
 
-/// A server, its clock and its effects, and what must come of one call after the other.
-struct Stage {
-    server: Server,
-    client: Connection,
-    clock: Clock,
+/// What must come of one call after the other.
+struct Written {
+    stage: Stage,
     effects: Effects,
 }
 
-impl Stage {
+impl Written {
     fn new() -> Option<Self> {
         let clock = Clock::at(START)?;
-        let setup = Setup::new().clock(&clock).args(["--stream-node-max-entries", "2"]);
-        let (server, effects) = Effects::of(setup);
-        Some(Self { client: server.connect(), server, clock, effects })
+        let (server, effects) = Effects::of(Setup::new().clock(&clock).args(["--stream-node-max-entries", "2"]));
+        Some(Self { stage: Stage::with(server, clock), effects })
+    }
+
+    fn client(&mut self) -> &mut Connection {
+        &mut self.stage.client
     }
 
     fn at(&mut self, after_start: u64) -> &mut Self {
-        self.clock.set(START + after_start);
+        self.stage.at(after_start);
         self
     }
 
     fn sends(&mut self, line: &str, expected: &[&str]) -> Value {
-        let reply = self.client.run(line);
-        assert_eq!(self.effects.next(), expected, "{line}");
+        let reply = self.stage.client.run(line);
+        assert_eq!(self.effects.take(), expected, "{line}");
         reply
     }
 
@@ -266,7 +181,7 @@ fn ms(after_start: u64) -> String {
 
 #[test]
 fn the_effects_of_a_log_from_first_to_last() {
-    let Some(mut stage) = Stage::new() else { return };
+    let Some(mut stage) = Written::new() else { return };
     let hit = "RATELIMIT.HIT k 30 8s";
     let first = ["MULTI", &format!("XADD k {}-1 8000ms 1", ms(0)), &format!("PEXPIREAT k {}", ms(9_000)), "EXEC"];
     stage.admitted(hit, &first);
@@ -288,16 +203,16 @@ fn the_effects_of_a_log_from_first_to_last() {
     stage.sends("RATELIMIT.RESET k", &["UNLINK k"]);
     stage.sends("RATELIMIT.RESET k", &[]);
     stage.refused("RATELIMIT.HIT k 0 8s", &[]);
-    assert_eq!(stage.client.integer("EXISTS k"), 0);
+    assert_eq!(stage.client().integer("EXISTS k"), 0);
 }
 
 #[test]
 fn the_effects_of_renewing_and_dropping_at_once() {
-    let Some(mut stage) = Stage::new() else { return };
+    let Some(mut stage) = Written::new() else { return };
     for after_start in 0..4 {
-        stage.at(after_start).client.run("RATELIMIT.HIT k 9 1s");
+        stage.at(after_start).client().run("RATELIMIT.HIT k 9 1s");
     }
-    stage.effects.next();
+    stage.effects.take();
     stage.at(1_002).admitted(
         "RATELIMIT.HIT k 9 1s",
         &[
@@ -311,12 +226,12 @@ fn the_effects_of_renewing_and_dropping_at_once() {
 
 #[test]
 fn the_effects_of_refused_hits_that_count() {
-    let Some(mut stage) = Stage::new() else { return };
+    let Some(mut stage) = Written::new() else { return };
     let hit = "RATELIMIT.HIT k 2 8s STRICT";
     for expected in 1..=2 {
-        stage.client.run(hit);
-        stage.effects.next();
-        assert_eq!(stage.client.integer("XLEN k"), expected);
+        stage.client().run(hit);
+        stage.effects.take();
+        assert_eq!(stage.client().integer("XLEN k"), expected);
     }
     stage.refused(hit, &[&format!("XADD k {}-3 8000ms 1", ms(0))]);
     // Nodes beyond the two newest entries go.
@@ -325,7 +240,7 @@ fn the_effects_of_refused_hits_that_count() {
 
 #[test]
 fn the_effects_of_starting_again() {
-    let Some(mut stage) = Stage::new() else { return };
+    let Some(mut stage) = Written::new() else { return };
     let hit = "RATELIMIT.HIT k 6 8s";
     let again = |after_start: u64| {
         [
@@ -336,34 +251,34 @@ fn the_effects_of_starting_again() {
             "EXEC".to_owned(),
         ]
     };
-    stage.at(20_000).client.run(hit);
-    stage.client.run(hit);
-    stage.effects.next();
+    stage.at(20_000).client().run(hit);
+    stage.client().run(hit);
+    stage.effects.take();
     // Further back than the log is kept: it is stale.
     let expected = again(11_999);
     stage.at(11_999).admitted(hit, &expected.each_ref().map(String::as_str));
     // Somebody pushes the last ID ahead, so that the server does not take an entry for now: the next that it takes.
-    stage.client.run(&format!("XSETID k {}-0", ms(11_999 + 500)));
-    stage.effects.next();
+    stage.client().run(&format!("XSETID k {}-0", ms(11_999 + 500)));
+    stage.effects.take();
     stage.admitted(hit, &[&format!("XADD k {}-2 8000ms 1", ms(11_999 + 500))]);
     // Further than the log is kept.
-    stage.client.run(&format!("XSETID k {}-0", ms(11_999 + 8_001)));
-    stage.effects.next();
+    stage.client().run(&format!("XSETID k {}-0", ms(11_999 + 8_001)));
+    stage.effects.take();
     stage.at(11_999).admitted(hit, &expected.each_ref().map(String::as_str));
-    assert_eq!(stage.client.integer("XLEN k"), 1);
+    assert_eq!(stage.client().integer("XLEN k"), 1);
     // Several keys are forgotten in one transaction.
-    stage.client.run("RATELIMIT.HIT other 1 1s");
-    stage.effects.next();
+    stage.client().run("RATELIMIT.HIT other 1 1s");
+    stage.effects.take();
     stage.sends("RATELIMIT.RESET k missing other", &["MULTI", "UNLINK k", "UNLINK other", "EXEC"]);
 }
 
 /// The one thing that a refused hit can write: a long policy is still asked while the log waits to forget it.
 #[test]
 fn the_effects_of_two_policies_on_one_key() {
-    let Some(mut stage) = Stage::new() else { return };
+    let Some(mut stage) = Written::new() else { return };
     let (long, short) = ("RATELIMIT.HIT k 1 10s", "RATELIMIT.HIT k 10 1s");
-    stage.client.run(long);
-    stage.effects.next();
+    stage.client().run(long);
+    stage.effects.take();
     stage.at(1_250).admitted(short, &[&format!("XADD k {}-2 10000ms 1", ms(1_250))]);
     stage.refused(long, &[]);
     stage.at(2_000).admitted(
@@ -383,20 +298,20 @@ fn the_effects_of_two_policies_on_one_key() {
 
 #[test]
 fn effects_inside_transactions_and_scripts_come_once() {
-    let Some(mut stage) = Stage::new() else { return };
+    let Some(mut stage) = Written::new() else { return };
     let hit = "RATELIMIT.HIT k 4 8s";
     let add = |tally: u64| format!("XADD k {}-{tally} 8000ms 1", ms(0));
     let expire = format!("PEXPIREAT k {}", ms(9_000));
 
-    let transaction = |stage: &mut Stage, lines: &[&str]| {
+    let transaction = |stage: &mut Written, lines: &[&str]| {
         let mut pipe = redis::pipe();
         pipe.atomic();
         lines.iter().for_each(|line| {
             pipe.add_command(words(line));
         });
-        let replies: Vec<Value> = pipe.query(&mut stage.client).unwrap();
+        let replies: Vec<Value> = pipe.query(stage.client()).unwrap();
         assert_eq!(replies.len(), lines.len());
-        stage.effects.next()
+        stage.effects.take()
     };
     let effects = transaction(&mut stage, &[hit, hit, "RATELIMIT.HIT k 2 8s"]);
     assert_eq!(effects, ["MULTI", &add(1), &expire, &add(2), "EXEC"]);
@@ -404,13 +319,13 @@ fn effects_inside_transactions_and_scripts_come_once() {
 
     let script = "for _ = 1, 9 do redis.call('RATELIMIT.HIT', KEYS[1], ARGV[1], '8s') end";
     let mut run = |limit: u64| {
-        stage.client.ask(redis::cmd("EVAL").arg(script).arg(1).arg("k").arg(limit)).unwrap();
-        stage.effects.next()
+        stage.client().ask(redis::cmd("EVAL").arg(script).arg(1).arg("k").arg(limit)).unwrap();
+        stage.effects.take()
     };
     assert_eq!(run(2), [""; 0]);
     assert_eq!(run(4), ["MULTI", &add(3), &add(4), "EXEC"]);
     assert_eq!(run(5), [add(5)]);
-    assert_eq!(stage.server.connect().integer("XLEN k"), 5);
+    assert_eq!(stage.stage.server.connect().integer("XLEN k"), 5);
 }
 
 #[test]
@@ -492,34 +407,13 @@ fn a_replica_answers_while_it_loads_another_data_set() {
 }
 
 #[test]
-fn a_refused_hit_disturbs_no_watch() {
-    let server = Server::start();
-    let (mut watching, mut client) = (server.connect(), server.connect());
-    let mut survives = |line: &str, allowed: i64| {
-        watching.run("WATCH k");
-        assert_eq!(client.answer(line)[0], allowed, "{line}");
-        watching.run("MULTI");
-        watching.run("PING");
-        watching.run("EXEC") != Value::Nil
-    };
-    assert!(survives("RATELIMIT.HIT k 0 1h", 0), "a refused hit on a key that does not exist");
-    assert!(survives("RATELIMIT.PEEK k 2 1h", 1));
-    assert!(!survives("RATELIMIT.HIT k 2 1h", 1), "the first hit");
-    assert!(!survives("RATELIMIT.HIT k 2 1h", 1), "the second hit");
-    assert!(survives("RATELIMIT.HIT k 2 1h", 0));
-    assert!(survives("RATELIMIT.PEEK k 2 1h", 0));
-    assert!(survives("RATELIMIT.HIT k 2 1h COST 3 STRICT", 0), "it can never be allowed");
-    assert!(!survives("RATELIMIT.HIT k 2 1h STRICT", 0), "it counts");
-}
-
-#[test]
 fn a_flood_of_refusals_writes_nothing() {
     let (primary, mut effects) = Effects::of(Setup::new().tcp().args(REPLICATION));
     let replica = replica_of(&primary, Setup::new());
     let mut client = primary.connect();
     client.run("RATELIMIT.HIT k 1 1h");
     caught_up(&primary, &replica);
-    let written = effects.next();
+    let written = effects.take();
     assert!(written.iter().any(|line| line.starts_with("XADD")), "{written:?}");
     let size = |client: &mut Connection| client.info("persistence", "aof_current_size");
     let before = (offset(&mut client), size(&mut client), client.fingerprint());
@@ -530,6 +424,6 @@ fn a_flood_of_refusals_writes_nothing() {
     let replies: Vec<Value> = pipe.query(&mut client).unwrap();
     assert!(replies.iter().all(|reply| six(reply)[0] == 0));
     assert_eq!((offset(&mut client), size(&mut client), client.fingerprint()), before);
-    assert_eq!(effects.next(), [""; 0]);
+    assert_eq!(effects.take(), [""; 0]);
     assert_eq!(client.info("replication", "connected_slaves"), "1");
 }

@@ -1,9 +1,8 @@
 //! Commands work in every state of the server: paused, loading, watched, cached by its clients, or a replica that takes writes.
 
 use redis::Value;
-
-use crate::replication::{REPLICATION, caught_up, replica_of};
-use crate::support::{Ask, Clock, START, Server, Setup, assert_same, get, six, wait_for, words};
+use support::replication::{REPLICATION, caught_up, replica_of};
+use support::{Ask, Clock, START, Server, Setup, Stage, assert_same, get, six, wait_for, words};
 
 const HIT: &str = "RATELIMIT.HIT k 2 1m";
 const PEEK: &str = "RATELIMIT.PEEK k 2 1m";
@@ -12,7 +11,7 @@ const PEEK: &str = "RATELIMIT.PEEK k 2 1m";
 /// deleted.
 #[test]
 fn paused() {
-    let Some((server, clock)) = Server::on_clock() else { return };
+    let Some(Stage { server, clock, .. }) = Stage::new() else { return };
     let (mut client, mut operator) = (server.connect(), server.connect());
     client.run(HIT);
     client.run(HIT);

@@ -9,11 +9,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use redis::{Connection, RedisResult, Value};
-
-use crate::exactness::{number, question_for, random, time_of, words_of};
-use crate::fuzzing::is_in_range;
-use crate::oracle::{self, Hit, Question};
-use crate::support::{Ask, Clock, Server, Setup, six, wait_for, words};
+use support::calls::{question_for, words_of};
+use support::client::{number, time_of};
+use support::judge::{LONGEST_WAIT, is_in_range};
+use support::oracle::{self, Hit, Question};
+use support::seeds::random;
+use support::{Ask, Clock, Server, Setup, get, six, wait_for, words};
 
 const ROUND: Duration = Duration::from_secs(10);
 
@@ -96,9 +97,11 @@ impl Soak {
             }
             for (kind, reply) in kinds.into_iter().zip(self.ask(&mut client, pipe.atomic())) {
                 match (kind, &reply) {
-                    ("HIT" | "PEEK", reply) => assert!(is_in_range(six(reply), true), "{kind}: {reply:?}"),
+                    ("HIT" | "PEEK", reply) => {
+                        assert!(is_in_range(six(reply), LONGEST_WAIT, true), "{kind}: {reply:?}")
+                    }
                     ("MHIT", Value::Array(replies)) => {
-                        assert!(replies.iter().all(|reply| is_in_range(six(reply), false)), "{reply:?}");
+                        assert!(replies.iter().all(|reply| is_in_range(six(reply), LONGEST_WAIT, false)), "{reply:?}");
                     }
                     ("RESET", Value::Int(0..=2)) => {}
                     _ => panic!("{kind}: {reply:?}"),
@@ -125,7 +128,7 @@ impl Soak {
             let replies = self.ask(&mut client, &pipe);
             let [before, exists, reply, newest, after] = replies.try_into().unwrap();
             let milliseconds = |time| {
-                let (seconds, microseconds): (u64, u64) = crate::support::get(time);
+                let (seconds, microseconds): (u64, u64) = get(time);
                 seconds * 1_000 + microseconds / 1_000
             };
             let (before, after) = (milliseconds(before), milliseconds(after));
@@ -136,7 +139,7 @@ impl Soak {
                 assert!(!alive, "{key} has gone at {latest} with {hits:?}");
                 hits.clear();
             }
-            let newest: Vec<(String, Vec<String>)> = crate::support::get(newest);
+            let newest: Vec<(String, Vec<String>)> = get(newest);
             let recorded = newest.first().map(|(id, _)| time_of(id));
             let fits = |now| {
                 let mut after = hits.clone();

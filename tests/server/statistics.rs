@@ -1,14 +1,14 @@
 //! INFO, TOP, events and settings tell an operator the truth.
 
 use redis::Value;
-
-use crate::exactness::random;
-use crate::support::{Ask, Clock, PATIENCE, START, Server, Setup, get, module, words};
+use support::errors;
+use support::modules::module;
+use support::seeds::random;
+use support::{Ask, Clock, PATIENCE, START, Server, Setup, Stage, get, words};
 
 #[test]
 fn info_counts() {
-    let Some((server, clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     clock.set(START + 10);
     client.run("RATELIMIT.HIT a 2 1h COST 2");
     client.run("RATELIMIT.HIT a 2 1h");
@@ -45,8 +45,7 @@ type Rows = Vec<(String, u64, u64)>;
 
 #[test]
 fn top_lists_who_is_refused() {
-    let Some((server, clock)) = Server::on_clock() else { return };
-    let mut client = server.connect();
+    let Some(Stage { server: _server, clock, mut client, .. }) = Stage::new() else { return };
     assert_eq!(get::<Rows>(client.run("RATELIMIT.TOP")), []);
     for (key, refused) in [("mild", 1), ("worst", 5), ("bad", 3), ("good", 0)] {
         client.run(&format!("RATELIMIT.HIT {key} 1 1h"));
@@ -67,12 +66,12 @@ fn top_lists_who_is_refused() {
     assert_eq!(get::<Rows>(client.run("RATELIMIT.TOP")), []);
     client.run("SELECT 0");
     for (line, error) in [
-        ("COUNT", "ERR syntax error"),
-        ("COUNT 0", "ERR count is not an integer or out of range"),
-        ("COUNT -1", "ERR count is not an integer or out of range"),
-        ("COUNT x", "ERR count is not an integer or out of range"),
-        ("COUNT 1 1", "ERR syntax error"),
-        ("10", "ERR syntax error"),
+        ("COUNT", errors::SYNTAX),
+        ("COUNT 0", errors::COUNT),
+        ("COUNT -1", errors::COUNT),
+        ("COUNT x", errors::COUNT),
+        ("COUNT 1 1", errors::SYNTAX),
+        ("10", errors::SYNTAX),
     ] {
         assert_eq!(client.error(&format!("RATELIMIT.TOP {line}")), error, "{line}");
     }

@@ -1,8 +1,8 @@
 //! Commands work in transactions, scripts and functions, and a WATCH is disturbed by what changes a key only.
 
 use redis::{Connection, Value};
-
-use crate::support::{Ask, Server, get, in_minutes, text_of, words};
+use support::errors;
+use support::{Ask, Server, get, in_minutes, six, text_of, words};
 
 #[test]
 fn in_a_transaction() {
@@ -11,7 +11,7 @@ fn in_a_transaction() {
     let lines = [
         ("RATELIMIT.PEEK key 2 1m", Ok([1, 2, 1, 0, 60_000, 60_000])),
         ("RATELIMIT.HIT key 2 1m", Ok([1, 2, 1, 0, 60_000, 60_000])),
-        ("RATELIMIT.HIT key x 1m", Err("ERR limit is not an integer or out of range")),
+        ("RATELIMIT.HIT key x 1m", Err(errors::LIMIT)),
         ("RATELIMIT.HIT key 2 1m", Ok([1, 2, 0, 0, 60_000, 60_000])),
         ("RATELIMIT.HIT key 2 1m", Ok([0, 2, 0, 60_000, 60_000, 60_000])),
         ("RATELIMIT.PEEK key 2 1m", Ok([0, 2, 0, 60_000, 60_000, 60_000])),
@@ -43,23 +43,35 @@ fn in_a_transaction() {
     assert_eq!(client.integer("XLEN key"), 1);
 }
 
-/// A refusal leaves a WATCH alone, and a hit does not.
+/// A refusal leaves a WATCH alone, and a hit that is stored does not.
 #[test]
 fn watched() {
     let server = Server::start();
     let (mut client, mut other) = (server.connect(), server.connect());
-    for (line, disturbs) in [
-        ("RATELIMIT.PEEK key 1 1m", false),
-        ("RATELIMIT.HIT key 0 1m", false),
-        ("RATELIMIT.RESET key", false),
-        ("RATELIMIT.HIT key 1 1m", true),
-        ("RATELIMIT.HIT key 1 1m", false),
-        ("RATELIMIT.HIT key x 1m", false),
-        ("RATELIMIT.HIT key 1 1m STRICT", true),
-        ("RATELIMIT.RESET key", true),
+    let error = Err(errors::LIMIT);
+    // Whether it is allowed, or the keys that are reset; and whether the WATCH is disturbed.
+    for (line, expected, disturbs) in [
+        ("RATELIMIT.PEEK key 2 1h", Ok(1), false),
+        ("RATELIMIT.HIT key 0 1h", Ok(0), false),
+        ("RATELIMIT.RESET key", Ok(0), false),
+        ("RATELIMIT.HIT key 2 1h", Ok(1), true),
+        ("RATELIMIT.PEEK key 2 1h", Ok(1), false),
+        ("RATELIMIT.HIT key 2 1h", Ok(1), true),
+        ("RATELIMIT.HIT key 2 1h", Ok(0), false),
+        ("RATELIMIT.PEEK key 2 1h", Ok(0), false),
+        ("RATELIMIT.HIT key x 1h", error, false),
+        // It can never be allowed.
+        ("RATELIMIT.HIT key 2 1h COST 3 STRICT", Ok(0), false),
+        // It counts.
+        ("RATELIMIT.HIT key 2 1h STRICT", Ok(0), true),
+        ("RATELIMIT.RESET key", Ok(1), true),
     ] {
         client.run("WATCH key");
-        let _ = other.ask(&words(line));
+        let reply = other.ask(&words(line)).map(|reply| match reply {
+            Value::Int(reset) => reset,
+            reply => six(&reply)[0],
+        });
+        assert_eq!(reply, expected.map_err(str::to_owned), "{line}");
         client.run("MULTI");
         client.run("PING");
         assert_eq!(client.run("EXEC") == Value::Nil, disturbs, "{line}");
@@ -83,7 +95,7 @@ fn in_scripts() {
     let arithmetic =
         "local r = redis.call('RATELIMIT.HIT', KEYS[1], unpack(ARGV)) return #r * 1000 + r[1] * 100 + r[3]";
     assert_eq!(script(&mut client, "EVAL", arithmetic, "1 key 2 1m").unwrap(), Value::Int(6_100));
-    let error = "ERR limit is not an integer or out of range";
+    let error = errors::LIMIT;
     let called = script(&mut client, "EVAL", hit, "1 key x 1m").unwrap_err();
     assert!(called.starts_with(error), "{called}");
     let protected = "return redis.pcall('RATELIMIT.HIT', KEYS[1], unpack(ARGV))";

@@ -4,10 +4,9 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use redis::{Connection, ConnectionLike, Value};
+use support::modules::{module, panicking_module};
+use support::{Ask, Running, Server, Setup, assert_same, get, six, wait_for, wait_for_more, words};
 use tempfile::TempDir;
-
-use crate::no_panics::panicking_module;
-use crate::support::{Ask, Running, Server, Setup, assert_same, get, module, six, wait_for, wait_for_more, words};
 
 const UNLOAD: &str = "MODULE UNLOAD ratelimit";
 const HIT: &str = "RATELIMIT.HIT k 1000000 1h";

@@ -1,10 +1,11 @@
 //! This module and the alternatives, each as one command on a key.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use redis::{Connection, Pipeline};
 
-use crate::support::{Ask, Setup, redis_cell, words};
+use crate::client::{Ask, words};
+use crate::clock::now;
+use crate::modules::redis_cell;
+use crate::servers::Setup;
 
 /// Keys of a run. They take turns.
 pub const KEYS: usize = 100;
@@ -80,7 +81,7 @@ impl Contender {
 
     /// The commands of `size` decisions, on one key after the other.
     pub fn batch(&self, from: usize, size: usize) -> Pipeline {
-        let ten_seconds_ago = (milliseconds() - 10_000).to_string();
+        let ten_seconds_ago = (now() - 10_000).to_string();
         let mut pipe = redis::pipe();
         for at in from..from + size {
             let key = format!("key:{:012}", at % self.keys);
@@ -117,13 +118,9 @@ pub fn load_scripts(client: &mut Connection) {
     }
 }
 
-fn milliseconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
-}
-
 /// A million hits in this many logs, spread evenly over half of the hour in which they count.
 fn fill(client: &mut Connection, keys: u64) {
-    let (now, hits) = (milliseconds(), MANY / keys);
+    let (now, hits) = (now(), MANY / keys);
     for key in 0..keys {
         let key = format!("key:{key:012}");
         for batch in 0..hits / 1_000 {

@@ -1,0 +1,98 @@
+//! What there is to say of replies without knowing the call: ranges, and stalls.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use redis::{Connection, Value};
+
+use crate::client::{Ask, HIT, MHIT, PEEK, RESET, RESETSTAT, TOP, get, six};
+use crate::servers::Server;
+
+/// The longest wait that there can be: an entry may be stamped ahead of the clock by a window and a millisecond, and leaves
+/// another window later.
+pub const LONGEST_WAIT: i64 = 2 * 3_650 * 86_400_000 + 1;
+
+/// What must be true of every answer, whatever is at the key. It names no time beyond `longest`. `alone` if it does not depend
+/// on other keys.
+pub fn is_in_range([allowed, limit, remaining, retry, reset, next]: [i64; 6], longest: i64, alone: bool) -> bool {
+    let limit_fits = (0..1 << 53).contains(&limit) && (0..=limit).contains(&remaining);
+    let verdict_fits = match allowed {
+        0 => retry == -1 || retry > 0 || !alone && retry == 0,
+        1 => retry == 0 && limit > 0 && reset > 0 && next > 0,
+        _ => false,
+    };
+    limit_fits && verdict_fits && retry <= longest && (0..=reset).contains(&next) && reset <= longest
+}
+
+/// Tells when the server was busy with a command of the module for more than 10 ms: its slow log says so by the clock, and
+/// the processor time of its thread bears it out, so that a machine that was busy with others is not taken for a stall.
+pub struct Stalls {
+    pid: u32,
+    busy: u64,
+}
+
+impl Stalls {
+    const NANOSECONDS: u64 = 10_000_000;
+
+    pub fn watch(server: &Server, client: &mut Connection) -> Self {
+        client.run("CONFIG SET slowlog-log-slower-than 10000");
+        Self { pid: server.pid(), busy: Self::busy(server.pid()) }
+    }
+
+    fn busy(pid: u32) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/schedstat")).unwrap();
+        text.split(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// The command, if there was one since it was asked last.
+    pub fn any(&mut self, client: &mut Connection) -> Option<String> {
+        let busy = Self::busy(self.pid);
+        let was_busy = busy - std::mem::replace(&mut self.busy, busy) > Self::NANOSECONDS;
+        let Value::Array(entries) = client.run("SLOWLOG GET") else { panic!("no array") };
+        client.run("SLOWLOG RESET");
+        let slow = entries.iter().map(|entry| format!("{entry:?}"));
+        slow.filter(|_| was_busy).find(|entry| entry.to_uppercase().contains("RATELIMIT."))
+    }
+}
+
+/// Counts of what came back.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub errors: BTreeMap<String, usize>,
+    pub allowed: usize,
+    pub refused: usize,
+    pub resets: i64,
+    /// Batches in which the server stalled, with the command.
+    pub stalls: BTreeMap<usize, String>,
+}
+
+impl Outcome {
+    /// Checks one reply.
+    pub fn take<W: AsRef<[u8]>>(&mut self, name: &str, args: &[W], reply: Result<Value, String>) {
+        let shown = || (name, args.iter().map(|arg| arg.as_ref().escape_ascii().to_string()).collect::<Vec<_>>());
+        let mut answer = |reply: &Value, alone| {
+            let answer = six(reply);
+            assert!(is_in_range(answer, LONGEST_WAIT, alone), "{answer:?}: {:?}", shown());
+            *if answer[0] == 1 { &mut self.allowed } else { &mut self.refused } += 1;
+        };
+        match (name, reply) {
+            (_, Err(text)) => *self.errors.entry(text).or_default() += 1,
+            (RESET, Ok(Value::Int(deleted))) => {
+                assert!((0..=args.len() as i64).contains(&deleted), "{deleted}: {:?}", shown());
+                self.resets += deleted;
+            }
+            (HIT | PEEK, Ok(reply)) => answer(&reply, true),
+            (MHIT, Ok(Value::Array(answers))) => {
+                answers.iter().for_each(|each| answer(each, false));
+                let verdicts: BTreeSet<i64> = answers.iter().map(|each| six(each)[0]).collect();
+                assert_eq!(verdicts.len(), 1, "{answers:?}: {:?}", shown());
+            }
+            (TOP, Ok(reply)) => {
+                let rows: Vec<(Vec<u8>, u64, u64)> = get(reply);
+                assert!(rows.iter().all(|row| row.1 > 0), "{rows:?}");
+            }
+            (RESETSTAT, Ok(Value::Okay)) => {}
+            (_, Ok(reply)) => panic!("{reply:?}: {:?}", shown()),
+        }
+    }
+}
