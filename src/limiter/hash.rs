@@ -26,7 +26,7 @@ fn keyed([start, step]: [u64; 2], database: i32, key: &[u8]) -> u64 {
     let mut last = [0; 8];
     last.iter_mut().zip(rest).for_each(|(place, byte)| *place = *byte);
     // Last, because nobody knows what these are combined with: the first word of a key could make up for them.
-    let place = u64::from(database.unsigned_abs()) ^ (key.len() as u64).rotate_left(32);
+    let place = (key.len() as u64).rotate_left(32).wrapping_add(database.unsigned_abs().into());
     fold(fold(hash ^ u64::from_le_bytes(last), step) ^ place, start) | 1
 }
 
