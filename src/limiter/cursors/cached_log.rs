@@ -117,7 +117,8 @@ impl<S: Store> Log for CachedLog<S> {
                 None => {
                     first = Some(hit);
                     window.push_first(hit);
-                    left > 0
+                    // At least two are read.
+                    true
                 }
                 Some(_) => window.push(hit) && left > 0,
             }
