@@ -238,6 +238,10 @@ mod tests {
         assert_eq!(kept(&table), ["e", "b", "c", "d"]);
         keep(&mut table, 0, b"f");
         assert_eq!(kept(&table), ["e", "f", "c", "d"]);
+        let cursor = table.take(0, b"c", 5).unwrap();
+        assert!(table.take(0, b"g", 5).is_none());
+        table.put(cursor);
+        assert_eq!(kept(&table), ["e", "f", "d"], "its place was taken meanwhile");
     }
 
     /// A hash may be that of two keys.
