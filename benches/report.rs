@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use redis::Connection;
 use support::contenders::{Contender, Module, all, load_scripts};
+use support::servers::{cpu_time, free_port};
 use support::{Ask, Server, root, wait_for, words};
 
 /// Decisions of a slice, and of one batch.
@@ -39,12 +40,6 @@ const THREE_TIERS: &str = "HIT admitted, three tiers";
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-/// CPU seconds of a process's first thread, which executes the commands.
-fn cpu(pid: u32) -> f64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
-    text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
 }
 
 struct Runner {
@@ -89,7 +84,7 @@ impl Runner {
             .map(|from| self.contender.batch(from, BATCH).get_packed_pipeline())
             .collect();
         self.done += decisions;
-        let before = cpu(self.server.pid());
+        let before = cpu_time(self.server.pid());
         for batches in batches.chunks(PIPELINES) {
             for (client, batch) in self.clients.iter_mut().zip(batches) {
                 client.send_packed_command(batch).unwrap();
@@ -100,7 +95,8 @@ impl Runner {
                 }
             }
         }
-        self.cpu.push((cpu(self.server.pid()) - before) / decisions as f64 * 1e6);
+        let took = cpu_time(self.server.pid()) - before;
+        self.cpu.push(took.as_secs_f64() / decisions as f64 * 1e6);
     }
 
     /// One decision after the other, over one connection.
@@ -157,7 +153,7 @@ impl Throttlecrab {
             println!("throttlecrab-server is left out: it could not be built, which needs protobuf-compiler");
             return None;
         }
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let mut command = Command::new(program);
         command.args([
             "--redis",
@@ -186,9 +182,8 @@ fn growth(module: Module, calls: usize, line: impl Fn(usize) -> redis::Cmd) -> f
     let server = module.setup().start();
     let mut client = server.connect();
     load_scripts(&mut client);
-    let used = |client: &mut Connection| client.info("memory", "used_memory").parse::<f64>().unwrap();
     client.ask(&line(0)).unwrap();
-    let before = used(&mut client);
+    let before = client.used_memory();
     // In small batches, because a client's buffers are part of what grows.
     for from in (1..=calls).step_by(100) {
         let mut pipe = redis::pipe();
@@ -197,7 +192,7 @@ fn growth(module: Module, calls: usize, line: impl Fn(usize) -> redis::Cmd) -> f
         }
         pipe.exec(&mut client).unwrap();
     }
-    (used(&mut client) - before) / calls as f64
+    (client.used_memory() - before) as f64 / calls as f64
 }
 
 /// What others notice when a key with a million expired hits is hit again: the time of that hit in microseconds, and the

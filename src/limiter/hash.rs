@@ -15,6 +15,13 @@ pub fn of(database: i32, key: &[u8]) -> u64 {
     keyed(*SECRET, database, key)
 }
 
+/// Which of `sets` sets a hash belongs to. `None` if there are none.
+#[inline]
+pub fn set_of(hash: u64, sets: usize) -> Option<usize> {
+    // Use the upper half, because the lowest bit is always the same.
+    usize::try_from(hash >> 32).ok()?.checked_rem(sets)
+}
+
 #[inline]
 fn keyed([start, step]: [u64; 2], database: i32, key: &[u8]) -> u64 {
     let mut hash = start;

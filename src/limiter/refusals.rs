@@ -113,10 +113,8 @@ impl Refusals {
     }
 
     fn set_of(&mut self, hash: u64) -> Option<&mut [Slot; WAYS]> {
-        let sets = u64::try_from(self.sets.len()).ok()?;
-        // Use the upper half, because the lowest bit is always the same.
-        let index = (hash >> 32).checked_rem(sets)?;
-        self.sets.get_mut(usize::try_from(index).ok()?)
+        let index = crate::hash::set_of(hash, self.sets.len())?;
+        self.sets.get_mut(index)
     }
 
     /// The `count` keys of `database` refused most, the worst first.

@@ -10,7 +10,7 @@ use limiter::retention::Retention;
 use limiter::syntax::Call;
 use limiter::usage::Usage;
 
-use crate::memory_log::{MemoryLog, START, call_of, old_log};
+use crate::memory_log::{self, MemoryLog, START, call_of, old_log};
 
 const MINUTE: u64 = 60_000;
 
@@ -144,6 +144,24 @@ fn only_a_heavy_hit_looks_at_the_beginning_of_a_log() {
         let append = append_of(&mut log, START, &call_of(&[(MAX_UNITS, MINUTE)], cost, false));
         assert_eq!(log.walks.iter().any(|walk| walk.0 == 0), is_read, "{total} {cost}");
         assert_eq!(append.surplus_before.is_some(), is_cut, "{total} {cost}");
+    }
+}
+
+/// What a call of cost 1 costs must not depend on how many entries the window holds.
+#[test]
+fn the_search_for_a_wait_is_bounded() {
+    let mut log = MemoryLog::default();
+    let (limit, day) = (50_000, 86_400_000);
+    for step in 0..limit {
+        assert!(log.hit(START + step * 7, &call_of(&[(limit, day)], 1, false)).unwrap().allowed);
+    }
+    for cost in [1, 2, 10, 1_000, 25_000, 49_999, 50_000] {
+        let mut watched = Watched::new(log.clone());
+        let now = START + limit * 7;
+        let answer = memory_log::peek(&mut watched, now, &call_of(&[(limit, day)], cost, false)).unwrap();
+        assert_eq!(answer.retry_after, Some(START + (cost - 1) * 7 + day - now));
+        let read: usize = watched.walks.iter().map(|walk| walk.1).sum();
+        assert!(read <= 60, "cost {cost}: {read} entries were read");
     }
 }
 

@@ -1,8 +1,7 @@
 //! Properties of random histories, against the oracle.
 
 use limiter::cursors::{CachedLog, Table};
-use limiter::error::Error;
-use limiter::log::{self, Entry, Id, Log};
+use limiter::log::{self, Entry, Id};
 use limiter::number::MAX_UNITS;
 use limiter::retention::Retention;
 use limiter::usage::Usage;
@@ -313,42 +312,6 @@ fn heavy_hits_never_lap_the_tally() {
             assert!(!peek.allowed && peek.remaining == 0, "step {step}: {peek:?}");
         }
         assert!(log.entries.len() <= 513, "{} entries", log.entries.len());
-    }
-}
-
-/// What a call of cost 1 costs must not depend on how many entries the window holds.
-#[test]
-fn the_search_for_a_wait_is_bounded() {
-    struct Counting(MemoryLog, usize);
-    impl Log for Counting {
-        fn newest(&mut self) -> Result<Option<Entry>, Error> {
-            (&mut self.0).newest()
-        }
-        fn last_id(&mut self) -> Result<Id, Error> {
-            (&mut self.0).last_id()
-        }
-        fn walk(&mut self, from: u64, visit: &mut dyn FnMut(log::Hit) -> bool) -> Result<(), Error> {
-            let seen = &mut self.1;
-            (&mut self.0).walk(from, &mut |hit| {
-                *seen += 1;
-                visit(hit)
-            })
-        }
-        fn walk_since(&mut self, from: u64, _: Id, visit: &mut dyn FnMut(log::Hit) -> bool) -> Result<(), Error> {
-            self.walk(from, visit)
-        }
-    }
-    let mut log = MemoryLog::default();
-    let (limit, day) = (50_000, 86_400_000);
-    for step in 0..limit {
-        assert!(log.hit(START + step * 7, &call_of(&[(limit, day)], 1, false)).unwrap().allowed);
-    }
-    for cost in [1, 2, 10, 1_000, 25_000, 49_999, 50_000] {
-        let mut counting = Counting(log.clone(), 0);
-        let now = START + limit * 7;
-        let answer = memory_log::peek(&mut counting, now, &call_of(&[(limit, day)], cost, false)).unwrap();
-        assert_eq!(answer.retry_after, Some(START + (cost - 1) * 7 + day - now));
-        assert!(counting.1 <= 60, "cost {cost}: {} entries were read", counting.1);
     }
 }
 

@@ -2,19 +2,16 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use redis::Connection;
 use support::modules::bounded;
+use support::servers::free_port;
 use support::{Ask, Clock, PATIENCE, START, Server, Setup, Stage, get, root, wait_for};
 use tempfile::TempDir;
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// A server that examples find, on a set clock.
 fn stage() -> Stage {

@@ -1,12 +1,12 @@
 //! What there is to say of replies without knowing the call: ranges, and stalls.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::time::Duration;
 
 use redis::{Connection, Value};
 
 use crate::client::{Ask, HIT, MHIT, PEEK, RESET, RESETSTAT, TOP, get, six};
-use crate::servers::Server;
+use crate::servers::{Server, cpu_time};
 
 /// The longest wait that there can be: an entry may be stamped ahead of the clock by a window and a millisecond, and leaves
 /// another window later.
@@ -28,26 +28,21 @@ pub fn is_in_range([allowed, limit, remaining, retry, reset, next]: [i64; 6], lo
 /// the processor time of its thread bears it out, so that a machine that was busy with others is not taken for a stall.
 pub struct Stalls {
     pid: u32,
-    busy: u64,
+    busy: Duration,
 }
 
 impl Stalls {
-    const NANOSECONDS: u64 = 10_000_000;
+    const LONG: Duration = Duration::from_millis(10);
 
     pub fn watch(server: &Server, client: &mut Connection) -> Self {
         client.run("CONFIG SET slowlog-log-slower-than 10000");
-        Self { pid: server.pid(), busy: Self::busy(server.pid()) }
-    }
-
-    fn busy(pid: u32) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/schedstat")).unwrap();
-        text.split(' ').next().unwrap().parse().unwrap()
+        Self { pid: server.pid(), busy: cpu_time(server.pid()) }
     }
 
     /// The command, if there was one since it was asked last.
     pub fn any(&mut self, client: &mut Connection) -> Option<String> {
-        let busy = Self::busy(self.pid);
-        let was_busy = busy - std::mem::replace(&mut self.busy, busy) > Self::NANOSECONDS;
+        let busy = cpu_time(self.pid);
+        let was_busy = busy - std::mem::replace(&mut self.busy, busy) > Self::LONG;
         let Value::Array(entries) = client.run("SLOWLOG GET") else { panic!("no array") };
         client.run("SLOWLOG RESET");
         let slow = entries.iter().map(|entry| format!("{entry:?}"));

@@ -21,6 +21,17 @@ pub fn server_program() -> String {
     std::env::var("RATELIMIT_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
 }
 
+/// A port of the loopback interface that nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// CPU time of a process's first thread, which executes the commands of a server.
+pub fn cpu_time(pid: u32) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
 /// What to start. The defaults are a server with the module, on a unix socket, that saves nothing.
 #[derive(Clone)]
 pub struct Setup {
@@ -151,7 +162,7 @@ impl Server {
     fn launch(&mut self) -> bool {
         let Setup { program, module, args, configuration, clock, tcp, valgrind } = &self.setup;
         if *tcp {
-            self.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            self.port = free_port();
         }
         let mut command = Command::new(if valgrind.is_empty() { program } else { "valgrind" });
         command.current_dir(self.dir.path());

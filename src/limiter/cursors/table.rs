@@ -129,8 +129,7 @@ impl Table {
     }
 
     fn set_of(&mut self, hash: u64) -> Option<&mut [Way; WAYS]> {
-        // Use the upper half, because the lowest bit is always the same.
-        let index = usize::try_from(hash >> 32).ok()?.checked_rem(self.sets.len())?;
+        let index = hash::set_of(hash, self.sets.len())?;
         self.sets.get_mut(index)
     }
 }
