@@ -1,0 +1,3 @@
+//! A server in this process that loads the module as it is built, and drives it by seeds.
+
+pub mod stream;

@@ -1,0 +1,1 @@
+//! A stream as the servers keep it: nodes of bounded entries and bytes.
