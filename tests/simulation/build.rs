@@ -2,4 +2,7 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=variadic.c");
+    cc::Build::new().file("variadic.c").warnings_into_errors(true).compile("variadic");
+    // The module looks up `getrandom`, see seeds.rs.
+    println!("cargo::rustc-link-arg-bins=-rdynamic");
 }

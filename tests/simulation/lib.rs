@@ -1,3 +1,28 @@
 //! A server in this process that loads the module as it is built, and drives it by seeds.
+//!
+//! The module is the file that real servers load, unchanged: it gets its functions from [`api`] as it gets them from a
+//! server, and cannot tell the difference.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `stream` | a stream as the servers keep it, node by node |
+//! | `server`, `native` | databases, expiry, events, replication; the server's own commands |
+//! | `api`, `variadic.c`, `strings`, `module` | the module API, with every rule checked; the module and what it registers |
+//! | `frame`, `judge` | one call with what was before and after it; whether it is right |
+//! | `world` | a primary, a replica and a server without the module; each step checked |
+//! | `workload` | what a seed makes happen |
+//! | `history` | one history by its seed, and the shortest one that still fails |
+//! | `loading` | what the module does when it is loaded, where anything may be missing or fail |
 
+pub mod api;
+pub mod frame;
+pub mod history;
+pub mod judge;
+pub mod module;
+mod native;
+pub mod problems;
+pub mod server;
 pub mod stream;
+pub mod strings;
+pub mod workload;
+pub mod world;

@@ -1,1 +1,53 @@
-fn main() {}
+//! Drives the module through histories until the time is up or one of them is wrong.
+//!
+//! `MODULE` names the file of the module, `SECONDS` how long to go on, `SEED` where to begin.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use simulation::history::{self, Copies};
+use simulation::workload::Workload;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn main() -> ExitCode {
+    let module = std::env::var_os("MODULE").map_or_else(|| PathBuf::from("target/release/libratelimit.so"), PathBuf::from);
+    let first = number("SEED").unwrap_or_else(|| fastrand::u64(..1 << 48));
+    let (seconds, histories) = (number("SECONDS").unwrap_or(20), number("HISTORIES").unwrap_or(u64::MAX));
+    let mut copies = Copies::of(&module);
+    let began = Instant::now();
+    let (mut calls, mut seed) = (0, first);
+    while seed - first < histories && (seed == first || began.elapsed() < Duration::from_secs(seconds)) {
+        let outcome = history::of_seed(&mut copies, seed, None);
+        if let Some(error) = outcome.error {
+            report(&mut copies, seed, &error);
+            return ExitCode::FAILURE;
+        }
+        calls += outcome.calls;
+        seed += 1;
+    }
+    let rate = calls as f64 / began.elapsed().as_secs_f64();
+    println!("{calls} calls, {} histories, {rate:.0} calls a second, 0 failures (SEED={first})", seed - first);
+    ExitCode::SUCCESS
+}
+
+/// Shows a failure as short as it can be made.
+fn report(copies: &mut Copies, seed: u64, error: &str) {
+    let mut steps = Vec::new();
+    let again = history::of_seed(copies, seed, Some(&mut steps));
+    println!("SEED={seed} fails after {} steps: {error}\n", steps.len());
+    let Some(error) = again.error else {
+        println!("It does not when it is repeated.");
+        return;
+    };
+    if std::env::var_os("BRIEF").is_some() {
+        return;
+    }
+    let profile = Workload::new(seed).profile();
+    let (steps, error) = history::shrink(copies, &profile, steps, error);
+    println!("{profile:?}\nThese steps suffice:\n{}\n\n{error}\n", history::shown(&steps));
+    println!("Repeat it with: SEED={seed} make sim");
+}

@@ -3,26 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+pub use oracle::{LONGEST_WAIT, is_in_range};
 use redis::{Connection, Value};
 
 use crate::client::{Ask, HIT, MHIT, PEEK, RESET, RESETSTAT, TOP, get, six};
 use crate::servers::{Server, cpu_time};
-
-/// The longest wait that there can be: an entry may be stamped ahead of the clock by a window and a millisecond, and leaves
-/// another window later.
-pub const LONGEST_WAIT: i64 = 2 * 3_650 * 86_400_000 + 1;
-
-/// What must be true of every answer, whatever is at the key. It names no time beyond `longest`. `alone` if it does not depend
-/// on other keys.
-pub fn is_in_range([allowed, limit, remaining, retry, reset, next]: [i64; 6], longest: i64, alone: bool) -> bool {
-    let limit_fits = (0..1 << 53).contains(&limit) && (0..=limit).contains(&remaining);
-    let verdict_fits = match allowed {
-        0 => retry == -1 || retry > 0 || !alone && retry == 0,
-        1 => retry == 0 && limit > 0 && reset > 0 && next > 0,
-        _ => false,
-    };
-    limit_fits && verdict_fits && retry <= longest && (0..=reset).contains(&next) && reset <= longest
-}
 
 /// Tells when the server was busy with a command of the module for more than 10 ms: its slow log says so by the clock, and
 /// the processor time of its thread bears it out, so that a machine that was busy with others is not taken for a stall.

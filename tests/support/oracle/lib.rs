@@ -113,3 +113,19 @@ pub fn ask_all_at(logs: &mut [Vec<Hit>], moments: &[Moment], tiers: &[Tier], cos
     };
     logs.iter_mut().zip(moments).zip(tiers).map(answer).collect()
 }
+
+/// The longest wait that there can be: an entry may be stamped ahead of the clock by a window and a millisecond, and leaves
+/// another window later.
+pub const LONGEST_WAIT: i64 = 2 * 3_650 * 86_400_000 + 1;
+
+/// What must be true of every answer, whatever is at the key. It names no time beyond `longest`. `alone` if it does not depend
+/// on other keys.
+pub fn is_in_range([allowed, limit, remaining, retry, reset, next]: [i64; 6], longest: i64, alone: bool) -> bool {
+    let limit_fits = (0..1 << 53).contains(&limit) && (0..=limit).contains(&remaining);
+    let verdict_fits = match allowed {
+        0 => retry == -1 || retry > 0 || !alone && retry == 0,
+        1 => retry == 0 && limit > 0 && reset > 0 && next > 0,
+        _ => false,
+    };
+    limit_fits && verdict_fits && retry <= longest && (0..=reset).contains(&next) && reset <= longest
+}

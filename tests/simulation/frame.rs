@@ -1,0 +1,203 @@
+//! One call of a command of the module: what was at its keys before and after it, and what it did.
+
+use std::ffi::CStr;
+
+use crate::server::{Effect, Entry, Reply, Server, Value};
+use crate::stream::{Fields, Id, Text};
+
+/// An entry as the documents describe it: how long the log is kept, and what the hit weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meaning {
+    pub keep: u64,
+    /// A longer policy may be on its way out.
+    pub waits: bool,
+    pub cost: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub id: Id,
+    /// None if it is foreign.
+    pub meaning: Option<Meaning>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    Absent,
+    Other,
+    Stream { rows: Vec<Row>, last: Id },
+}
+
+/// What is at a key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Known {
+    pub what: What,
+    /// -1 for never, -2 if it does not exist.
+    pub expires: i64,
+}
+
+impl Known {
+    pub const ABSENT: Self = Self { what: What::Absent, expires: -2 };
+
+    pub fn of(entry: Option<&Entry>) -> Self {
+        let Some(entry) = entry else { return Self::ABSENT };
+        let what = match &entry.value {
+            Value::Other(_) => What::Other,
+            Value::Stream(stream) => {
+                let mut rows = Vec::with_capacity(stream.len() as usize);
+                // Most entries share their fields with the one before.
+                let mut known: Option<(&Fields, Option<Meaning>)> = None;
+                for row in stream.iter() {
+                    let meaning = match known {
+                        Some((fields, meaning)) if fields.is_same(row.fields) => meaning,
+                        _ => meaning_of(row.fields),
+                    };
+                    known = Some((row.fields, meaning));
+                    rows.push(Row { id: row.id, meaning });
+                }
+                What::Stream { rows, last: stream.last_id() }
+            }
+        };
+        Self { what, expires: entry.expires.unwrap_or(-1) }
+    }
+
+    pub fn rows(&self) -> &[Row] {
+        if let What::Stream { rows, .. } = &self.what { rows } else { &[] }
+    }
+
+    pub fn last(&self) -> Id {
+        if let What::Stream { last, .. } = self.what { last } else { Id::default() }
+    }
+}
+
+/// Ten years.
+const LONGEST: u64 = 3_650 * 86_400_000;
+
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+fn meaning_of(fields: &Fields) -> Option<Meaning> {
+    if fields.len() != 1 {
+        return None;
+    }
+    let (name, value) = fields.get(0);
+    let mut parts = name.splitn(2, |&byte| byte == b'>');
+    let mut span = || {
+        let digits = parts.next()?.strip_suffix(b"ms")?;
+        number(digits).filter(|ms| (1..=LONGEST).contains(ms))
+    };
+    let keep = span()?;
+    let waits = name.contains(&b'>');
+    if waits && span()? >= keep {
+        return None;
+    }
+    let cost = number(value).filter(|cost| (1..1 << 53).contains(cost))?;
+    Some(Meaning { keep, waits, cost })
+}
+
+/// The keys that a command names; None if it may touch any.
+pub fn keys_of(argv: &[Text]) -> Option<Vec<Text>> {
+    let name = argv.first()?.to_ascii_uppercase();
+    let from = |at: usize| argv.get(at..).unwrap_or_default().to_vec();
+    let one = || from(1).into_iter().take(1).collect();
+    Some(match &name[..] {
+        b"FLUSHALL" | b"FLUSHDB" | b"SWAPDB" | b"EVAL" => return None,
+        b"RATELIMIT.MHIT" => {
+            let count = argv.get(1).and_then(|count| number(count)).unwrap_or(0) as usize;
+            from(2).into_iter().take(count).collect()
+        }
+        b"RATELIMIT.TOP" | b"RATELIMIT.RESETSTAT" | b"CONFIG" | b"INFO" | b"SELECT" => Vec::new(),
+        b"DEL" | b"UNLINK" | b"RATELIMIT.RESET" | b"EXISTS" => from(1),
+        b"RENAME" | b"COPY" => from(1).into_iter().take(2).collect(),
+        b"XGROUP" => from(2).into_iter().take(1).collect(),
+        _ => one(),
+    })
+}
+
+/// One call, while it runs and when it is over.
+pub struct Frame {
+    pub database: usize,
+    pub argv: Vec<Text>,
+    pub keys: Vec<Text>,
+    /// What the module saw when it first looked at the clock.
+    pub clock: Option<i64>,
+    /// When the command began, by which keys expire.
+    pub began: i64,
+    pub before: Vec<Known>,
+    /// None until the first event is sent, or the command ends.
+    pub after: Option<Vec<Known>>,
+    /// Others acted between `before` and `after`.
+    pub is_disturbed: bool,
+    /// A function of the API was made to fail.
+    pub has_failed: bool,
+    pub reply: Reply,
+    /// Indices into `keys`, and names.
+    pub events: Vec<(usize, &'static str)>,
+    pub signalled: Vec<Text>,
+    pub effects: Vec<Effect>,
+    pub sends_module_events: bool,
+    pub on_replica: bool,
+    /// In another call, or in an event.
+    pub is_nested: bool,
+}
+
+impl Frame {
+    pub fn begin(server: &Server, database: usize, argv: &[Text]) -> Self {
+        let keys = keys_of(argv).unwrap_or_default();
+        let before = keys.iter().map(|key| server.known(database, key)).collect();
+        Self {
+            database,
+            argv: argv.to_vec(),
+            keys,
+            clock: None,
+            began: server.cached,
+            before,
+            after: None,
+            is_disturbed: false,
+            has_failed: false,
+            reply: Reply::Nil,
+            events: Vec::new(),
+            signalled: Vec::new(),
+            effects: Vec::new(),
+            sends_module_events: server.notify_flags & crate::server::MODULE != 0,
+            on_replica: server.role == crate::server::Role::Replica,
+            is_nested: !server.open.is_empty(),
+        }
+    }
+
+    /// Takes note of what the call has left at its keys, before others can act.
+    pub fn look_after(&mut self, server: &Server) {
+        if self.after.is_none() {
+            self.after = Some(self.keys.iter().map(|key| server.known(self.database, key)).collect());
+        }
+    }
+
+    pub fn end(mut self, server: &Server, reply: &Reply) -> Self {
+        self.look_after(server);
+        self.reply = reply.clone();
+        self
+    }
+
+    pub fn sent(&mut self, name: &CStr, key: &[u8]) {
+        let name = match name.to_bytes() {
+            b"del" => "del",
+            b"xadd" => "xadd",
+            b"xtrim" => "xtrim",
+            b"expire" => "expire",
+            b"ratelimit.refused" => "ratelimit.refused",
+            _ => "an unknown event",
+        };
+        let at = self.keys.iter().position(|one| **one == *key).unwrap_or(usize::MAX);
+        self.events.push((at, name));
+    }
+
+    pub fn disturb(&mut self) {
+        if self.after.is_none() {
+            self.is_disturbed = true;
+        }
+    }
+}

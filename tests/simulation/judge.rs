@@ -1,0 +1,688 @@
+//! Whether the calls of a history were answered and carried out as the documents promise.
+//!
+//! What is stored before and after each call is known, so that the oracle can check every value of every reply and every
+//! write, whatever others did. No code is shared with the module.
+
+use std::collections::HashMap;
+
+use oracle::{Hit, Moment, Question, Tier, is_in_range};
+
+use crate::frame::{Frame, Known, Meaning, Row, What};
+use crate::server::Reply;
+use crate::stream::{Id, Text};
+
+pub const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
+pub const NOT_A_LOG: &str = "ERR the stream at this key was not written by this module, it is left as it was";
+pub const LAST_ID_AHEAD: &str =
+    "ERR the last ID of the empty stream at this key is too far in the future, it is left as it was";
+pub const APPEND_FAILED: &str = "ERR the server did not accept the log entry";
+
+/// Entries above which a log of which nothing counts is started again.
+const LONG: usize = 1_000;
+
+/// What a call asks for.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub name: Name,
+    pub tiers: Vec<Tier>,
+    pub cost: u64,
+    pub strict: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    Hit,
+    Peek,
+    MultiHit,
+}
+
+fn digits(text: &str) -> Option<u64> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) { None } else { text.parse().ok() }
+}
+
+/// Milliseconds of `500ms`, `1.5s`, `10`, `1h`.
+fn span(text: &str) -> Option<u64> {
+    let at = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
+    let unit: u64 = match &text[at..] {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    let (whole, fraction) = text[..at].split_once('.').unwrap_or((&text[..at], "0"));
+    let scale = 10_u64.checked_pow(fraction.len() as u32)?;
+    let parts = digits(fraction)?.checked_mul(unit)?;
+    if parts % scale != 0 {
+        return None;
+    }
+    let span = digits(whole)?.checked_mul(unit)?.checked_add(parts / scale)?;
+    (1..=3_650 * 86_400_000).contains(&span).then_some(span)
+}
+
+impl Call {
+    /// The call in these words, if they are one.
+    pub fn parse(argv: &[Text]) -> Option<Self> {
+        let words: Vec<&str> = argv.iter().map(|word| std::str::from_utf8(word)).collect::<Result<_, _>>().ok()?;
+        let name = words.first()?.to_ascii_uppercase();
+        let (name, keys, rest) = match name.as_str() {
+            "RATELIMIT.HIT" => (Name::Hit, 1, words.get(2..)?),
+            "RATELIMIT.PEEK" => (Name::Peek, 1, words.get(2..)?),
+            "RATELIMIT.MHIT" => {
+                let keys = digits(words.get(1)?)? as usize;
+                let names = argv.get(2..2_usize.checked_add(keys)?)?;
+                let repeats = names.iter().enumerate().any(|(at, name)| names[..at].contains(name));
+                if !(1..=1_024).contains(&keys) || repeats {
+                    return None;
+                }
+                (Name::MultiHit, keys, words.get(2 + keys..)?)
+            }
+            _ => return None,
+        };
+        let (mut tiers, mut cost, mut strict) = (Vec::new(), None, false);
+        let mut at = 0;
+        while let Some(word) = rest.get(at) {
+            let is_option = !tiers.is_empty() && !word.starts_with(|letter: char| letter.is_ascii_digit());
+            if is_option && word.eq_ignore_ascii_case("COST") && cost.is_none() {
+                cost = Some(digits(rest.get(at + 1)?).filter(|cost| (1..1 << 53).contains(cost))?);
+                at += 2;
+            } else if is_option && word.eq_ignore_ascii_case("STRICT") && name == Name::Hit && !strict {
+                strict = true;
+                at += 1;
+            } else {
+                tiers.push((digits(word).filter(|limit| *limit < 1 << 53)?, span(rest.get(at + 1)?)?));
+                at += 2;
+            }
+        }
+        let fits = if name == Name::MultiHit { tiers.len() == keys } else { (1..=8).contains(&tiers.len()) };
+        fits.then_some(Self { name, tiers, cost: cost.unwrap_or(1), strict })
+    }
+
+    /// The tiers of the key at this position.
+    fn tiers_of(&self, n: usize) -> &[Tier] {
+        if self.name == Name::MultiHit { &self.tiers[n..=n] } else { &self.tiers }
+    }
+
+    fn longest(&self, n: usize) -> u64 {
+        self.tiers_of(n).iter().map(|tier| tier.1).max().unwrap_or(0)
+    }
+}
+
+/// A log as the oracle takes it.
+#[derive(Debug, Default, PartialEq)]
+struct Log {
+    hits: Vec<Hit>,
+    newest: Option<(Id, Meaning)>,
+    /// The last ID, where a hit goes by it: it is known of an empty stream, and otherwise once an ID was not taken.
+    last: Id,
+    /// It was stamped by a clock that is no longer in use: nothing counts, and it is removed.
+    is_stale: bool,
+    /// Foreign entries below the top, or tallies that no module wrote: any answer in range will do.
+    is_wild: bool,
+}
+
+impl Log {
+    /// `longest` is the longest window of the call.
+    fn of(known: &Known, now: u64, longest: u64) -> Result<Self, &'static str> {
+        if known.what == What::Other {
+            return Err(WRONG_TYPE);
+        }
+        let Some((newest, rest)) = known.rows().split_last() else {
+            let last = known.last();
+            return if last.ms > now + longest { Err(LAST_ID_AHEAD) } else { Ok(Self { last, ..Self::default() }) };
+        };
+        let meaning = newest.meaning.ok_or(NOT_A_LOG)?;
+        if newest.id.ms > now + meaning.keep {
+            return Ok(Self { is_stale: true, ..Self::default() });
+        }
+        let mut log = Self { newest: Some((newest.id, meaning)), ..Self::default() };
+        log.hits.reserve(known.rows().len());
+        log.hits.push((newest.id.ms, meaning.cost));
+        let mut next = (newest.id, meaning.cost);
+        for row in rest.iter().rev() {
+            let Some(Meaning { cost, .. }) = row.meaning else {
+                log.is_wild = true;
+                break;
+            };
+            // Whatever was deleted between two entries counts until the earlier one leaves.
+            let missing = next.0.seq.wrapping_sub(row.id.seq).wrapping_sub(next.1);
+            log.is_wild |= missing > 1 << 56;
+            log.hits.push((row.id.ms, cost.saturating_add(missing)));
+            next = (row.id, cost);
+        }
+        log.hits.reverse();
+        Ok(log)
+    }
+
+    fn keep(&self) -> u64 {
+        self.newest.map_or(0, |newest| newest.1.keep)
+    }
+
+    /// The ID that the next hit gets, and the moment of it.
+    fn next_id(&self, clock: u64, cost: u64) -> (Id, Moment) {
+        let newest = self.newest.map_or(Id::default(), |newest| newest.0);
+        let now = clock.max(newest.ms).max(self.last.ms);
+        let mut id = Id { ms: now, seq: newest.seq.wrapping_add(cost) };
+        if id <= newest.max(self.last) {
+            id.ms += 1;
+        }
+        (id, Moment { clock, now, stamp: id.ms })
+    }
+}
+
+/// One key of a call: what was there before and after it, and what was answered.
+#[derive(Clone, Copy)]
+struct One<'a> {
+    call: &'a Call,
+    /// The position of the key in the call.
+    n: usize,
+    before: &'a Known,
+    after: &'a Known,
+    answer: [i64; 6],
+    allowed: bool,
+    is_stored: bool,
+    /// The key was removed first.
+    restarts: bool,
+}
+
+type Verdict<T = ()> = Result<T, String>;
+
+impl One<'_> {
+    /// The ID of the hit and the answer, which are others than at first sight where the server refuses the ID or a refusal
+    /// that counts has dropped entries.
+    fn expected(&self, log: &mut Log, now: u64, mut id: Id, mut expected: [i64; 6]) -> (Id, [i64; 6]) {
+        let Self { call, n, before, after, allowed, is_stored, .. } = *self;
+        // The server refuses an ID that is not above the last one. Then the log goes by the last one, or is started again
+        // where that is further ahead than the log is kept.
+        let is_pushed = !log.is_stale && matches!(before.what, What::Stream { .. }) && id <= before.last();
+        if is_pushed && is_stored && !log.is_wild {
+            match before.last().ms > now + log.keep() {
+                true => *log = Log { is_stale: true, ..Log::default() },
+                false => log.last = before.last(),
+            }
+            let question = Question { tiers: call.tiers_of(n), cost: call.cost, strict: call.strict };
+            let next = log.next_id(now, call.cost);
+            id = next.0;
+            expected = oracle::ask_at(&mut log.hits.clone(), next.1, question);
+        }
+        if is_stored && !allowed && !log.is_wild {
+            // The reply describes the log after the call, which has dropped what no longer decides anything. The hit itself
+            // is the last that leaves the tier that binds.
+            let window = expected[4] + now as i64 - id.ms as i64;
+            let oldest = after.rows().first().map_or(0, |row| row.id.ms as i64);
+            expected[5] = expected[5].max(oldest + window - now as i64);
+        }
+        (id, expected)
+    }
+
+    /// Whether a call that stores nothing has written nothing. While a longer policy may be on its way out, a refused hit may
+    /// prolong the key's life. And it does where the hit is told to wait for longer.
+    fn is_left_alone(&self, log: &Log, now: u64) -> Verdict {
+        let Self { call, n, before, after, answer, .. } = *self;
+        if call.name == Name::Peek {
+            return if before == after { Ok(()) } else { Err("PEEK wrote".into()) };
+        }
+        let retry = answer[3];
+        let waits = before.rows().last().and_then(|row| row.meaning).is_some_and(|meaning| meaning.waits);
+        let longer = !log.is_stale && log.newest.is_some() && call.longest(n) > log.keep() && retry > 0;
+        let dies_early = |known: &Known| (0..now as i64 + retry).contains(&known.expires);
+        let is_prolonged = before.expires != after.expires;
+        if before.what != after.what || is_prolonged && !waits && !(longer && dies_early(before)) {
+            return Err("a refused hit wrote".into());
+        }
+        if is_prolonged && after.expires < before.expires && before.expires >= 0 && !log.is_wild {
+            return Err("a refused hit made the key's life shorter".into());
+        }
+        if longer && dies_early(after) {
+            return Err("the key does not live to see the end of the wait".into());
+        }
+        Ok(())
+    }
+
+    /// Whether a hit was stored as it must be, and nothing else was lost. True if the log begins with it.
+    fn is_kept(&self, id: Id, log: &Log) -> Verdict<Kept> {
+        let Self { call, n, before, after, allowed, restarts, .. } = *self;
+        let Some((newest, rest)) = after.rows().split_last() else { return Err("nothing is stored".into()) };
+        let Some(Meaning { keep, cost, .. }) = newest.meaning else { return Err("a foreign entry is stored".into()) };
+        let longest = call.longest(n);
+        if !log.is_wild && newest.id != id || cost != call.cost || after.last() != newest.id {
+            return Err(format!("not stored as {id:?}"));
+        }
+        if keep < longest || after.expires < (newest.id.ms + keep) as i64 {
+            return Err("it is not kept for long enough".into());
+        }
+        let latest = newest.id.ms + 2 * keep + keep / 8;
+        if before.expires != after.expires && after.expires > latest as i64 && !log.is_wild {
+            return Err("it is kept for too long".into());
+        }
+        let is_first = log.is_stale || rest.is_empty() && newest.id.seq == call.cost;
+        if restarts && !log.is_stale && !log.is_wild {
+            let counts = |row: &Row| log.newest.is_some_and(|(_, one)| row.id.ms + one.keep.max(longest) > newest.id.ms);
+            if before.rows().len() <= LONG || before.rows().last().is_none_or(counts) {
+                return Err("a log was started again that is not both long and dead".into());
+            }
+        }
+        if log.is_stale && !rest.is_empty() {
+            return Err("it was not started again".into());
+        }
+        if is_first {
+            return Ok(Kept::First);
+        }
+        let (dropped, kept) = before.rows().split_at(before.rows().len().saturating_sub(rest.len()));
+        let most = call.tiers_of(n).iter().map(|tier| tier.0).max().unwrap_or(0);
+        let surplus = !allowed && rest.len() as u64 + 1 >= most;
+        let heavy = call.cost > 1 << 32;
+        if kept != rest || dropped.iter().any(|row| row.id.ms + keep > newest.id.ms && !surplus && !heavy) {
+            return Err("entries that count were dropped".into());
+        }
+        // Calls on a key with STRICT should name the same limits, and do not here.
+        Ok(if surplus && !dropped.is_empty() { Kept::WithoutSurplus } else { Kept::Added })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    First,
+    Added,
+    WithoutSurplus,
+}
+
+/// A key that is refused, as TOP counts it.
+#[derive(Clone, Debug)]
+struct Refused {
+    count: u64,
+    last: u64,
+    halved_at: u64,
+}
+
+impl Refused {
+    fn decay(&mut self, now: u64) {
+        let minutes = now.saturating_sub(self.halved_at) / 60_000;
+        self.count = if minutes < 64 { self.count >> minutes } else { 0 };
+        self.halved_at += minutes * 60_000;
+    }
+}
+
+/// The names of `INFO ratelimit`, in this order.
+const COUNTERS: [&str; 6] =
+    ["hits_admitted", "hits_refused", "units_admitted", "keys_reset", "foreign_stream_errors", "clock_steps"];
+
+#[derive(Default)]
+pub struct Judge {
+    /// Admitted hits of keys all of whose calls name the longest window, since anybody else touched them.
+    admitted: HashMap<(usize, Text), Vec<Hit>>,
+    /// The longest window; no key is single-minded if it is 0.
+    longest: u64,
+    counted: [u64; 6],
+    refused: HashMap<(usize, Text), Refused>,
+    /// Whether the table of TOP has room for every key.
+    top_is_exact: bool,
+    pub calls: u64,
+}
+
+/// Keys whose names begin with this are called with the longest window alone.
+const SINGLE_MINDED: u8 = b's';
+
+impl Judge {
+    pub fn new(longest: u64, top_is_exact: bool) -> Self {
+        Self { longest, top_is_exact, ..Self::default() }
+    }
+
+    /// Others have touched the key.
+    pub fn forget(&mut self, database: usize, key: &Text) {
+        self.admitted.remove(&(database, key.clone()));
+    }
+
+    pub fn forget_all(&mut self) {
+        self.admitted.clear();
+    }
+
+    /// The counters belong to another server now.
+    pub fn start_counting(&mut self) {
+        self.counted = [0; 6];
+        self.refused.clear();
+    }
+
+    /// The next such error is another server's.
+    pub fn uncount_foreign(&mut self) {
+        self.counted[4] = self.counted[4].wrapping_sub(1);
+    }
+
+    pub fn judge(&mut self, frame: &Frame) -> Verdict {
+        self.calls += 1;
+        self.try_judge(frame).map_err(|error| {
+            let words: Vec<_> = frame.argv.iter().map(|word| String::from_utf8_lossy(word)).collect();
+            format!(
+                "{error}\n{} in database {} at {}, by the server's clock {:?}\nreply {:?}\nbefore {:?}\nafter {:?}\nevents {:?}, told {:?}",
+                words.join(" "),
+                frame.database,
+                frame.began,
+                frame.clock,
+                frame.reply,
+                frame.before,
+                frame.after,
+                frame.events,
+                frame.effects
+            )
+        })
+    }
+
+    fn try_judge(&mut self, frame: &Frame) -> Verdict {
+        let after = frame.after.as_deref().unwrap_or_default();
+        if frame.reply == Reply::error(NOT_A_LOG) {
+            self.counted[4] = self.counted[4].wrapping_add(1);
+        }
+        if let Reply::Error(text) = &frame.reply {
+            let is_known = text.starts_with("ERR ") || text.starts_with("WRONGTYPE ");
+            if !is_known || text.contains("internal error") && !frame.has_failed {
+                return Err("an error that nobody should see".into());
+            }
+        }
+        let name = frame.argv[0].to_ascii_uppercase();
+        match &name[..] {
+            b"RATELIMIT.RESET" => self.reset(frame, after)?,
+            b"RATELIMIT.TOP" => self.top(frame)?,
+            b"RATELIMIT.RESETSTAT" => {
+                if frame.reply != Reply::ok() {
+                    return Err("not OK".into());
+                }
+                self.counted = [0; 6];
+                self.refused.clear();
+            }
+            _ => match Call::parse(&frame.argv) {
+                Some(call) => self.call(frame, &call, after)?,
+                None => {
+                    let is_error = matches!(&frame.reply, Reply::Error(text) if text.starts_with("ERR "));
+                    if !is_error || !frame.is_disturbed && frame.before != after || !frame.effects.is_empty() {
+                        return Err("a broken call is not an error that changes nothing".into());
+                    }
+                }
+            },
+        }
+        events_fit(frame, after)
+    }
+
+    fn call(&mut self, frame: &Frame, call: &Call, after: &[Known]) -> Verdict {
+        let Some(now) = frame.clock.map(|now| now as u64) else {
+            // It must have looked at a key before it needs to know the time.
+            let is_error = matches!(frame.reply, Reply::Error(_));
+            return if is_error { self.error(frame, call, after, frame.began as u64) } else { Err("it has not looked at the clock".into()) };
+        };
+        if let Reply::Error(_) = frame.reply {
+            return self.error(frame, call, after, now);
+        }
+        let answers = answers_of(&frame.reply, call)?;
+        let allowed = answers[0][0] == 1;
+        if answers.len() != frame.keys.len() || answers.iter().any(|answer| answer[0] != answers[0][0]) {
+            return Err("not one verdict for each key".into());
+        }
+        self.count(frame, call, &answers, now);
+        let longest_known = |n: usize| frame.before[n].rows().last().and_then(|row| row.meaning).map_or(0, |one| one.keep);
+        for (n, answer) in answers.iter().enumerate() {
+            let longest = 2 * call.longest(n).max(longest_known(n)) + 1;
+            let is_alone = call.name != Name::MultiHit;
+            let most = if frame.is_disturbed { oracle::LONGEST_WAIT } else { longest as i64 };
+            if !is_in_range(*answer, most, is_alone) {
+                return Err(format!("{answer:?} is out of range, or a wait longer than two windows"));
+            }
+        }
+        if frame.is_disturbed || frame.has_failed {
+            frame.keys.iter().for_each(|key| self.forget(frame.database, key));
+            return Ok(());
+        }
+        let logs = frame.before.iter().enumerate().map(|(n, known)| Log::of(known, now, call.longest(n)));
+        let mut logs = logs.collect::<Result<Vec<_>, _>>().map_err(|expected| format!("not {expected}"))?;
+        let is_wild = logs.iter().any(|log| log.is_wild);
+        let is_possible = call.tiers.iter().all(|(limit, _)| call.cost <= *limit);
+        let is_stored = call.name != Name::Peek && (allowed || call.strict && is_possible);
+        let moments: Vec<(Id, Moment)> = logs.iter().map(|log| log.next_id(now, call.cost)).collect();
+        let expected = expected_of(call, &logs, &moments);
+        for (n, log) in logs.iter_mut().enumerate() {
+            let restarts = frame.effects.iter().any(|told| *told.argv[0] == b"UNLINK"[..] && told.argv[1] == frame.keys[n]);
+            let (before, after) = (&frame.before[n], &after[n]);
+            let one = One { call, n, before, after, answer: answers[n], allowed, is_stored, restarts };
+            let (id, expected) = one.expected(log, now, moments[n].0, expected[n]);
+            if !is_wild && one.answer != expected {
+                return Err(format!("the answer {:?} is not {expected:?}", one.answer));
+            }
+            if is_stored {
+                let kept = one.is_kept(id, log)?;
+                self.admit(frame, &one, kept)?;
+            } else {
+                one.is_left_alone(log, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn error(&self, frame: &Frame, call: &Call, after: &[Known], now: u64) -> Verdict {
+        let Reply::Error(error) = &frame.reply else { return Ok(()) };
+        if frame.is_disturbed || frame.has_failed {
+            return Ok(());
+        }
+        let may_fail = |(n, known): (usize, &Known)| match Log::of(known, now, call.longest(n)) {
+            Err(expected) => expected == error,
+            Ok(log) => log.is_wild && error == NOT_A_LOG,
+        };
+        let is_expected = frame.before.iter().enumerate().any(may_fail);
+        if !is_expected || frame.before != after || !frame.effects.is_empty() {
+            return Err("an error without a reason, or one that wrote".into());
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, frame: &Frame, call: &Call, answers: &[[i64; 6]], now: u64) {
+        if call.name == Name::Peek {
+            return;
+        }
+        for (answer, key) in answers.iter().zip(&frame.keys) {
+            let refuses = answer[0] == 0 && answer[3] != 0;
+            self.counted[0] += answer[0] as u64;
+            self.counted[1] += u64::from(refuses);
+            self.counted[2] += if answer[0] == 1 { call.cost } else { 0 };
+            if refuses {
+                let fresh = Refused { count: 0, last: now, halved_at: now };
+                let refused = self.refused.entry((frame.database, key.clone())).or_insert(fresh);
+                refused.decay(now);
+                refused.count = refused.count.saturating_add(1);
+                refused.last = now;
+            }
+        }
+    }
+
+    /// No more was admitted in any window than the limit of this call.
+    fn admit(&mut self, frame: &Frame, one: &One, kept: Kept) -> Verdict {
+        let key = &frame.keys[one.n];
+        let is_single_minded = key.first() == Some(&SINGLE_MINDED) && self.longest > 0;
+        if !is_single_minded {
+            return Ok(());
+        }
+        let hits = self.admitted.entry((frame.database, key.clone())).or_default();
+        if kept != Kept::Added {
+            hits.clear();
+        }
+        if !one.allowed {
+            return Ok(());
+        }
+        let stamp = one.after.last().ms;
+        hits.push((stamp, one.call.cost));
+        for (limit, window) in one.call.tiers_of(one.n) {
+            let used = hits.iter().filter(|hit| hit.0 + window > stamp).fold(0_u64, |sum, hit| sum.saturating_add(hit.1));
+            if used > *limit {
+                return Err(format!("{used} units in {window} ms, {limit} are allowed"));
+            }
+        }
+        let longest = self.longest;
+        hits.retain(|hit| hit.0 + longest > stamp);
+        Ok(())
+    }
+
+    fn reset(&mut self, frame: &Frame, after: &[Known]) -> Verdict {
+        let fails = |known: &Known| match (&known.what, known.rows().last()) {
+            (What::Other, _) => Some(WRONG_TYPE),
+            (_, Some(Row { meaning: None, .. })) => Some(NOT_A_LOG),
+            _ => None,
+        };
+        let expected = frame.before.iter().find_map(fails);
+        match (&frame.reply, expected) {
+            _ if frame.is_disturbed => {
+                if let Reply::Integer(count) = frame.reply {
+                    self.counted[3] += count as u64;
+                }
+                return Ok(());
+            }
+            (Reply::Error(error), Some(_)) => {
+                let is_possible = frame.before.iter().any(|known| fails(known) == Some(error));
+                return if is_possible && frame.before == after { Ok(()) } else { Err("another error, or one that wrote".into()) };
+            }
+            (Reply::Integer(count), None) => {
+                self.counted[3] += *count as u64;
+                let is_log = |at: usize| !frame.before[at].rows().is_empty() && !frame.keys[..at].contains(&frame.keys[at]);
+                let expected = (0..frame.keys.len()).filter(|&at| is_log(at)).count() as i64;
+                if *count != expected {
+                    return Err(format!("not {expected} keys"));
+                }
+            }
+            _ => return Err(format!("not what was expected: {expected:?}")),
+        }
+        for (before, after) in frame.before.iter().zip(after) {
+            let expected = if before.rows().is_empty() { before } else { &Known::ABSENT };
+            if after != expected {
+                return Err("not deleted, or not left alone".into());
+            }
+        }
+        frame.keys.iter().for_each(|key| self.forget(frame.database, key));
+        Ok(())
+    }
+
+    fn top(&mut self, frame: &Frame) -> Verdict {
+        let count = match &frame.argv[1..] {
+            [] => Some(10),
+            [word, count] if word.eq_ignore_ascii_case(b"COUNT") => {
+                std::str::from_utf8(count).ok().and_then(digits).filter(|count| (1..=i64::MAX as u64).contains(count))
+            }
+            _ => None,
+        };
+        let (rows, count) = match (&frame.reply, count) {
+            (Reply::Error(error), None) if error.starts_with("ERR ") => return Ok(()),
+            (Reply::Array(rows), Some(count)) => (rows, count as usize),
+            _ => return Err("neither a list nor an error where one is due".into()),
+        };
+        let now = frame.clock.ok_or("it has not looked at the clock")? as u64;
+        let mut listed = Vec::new();
+        for row in rows {
+            let Reply::Array(parts) = row else { return Err("a row is no array".into()) };
+            let [Reply::Text(key), Reply::Integer(refused), Reply::Integer(last)] = &parts[..] else {
+                return Err("a row is not a key and two numbers".into());
+            };
+            listed.push((key.clone(), *refused as u64, *last as u64));
+        }
+        if listed.windows(2).any(|pair| pair[0].1 < pair[1].1) {
+            return Err("not the worst first".into());
+        }
+        if !self.top_is_exact {
+            return if listed.len() <= count { Ok(()) } else { Err("more rows than asked for".into()) };
+        }
+        let mut expected = Vec::new();
+        for ((database, key), refused) in &mut self.refused {
+            let mut refused = refused.clone();
+            refused.decay(now);
+            if *database == frame.database && refused.count > 0 {
+                expected.push((key.clone(), refused.count, refused.last));
+            }
+        }
+        let is_right = listed.len() == expected.len().min(count) && listed.iter().all(|row| expected.contains(row));
+        let least = listed.last().map_or(0, |row| row.1);
+        let is_worst = expected.iter().filter(|row| row.1 > least).all(|row| listed.contains(row));
+        if is_right && is_worst { Ok(()) } else { Err(format!("not of {expected:?}")) }
+    }
+
+    /// Whether `INFO ratelimit` says what was counted.
+    pub fn info(&self, fields: &[(String, String)], clock_steps: u64) -> Verdict {
+        let mut counted = self.counted;
+        counted[5] = clock_steps;
+        let mut expected = vec![("section", String::new()), ("version", env!("CARGO_PKG_VERSION").to_owned())];
+        expected[1].1.clear();
+        expected.extend(COUNTERS.iter().zip(counted).map(|(name, value)| (*name, value.to_string())));
+        let shown = |(name, value): &(String, String)| (name.clone(), if name == "version" { String::new() } else { value.clone() });
+        let is_same = fields.iter().map(shown).eq(expected.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        if is_same { Ok(()) } else { Err(format!("INFO says {fields:?}, not {expected:?}")) }
+    }
+}
+
+fn answers_of(reply: &Reply, call: &Call) -> Verdict<Vec<[i64; 6]>> {
+    let one = |reply: &Reply| {
+        let Reply::Array(items) = reply else { return Err("no array".to_owned()) };
+        let mut answer = [0; 6];
+        if items.len() != 6 {
+            return Err("not six numbers".into());
+        }
+        for (place, item) in answer.iter_mut().zip(items) {
+            let Reply::Integer(value) = item else { return Err("not a number".into()) };
+            *place = *value;
+        }
+        Ok(answer)
+    };
+    match reply {
+        Reply::Array(items) if call.name == Name::MultiHit => items.iter().map(one).collect(),
+        reply => Ok(vec![one(reply)?]),
+    }
+}
+
+/// What the oracle answers for each key.
+fn expected_of(call: &Call, logs: &[Log], moments: &[(Id, Moment)]) -> Vec<[i64; 6]> {
+    if call.name == Name::MultiHit {
+        let mut hits: Vec<Vec<Hit>> = logs.iter().map(|log| log.hits.clone()).collect();
+        let moments: Vec<Moment> = moments.iter().map(|moment| moment.1).collect();
+        return oracle::ask_all_at(&mut hits, &moments, &call.tiers, call.cost);
+    }
+    let question = Question { tiers: &call.tiers, cost: call.cost, strict: call.strict };
+    vec![oracle::ask_at(&mut logs[0].hits.clone(), moments[0].1, question)]
+}
+
+/// Whether others hear of what was done, in the order of the server's own commands, and of nothing else.
+fn events_fit(frame: &Frame, after: &[Known]) -> Verdict {
+    const ORDER: [&str; 5] = ["del", "xadd", "xtrim", "expire", "ratelimit.refused"];
+    let is_call = Call::parse(&frame.argv).is_some();
+    for (n, key) in frame.keys.iter().enumerate() {
+        if frame.keys[..n].contains(key) {
+            continue;
+        }
+        let effects = frame.effects.iter().filter(|effect| effect.argv.get(1) == Some(key));
+        let mut due = [false; 5];
+        for effect in effects {
+            let is_trim = effect.argv.get(2).is_some_and(|word| **word == b"MINID"[..]);
+            match &effect.argv[0][..] {
+                b"UNLINK" => due[0] = true,
+                b"XADD" => (due[1], due[2]) = (true, due[2] || is_trim),
+                b"PEXPIREAT" => due[3] = true,
+                _ => return Err("replicas are told of another command".into()),
+            }
+        }
+        let is_changed = due[..4].contains(&true);
+        if frame.signalled.contains(key) != is_changed {
+            return Err(format!("whoever watches the key is told {}", if is_changed { "nothing" } else { "of nothing" }));
+        }
+        if !frame.is_disturbed && (frame.before[n] != after[n]) != is_changed {
+            return Err("replicas are not told exactly what has changed".into());
+        }
+        let refuses = match &frame.reply {
+            Reply::Array(items) if is_call && !frame.argv[0].eq_ignore_ascii_case(b"RATELIMIT.PEEK") => {
+                let answer = if matches!(items.first(), Some(Reply::Array(_))) { items.get(n) } else { Some(&frame.reply) };
+                matches!(answer, Some(Reply::Array(six)) if matches!(six[..], [Reply::Integer(0), _, _, Reply::Integer(retry), ..] if retry != 0))
+            }
+            _ => false,
+        };
+        due[4] = refuses && frame.sends_module_events;
+        // An error comes before anybody is told. What a disturbed call did before that is known to nobody.
+        let is_error = matches!(frame.reply, Reply::Error(_));
+        let expected: Vec<&str> = ORDER.iter().zip(due).filter(|(_, due)| *due).map(|one| *one.0).collect();
+        let sent: Vec<&str> = frame.events.iter().filter(|event| event.0 == n).map(|event| event.1).collect();
+        if sent != expected && !(is_error && frame.is_disturbed) && !frame.has_failed {
+            return Err(format!("the events {sent:?} are sent, not {expected:?}"));
+        }
+    }
+    let is_known = |at: &usize| *at < frame.keys.len();
+    if frame.events.iter().all(|event| is_known(&event.0)) { Ok(()) } else { Err("an event for a key that is not of this call".into()) }
+}

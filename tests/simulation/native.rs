@@ -1,0 +1,461 @@
+//! The server's own commands, as far as others use them on the keys of a limiter.
+//!
+//! They are what the real ones are to the module: what they leave at a key, which events they send, and what they tell
+//! replicas.
+
+use std::ffi::{CStr, c_int};
+
+use crate::frame::keys_of;
+use crate::server::{
+    DATABASES, Entry, GENERIC, LIST, NEW, Reply, STREAM, STRING, SWAPDB, Server, Value, empty_stream, id_text, text,
+};
+use crate::stream::{Bounds, Id, Stream, Text};
+
+const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
+const NO_KEY: &str = "ERR no such key";
+const SYNTAX: &str = "ERR syntax error";
+
+/// How XADD and XTRIM trim.
+#[derive(Clone, Copy)]
+struct Trim {
+    by_length: Option<u64>,
+    before: Option<Id>,
+    approximately: bool,
+}
+
+fn number<T: std::str::FromStr>(bytes: &[u8]) -> Result<T, Reply> {
+    let parsed = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
+    parsed.ok_or_else(|| Reply::error("ERR value is not an integer or out of range"))
+}
+
+fn is(word: &[u8], other: &str) -> bool {
+    word.eq_ignore_ascii_case(other.as_bytes())
+}
+
+/// An ID, which may lack its second half.
+fn id(bytes: &[u8], missing: u64) -> Result<Id, Reply> {
+    let whole = Id::parse(bytes);
+    let half = || std::str::from_utf8(bytes).ok()?.parse().ok().map(|ms| Id { ms, seq: missing });
+    whole.or_else(half).ok_or_else(|| Reply::error("ERR Invalid stream ID specified as stream command argument"))
+}
+
+/// A command's words, in upper case for the first of them.
+type Words<'a> = &'a [Text];
+
+impl Server {
+    pub fn native(&mut self, database: usize, argv: &[Text]) -> Reply {
+        match keys_of(argv) {
+            Some(keys) => self.foreign.extend(keys.into_iter().map(|key| (database, key))),
+            None => self.all_foreign = true,
+        }
+        match self.try_native(database, argv) {
+            Ok(reply) | Err(reply) => reply,
+        }
+    }
+
+    fn try_native(&mut self, database: usize, argv: &[Text]) -> Result<Reply, Reply> {
+        let name = argv[0].to_ascii_uppercase();
+        let db = database;
+        let too_few = || Reply::error("ERR wrong number of arguments");
+        let key = argv.get(1).ok_or_else(too_few);
+        match &name[..] {
+            b"XADD" => self.xadd(db, key?, argv),
+            b"XDEL" => self.xdel(db, key?, argv),
+            b"XTRIM" => self.xtrim(db, key?, argv),
+            b"XSETID" => self.xsetid(db, key?, argv),
+            b"XGROUP" => self.xgroup(db, argv),
+            b"DEL" | b"UNLINK" => self.del(db, argv),
+            b"SET" => self.set(db, key?, argv),
+            b"RPUSH" => self.rpush(db, key?, argv),
+            b"PEXPIRE" | b"EXPIRE" | b"PEXPIREAT" => self.expire(db, key?, argv),
+            b"PERSIST" => self.persist(db, key?, argv),
+            b"RENAME" => self.rename(db, key?, argv),
+            b"COPY" => self.copy(db, key?, argv),
+            b"MOVE" => self.move_key(db, key?, argv),
+            b"DUMP" => self.dump(db, key?),
+            b"RESTORE" => self.restore(db, key?, argv),
+            b"EXISTS" => Ok(Reply::Integer(argv[1..].iter().filter(|&key| self.finds(db, key)).count() as i64)),
+            b"FLUSHALL" => {
+                self.flush_all();
+                self.tell(db, argv.to_vec());
+                Ok(Reply::ok())
+            }
+            b"SWAPDB" => {
+                if DATABASES == 2 {
+                    self.databases.swap(0, 1);
+                }
+                self.all_touched = true;
+                self.server_event(SWAPDB, 0);
+                self.tell(db, argv.to_vec());
+                Ok(Reply::ok())
+            }
+            b"CONFIG" => self.config(argv),
+            _ => Err(Reply::error("ERR unknown command")),
+        }
+    }
+
+    /// Whether the key exists, after others have acted upon its expiry.
+    fn finds(&mut self, database: usize, key: &Text) -> bool {
+        self.exists(database, key) || self.known(database, key).expires != -2
+    }
+
+    /// The stream at a key, if there is one.
+    fn stream(&mut self, database: usize, key: &Text) -> Result<Option<&mut Stream>, Reply> {
+        if !self.finds(database, key) {
+            return Ok(None);
+        }
+        match self.databases[database].get_mut(key) {
+            Some(Entry { value: Value::Stream(stream), .. }) => Ok(Some(stream)),
+            Some(_) => Err(Reply::error(WRONG_TYPE)),
+            None => Ok(None),
+        }
+    }
+
+    /// Creates a key, which others hear of at once.
+    fn create(&mut self, database: usize, key: &Text, value: Value, expires: Option<i64>) {
+        let is_new = self.entry(database, key).is_none();
+        self.put(database, key, value, expires);
+        if is_new {
+            self.notify(database, NEW, c"new", key);
+        }
+    }
+
+    fn done(&mut self, database: usize, class: c_int, name: &CStr, key: &Text) {
+        self.notify(database, class, name, key);
+    }
+
+    fn xadd(&mut self, db: usize, key: &Text, argv: Words) -> Result<Reply, Reply> {
+        let (trim, at) = trim_of(argv, 2)?;
+        let (Some(wanted), Some(pairs)) = (argv.get(at), argv.get(at + 1..)) else { return Err(Reply::error(SYNTAX)) };
+        if pairs.is_empty() || pairs.len() % 2 != 0 {
+            return Err(Reply::error("ERR wrong number of arguments for 'xadd' command"));
+        }
+        let now = self.cached;
+        let last = self.stream(db, key)?.map_or(Id::default(), |stream| stream.last_id());
+        let id = match &wanted[..] {
+            b"*" if now as u64 > last.ms => Id { ms: now as u64, seq: 0 },
+            b"*" => Id { seq: last.seq.wrapping_add(1), ..last },
+            text => id(text, 0)?,
+        };
+        if id <= last || id == Id::default() {
+            return Err(Reply::error(
+                "ERR The ID specified in XADD is equal or smaller than the target stream top item",
+            ));
+        }
+        let pairs: Vec<&[u8]> = pairs.iter().map(|text| &**text).collect();
+        let fields = self.fields(&pairs);
+        let bounds = self.bounds;
+        if self.entry(db, key).is_none() {
+            self.create(db, key, empty_stream(), None);
+        }
+        self.touch(db, key);
+        let Some(stream) = self.stream(db, key)? else { return Err(Reply::Nil) };
+        stream.append(id, fields, bounds);
+        let (trimmed, exact) = match trim {
+            Some(trim) => trim.apply(stream, bounds),
+            None => (0, None),
+        };
+        let mut told = argv.to_vec();
+        told[at] = id_text(id);
+        if let (Some(exact), Some(trim)) = (exact, trim) {
+            told.splice(2..at, trim.words(&exact));
+        }
+        self.tell(db, told);
+        self.done(db, STREAM, c"xadd", key);
+        if trimmed > 0 {
+            self.done(db, STREAM, c"xtrim", key);
+        }
+        Ok(Reply::Text(id_text(id)))
+    }
+
+    fn xtrim(&mut self, db: usize, key: &Text, argv: Words) -> Result<Reply, Reply> {
+        let (Some(trim), _) = trim_of(argv, 2)? else { return Err(Reply::error(SYNTAX)) };
+        let bounds = self.bounds;
+        self.touch(db, key);
+        let Some(stream) = self.stream(db, key)? else { return Ok(Reply::Integer(0)) };
+        let (trimmed, exact) = trim.apply(stream, bounds);
+        if trimmed > 0 {
+            let mut told = argv[..2].to_vec();
+            told.extend(exact.map_or(argv[2..].to_vec(), |exact| trim.words(&exact)));
+            self.tell(db, told);
+            self.done(db, STREAM, c"xtrim", key);
+        }
+        Ok(Reply::Integer(trimmed as i64))
+    }
+
+    fn xdel(&mut self, db: usize, key: &Text, argv: Words) -> Result<Reply, Reply> {
+        let ids = argv[2..].iter().map(|text| id(text, 0)).collect::<Result<Vec<_>, _>>()?;
+        self.touch(db, key);
+        let Some(stream) = self.stream(db, key)? else { return Ok(Reply::Integer(0)) };
+        let deleted = ids.into_iter().filter(|&id| stream.delete(id)).count();
+        if deleted > 0 {
+            self.tell(db, argv.to_vec());
+            self.done(db, STREAM, c"xdel", key);
+        }
+        Ok(Reply::Integer(deleted as i64))
+    }
+
+    fn xsetid(&mut self, db: usize, key: &Text, argv: Words) -> Result<Reply, Reply> {
+        let id = id(argv.get(2).ok_or_else(|| Reply::error(SYNTAX))?, 0)?;
+        self.touch(db, key);
+        let Some(stream) = self.stream(db, key)? else { return Err(Reply::error(NO_KEY)) };
+        if id < stream.max_deleted_id() || stream.iter().next_back().is_some_and(|row| id < row.id) {
+            return Err(Reply::error("ERR The ID specified in XSETID is smaller than the target stream top item"));
+        }
+        stream.set_last_id(id);
+        self.tell(db, argv.to_vec());
+        self.done(db, STREAM, c"xsetid", key);
+        Ok(Reply::ok())
+    }
+
+    /// `XGROUP CREATE key group $ MKSTREAM` and `XGROUP DESTROY key group`.
+    fn xgroup(&mut self, db: usize, argv: Words) -> Result<Reply, Reply> {
+        let (Some(verb), Some(key), Some(group)) = (argv.get(1), argv.get(2), argv.get(3)) else {
+            return Err(Reply::error(SYNTAX));
+        };
+        let creates = is(verb, "CREATE");
+        if self.stream(db, key)?.is_none() {
+            if !creates || argv.len() < 6 {
+                return Err(Reply::error("ERR The XGROUP subcommand requires the key to exist"));
+            }
+            self.create(db, key, empty_stream(), None);
+        }
+        self.touch(db, key);
+        let Some(stream) = self.stream(db, key)? else { return Err(Reply::Nil) };
+        let done = match creates {
+            true => stream.create_group(group, stream.last_id()),
+            false => stream.destroy_group(group),
+        };
+        if !done {
+            return if creates { Err(Reply::error("BUSYGROUP Consumer Group name already exists")) } else { Ok(Reply::Integer(0)) };
+        }
+        self.tell(db, argv.to_vec());
+        self.done(db, STREAM, if creates { c"xgroup-create" } else { c"xgroup-destroy" }, key);
+        Ok(if creates { Reply::ok() } else { Reply::Integer(1) })
+    }
+
+    fn del(&mut self, db: usize, argv: Words) -> Result<Reply, Reply> {
+        let mut deleted = Vec::new();
+        for key in &argv[1..] {
+            if self.finds(db, key) && self.remove(db, key).is_some() {
+                deleted.push(key);
+            }
+        }
+        if !deleted.is_empty() {
+            self.tell(db, argv.to_vec());
+        }
+        for key in &deleted {
+            self.done(db, GENERIC, c"del", key);
+        }
+        Ok(Reply::Integer(deleted.len() as i64))
+    }
+
+    /// `SET key value` and `SET key value PX ms` or `PXAT`.
+    fn set(&mut self, db: usize, key: &Text, argv: Words) -> Result<Reply, Reply> {
+        let expires = match argv.get(3) {
+            Some(word) if is(word, "PX") => Some(self.cached + number::<i64>(&argv[4])?),
+            Some(word) if is(word, "PXAT") => Some(number::<i64>(&argv[4])?),
+            _ => None,
+        };
+        self.finds(db, key);
+        self.create(db, key, Value::Other(text("string")), expires);
+        let mut told = argv[..3].to_vec();
+        told.extend(expires.iter().flat_map(|at| [text("PXAT"), text(at.to_string())]));
+        self.tell(db, told);
+        self.done(db, STRING, c"set", key);
+        if expires.is_some() {
+            self.done(db, GENERIC, c"expire", key);
+        }
+        Ok(Reply::ok())
+    }
+
+    fn rpush(&mut self, db: usize, key: &Text, argv: Words) -> Result<Reply, Reply> {
+        match self.finds(db, key).then(|| self.entry(db, key)).flatten() {
+            None => self.create(db, key, Value::Other(text("list")), None),
+            Some(Entry { value: Value::Other(kind), .. }) if **kind == b"list"[..] => {}
+            Some(_) => return Err(Reply::error(WRONG_TYPE)),
+        }
+        self.tell(db, argv.to_vec());
+        self.done(db, LIST, c"rpush", key);
+        Ok(Reply::Integer(1))
+    }
+
+    fn expire(&mut self, db: usize, key: &Text, argv: Words) -> Result<Reply, Reply> {
+        let given: i64 = number(argv.get(2).ok_or_else(|| Reply::error(SYNTAX))?)?;
+        let at = match &argv[0].to_ascii_uppercase()[..] {
+            b"PEXPIRE" => self.cached.saturating_add(given),
+            b"EXPIRE" => self.cached.saturating_add(given.saturating_mul(1_000)),
+            _ => given,
+        };
+        if !self.finds(db, key) {
+            return Ok(Reply::Integer(0));
+        }
+        if !self.is_fed && at <= self.cached {
+            self.remove(db, key);
+            self.tell(db, vec![text("DEL"), key.clone()]);
+            self.done(db, GENERIC, c"del", key);
+            return Ok(Reply::Integer(1));
+        }
+        self.touch(db, key);
+        if let Some(entry) = self.databases[db].get_mut(key) {
+            entry.expires = Some(at);
+        }
+        self.tell(db, vec![text("PEXPIREAT"), key.clone(), text(at.to_string())]);
+        self.done(db, GENERIC, c"expire", key);
+        Ok(Reply::Integer(1))
+    }
+
+    fn persist(&mut self, db: usize, key: &Text, argv: Words) -> Result<Reply, Reply> {
+        if !self.finds(db, key) {
+            return Ok(Reply::Integer(0));
+        }
+        self.touch(db, key);
+        let was = self.databases[db].get_mut(key).and_then(|entry| entry.expires.take());
+        if was.is_none() {
+            return Ok(Reply::Integer(0));
+        }
+        self.tell(db, argv.to_vec());
+        self.done(db, GENERIC, c"persist", key);
+        Ok(Reply::Integer(1))
+    }
+
+    fn rename(&mut self, db: usize, key: &Text, argv: Words) -> Result<Reply, Reply> {
+        let to = argv.get(2).ok_or_else(|| Reply::error(SYNTAX))?;
+        if !self.finds(db, key) {
+            return Err(Reply::error(NO_KEY));
+        }
+        if key == to {
+            return Ok(Reply::ok());
+        }
+        self.finds(db, to);
+        self.remove(db, to);
+        if let Some(entry) = self.remove(db, key) {
+            self.create(db, to, entry.value, entry.expires);
+        }
+        self.tell(db, argv.to_vec());
+        self.done(db, GENERIC, c"rename_from", key);
+        self.done(db, GENERIC, c"rename_to", to);
+        Ok(Reply::ok())
+    }
+
+    /// `COPY source destination [REPLACE]`, which always replaces.
+    fn copy(&mut self, db: usize, key: &Text, argv: Words) -> Result<Reply, Reply> {
+        let to = argv.get(2).ok_or_else(|| Reply::error(SYNTAX))?;
+        if key == to {
+            return Err(Reply::error("ERR source and destination objects are the same"));
+        }
+        if !self.finds(db, key) {
+            return Ok(Reply::Integer(0));
+        }
+        let Some(Entry { value, expires, .. }) = self.entry(db, key).cloned() else { return Ok(Reply::Integer(0)) };
+        self.finds(db, to);
+        self.remove(db, to);
+        self.create(db, to, value, expires);
+        self.tell(db, argv.to_vec());
+        self.done(db, GENERIC, c"copy_to", to);
+        Ok(Reply::Integer(1))
+    }
+
+    fn move_key(&mut self, db: usize, key: &Text, argv: Words) -> Result<Reply, Reply> {
+        let to: usize = number(argv.get(2).ok_or_else(|| Reply::error(SYNTAX))?)?;
+        if to >= DATABASES || to == db {
+            return Err(Reply::error("ERR source and destination objects are the same"));
+        }
+        if !self.finds(db, key) || self.finds(to, key) {
+            return Ok(Reply::Integer(0));
+        }
+        if let Some(entry) = self.entry(db, key).cloned() {
+            self.create(to, key, entry.value, entry.expires);
+            self.remove(db, key);
+        }
+        self.tell(db, argv.to_vec());
+        self.done(db, GENERIC, c"move_from", key);
+        self.done(to, GENERIC, c"move_to", key);
+        Ok(Reply::Integer(1))
+    }
+
+    /// Puts a value aside, and replies its number.
+    fn dump(&mut self, db: usize, key: &Text) -> Result<Reply, Reply> {
+        if !self.finds(db, key) {
+            return Ok(Reply::Nil);
+        }
+        let Some(entry) = self.entry(db, key) else { return Ok(Reply::Nil) };
+        let value = entry.value.clone();
+        let mut dumps = self.dumps.borrow_mut();
+        dumps.push(value);
+        Ok(Reply::Integer(dumps.len() as i64 - 1))
+    }
+
+    /// `RESTORE key ttl n REPLACE [ABSTTL]`, where n is the number of a value that was put aside.
+    fn restore(&mut self, db: usize, key: &Text, argv: Words) -> Result<Reply, Reply> {
+        let (Some(ttl), Some(at)) = (argv.get(2), argv.get(3)) else { return Err(Reply::error(SYNTAX)) };
+        let (ttl, at): (i64, usize) = (number(ttl)?, number(at)?);
+        let Some(value) = self.dumps.borrow().get(at).cloned() else { return Err(Reply::error("ERR Bad data format")) };
+        let absolute = argv.len() > 5;
+        let expires = if absolute { ttl } else { self.cached.saturating_add(ttl) };
+        self.finds(db, key);
+        self.remove(db, key);
+        self.create(db, key, value, (ttl > 0).then_some(expires));
+        let ttl = if ttl > 0 { text(expires.to_string()) } else { text("0") };
+        self.tell(db, vec![text("RESTORE"), key.clone(), ttl, argv[3].clone(), text("REPLACE"), text("ABSTTL")]);
+        self.done(db, GENERIC, c"restore", key);
+        Ok(Reply::ok())
+    }
+
+    /// `CONFIG SET name value`.
+    fn config(&mut self, argv: Words) -> Result<Reply, Reply> {
+        let (Some(name), Some(value)) = (argv.get(2), argv.get(3)) else { return Err(Reply::error(SYNTAX)) };
+        match &name[..] {
+            b"stream-node-max-entries" => self.bounds.entries = number(value)?,
+            b"stream-node-max-bytes" => self.bounds.bytes = number(value)?,
+            b"notify-keyspace-events" => {
+                self.notify_flags = if value.contains(&b'd') { crate::server::MODULE } else { 0 };
+            }
+            name => {
+                let name = name.strip_prefix(b"ratelimit.").and_then(|name| std::str::from_utf8(name).ok());
+                let Some(name) = name else { return Err(Reply::error("ERR Unknown option")) };
+                self.set_config(name, number(value)?).map_err(Reply::error)?;
+            }
+        }
+        Ok(Reply::ok())
+    }
+}
+
+/// The trimming that a command asks for, and where its words end.
+fn trim_of(argv: Words, mut at: usize) -> Result<(Option<Trim>, usize), Reply> {
+    let Some(by_length) = argv.get(at).map(|word| is(word, "MAXLEN")) else { return Ok((None, at)) };
+    if !by_length && !is(&argv[at], "MINID") {
+        return Ok((None, at));
+    }
+    at += 1;
+    let sign = argv.get(at).filter(|word| ***word == b"~"[..] || ***word == b"="[..]);
+    let approximately = sign.is_some_and(|sign| **sign == b"~"[..]);
+    at += usize::from(sign.is_some());
+    let bound = argv.get(at).ok_or_else(|| Reply::error(SYNTAX))?;
+    let trim = match by_length {
+        true => Trim { by_length: Some(number(bound)?), before: None, approximately },
+        false => Trim { by_length: None, before: Some(id(bound, 0)?), approximately },
+    };
+    Ok((Some(trim), at + 1))
+}
+
+impl Trim {
+    /// How many entries went, and for replicas, whose nodes may be others, where exactly the stream was cut.
+    fn apply(&self, stream: &mut Stream, bounds: Bounds) -> (u64, Option<Text>) {
+        let limit = if self.approximately { bounds.limit_of_command() } else { 0 };
+        let trimmed = match (self.by_length, self.before) {
+            (Some(length), _) => stream.trim_length(length, self.approximately, limit),
+            (None, Some(before)) => stream.trim_min_id(before, self.approximately, limit),
+            (None, None) => 0,
+        };
+        let exact = self.approximately.then(|| match self.by_length {
+            Some(_) => text(stream.len().to_string()),
+            None => id_text(stream.iter().next().map_or(stream.last_id(), |row| row.id)),
+        });
+        (trimmed, exact)
+    }
+
+    fn words(&self, exact: &Text) -> Vec<Text> {
+        vec![text(if self.by_length.is_some() { "MAXLEN" } else { "MINID" }), text("="), exact.clone()]
+    }
+}

@@ -1,0 +1,129 @@
+//! Strings of the server, as the module holds them: who owns each, and whether it was freed.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
+use crate::problems::problem;
+use crate::stream::Text;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// An argument of a command or of an event.
+    Server,
+    Module,
+    Freed,
+}
+
+const MAGIC: u64 = 0x5354_5249_4e47_2121;
+
+pub struct Str {
+    magic: u64,
+    owner: Owner,
+    text: Text,
+}
+
+#[derive(Default)]
+struct Strings {
+    /// Strings that were freed wait here, so that whoever uses one is found.
+    freed: VecDeque<Box<Str>>,
+    /// How many the module owns.
+    owned: i64,
+}
+
+thread_local! {
+    static STRINGS: RefCell<Strings> = RefCell::new(Strings::default());
+}
+
+/// How many freed strings wait before their memory is used again.
+const WAITING: usize = 256;
+
+fn make(text: Text, owner: Owner) -> *mut Str {
+    STRINGS.with_borrow_mut(|strings| {
+        strings.owned += i64::from(owner == Owner::Module);
+        // Memory that is not used again is for AddressSanitizer to watch.
+        let old = if strings.freed.len() > WAITING && !cfg!(feature = "sanitized") { strings.freed.pop_front() } else { None };
+        let new = match old {
+            Some(mut old) => {
+                (old.owner, old.text) = (owner, text);
+                old
+            }
+            None => Box::new(Str { magic: MAGIC, owner, text }),
+        };
+        Box::into_raw(new)
+    })
+}
+
+/// A string that the module may read until it is taken back.
+pub fn lend(text: &Text) -> *mut Str {
+    make(text.clone(), Owner::Server)
+}
+
+/// A string of the module's own.
+pub fn give(text: Text) -> *mut Str {
+    make(text, Owner::Module)
+}
+
+fn free(string: *mut Str, by: Owner) {
+    // SAFETY: every string that was ever made still has its memory, or is found by AddressSanitizer.
+    let known = unsafe { string.as_mut() };
+    match known {
+        Some(one) if one.magic == MAGIC && one.owner == by => {
+            one.owner = Owner::Freed;
+            // SAFETY: it was made by `make`, and is freed once, as its owner says.
+            let boxed = unsafe { Box::from_raw(string) };
+            STRINGS.with_borrow_mut(|strings| {
+                strings.owned -= i64::from(by == Owner::Module);
+                if !cfg!(feature = "sanitized") {
+                    strings.freed.push_back(boxed);
+                }
+            });
+        }
+        Some(one) => problem(format!("{by:?} frees a string that is {:?}", one.owner)),
+        None => problem("a null string is freed"),
+    }
+}
+
+pub fn take_back(string: *mut Str) {
+    free(string, Owner::Server);
+}
+
+pub fn free_by_module(string: *mut Str) {
+    free(string, Owner::Module);
+}
+
+/// What a string holds, for whoever may read it.
+pub fn text_of(string: *const Str) -> Option<Text> {
+    // SAFETY: as in `free`.
+    match unsafe { string.as_ref() } {
+        Some(one) if one.magic == MAGIC && one.owner != Owner::Freed => Some(one.text.clone()),
+        Some(_) => {
+            problem("a string is used after it was freed");
+            None
+        }
+        None => {
+            problem("a null string is used");
+            None
+        }
+    }
+}
+
+/// Where a string keeps its bytes.
+pub fn place_of(string: *const Str) -> (*const u8, usize) {
+    // SAFETY: as in `free`.
+    match unsafe { string.as_ref() } {
+        Some(one) if one.magic == MAGIC && one.owner != Owner::Freed => (one.text.as_ptr(), one.text.len()),
+        Some(_) => {
+            problem("a string is used after it was freed");
+            (std::ptr::null(), 0)
+        }
+        None => {
+            problem("a null string is used");
+            (std::ptr::null(), 0)
+        }
+    }
+}
+
+/// How many strings the module owns.
+pub fn owned() -> i64 {
+    STRINGS.with_borrow(|strings| strings.owned)
+}

@@ -1,0 +1,408 @@
+//! A world: a primary and a replica with the module, a server without it that is told the same, and others who interfere.
+//!
+//! Every step is checked: no rule of the API was broken, every reply is the oracle's, and whoever is told of the changes
+//! holds the same data.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use crate::judge::{Judge, NOT_A_LOG};
+use crate::module::Module;
+use crate::problems;
+use crate::server::{
+    ASYNC_LOAD, CRON, DATABASES, Database, Effect, FLAVORS, Failure, LOADING, Reactor, Reply, Role, Server, Value,
+};
+use crate::stream::{Bounds, Text};
+use crate::strings;
+
+/// How a history is, all of it chosen by its seed.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    pub flavor: usize,
+    pub bounds: Bounds,
+    pub cursors: i64,
+    pub top_entries: i64,
+    /// What each look at the clock takes, where the server has no other.
+    pub tick: i64,
+    /// How far the replica's clock is ahead.
+    pub replica_ahead: i64,
+    pub has_replica: bool,
+    /// Other modules that hear of an event before ours does.
+    pub reactors_first: usize,
+    /// The longest window of all calls.
+    pub longest: u64,
+}
+
+/// What happens next.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Milliseconds pass, or the clock is set back.
+    Go(i64),
+    Command(usize, Vec<Text>),
+    /// A transaction or a script.
+    Together(usize, Vec<Vec<Text>>),
+    /// Another module is told what to do in an event.
+    React(Reactor),
+    /// The server looks for expired keys.
+    Expire(usize, Text),
+    Evict(usize, Text),
+    OutOfMemory(bool),
+    Fail(Failure),
+    /// A snapshot is loaded in place of the data.
+    Reload,
+    /// The append-only file is.
+    Replay,
+    /// Slots move away as a whole: those of a third of the keys.
+    SlotsMove(u8),
+    /// The server's timer.
+    Tick,
+    /// The replica reads so many steps.
+    Feed(usize),
+    AskReplica(usize, Vec<Text>),
+    Promote,
+    Info,
+}
+
+pub type Verdict<T = ()> = Result<T, String>;
+
+/// The copies of the module for one flavor, which outlive a history.
+pub struct Modules {
+    pub primary: Box<Module>,
+    pub replica: Box<Module>,
+    /// What the module's memory comes to when it holds nothing; known after the first history.
+    pub at_rest: [Option<i64>; 2],
+}
+
+pub struct World {
+    profile: Profile,
+    /// The primary first.
+    servers: [Box<Server>; 2],
+    /// Without the module; it is told everything at once, as an append-only file is.
+    mirror: Box<Server>,
+    /// What the replica has not read yet.
+    behind: VecDeque<Vec<Effect>>,
+    judge: Judge,
+    at_rest: [Option<i64>; 2],
+    /// Whether the two have changed places.
+    is_swapped: bool,
+}
+
+/// A day on which nothing happened.
+pub const START: i64 = 1_767_225_600_000;
+
+impl World {
+    pub fn new(profile: Profile, modules: Modules) -> Self {
+        let flavor = &FLAVORS[profile.flavor];
+        let server = |now: i64| Box::new(Server::new(flavor, now, profile.bounds));
+        let [mut primary, mut replica, mut mirror] = [START, START + profile.replica_ahead, START].map(server);
+        primary.module = Some(modules.primary);
+        replica.module = Some(modules.replica);
+        primary.tick = profile.tick;
+        replica.tick = profile.tick;
+        primary.reactors_first = profile.reactors_first;
+        for server in [&mut replica, &mut mirror] {
+            server.role = Role::Replica;
+            server.dumps = Rc::clone(&primary.dumps);
+        }
+        let judge = Judge::new(profile.longest, profile.top_entries >= 64);
+        for server in [&mut primary, &mut replica] {
+            // Whatever the last history left.
+            server.flush_all();
+            server.all_touched = false;
+            for (name, value) in [("cursors", 0), ("cursors", profile.cursors), ("top-entries", 0), ("top-entries", profile.top_entries)] {
+                if let Err(error) = server.set_config(name, value) {
+                    problems::problem(error);
+                }
+            }
+            server.command(0, &[Rc::from(&b"RATELIMIT.RESETSTAT"[..])]);
+            server.frames.clear();
+            server.clock_steps = 0;
+        }
+        let servers = [primary, replica];
+        Self { profile, servers, mirror, behind: VecDeque::new(), judge, at_rest: modules.at_rest, is_swapped: false }
+    }
+
+    pub fn primary(&self) -> &Server {
+        &self.servers[0]
+    }
+
+    pub fn replica(&self) -> &Server {
+        &self.servers[1]
+    }
+
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    pub fn calls(&self) -> u64 {
+        self.judge.calls
+    }
+
+    /// Takes a step, and checks it. What was replied is in the order of the commands.
+    pub fn step(&mut self, step: &Step) -> Verdict<Vec<Reply>> {
+        let mut replies = Vec::new();
+        let primary = &mut self.servers[0];
+        match step {
+            Step::Go(milliseconds) => {
+                for server in &mut self.servers {
+                    server.now = server.now.saturating_add(*milliseconds);
+                }
+                self.mirror.now = self.servers[0].now;
+                return Ok(replies);
+            }
+            Step::Command(database, argv) => replies.push(primary.command(*database, argv)),
+            Step::Together(database, commands) => replies = primary.together(*database, commands),
+            Step::React(reactor) => {
+                if primary.reactors.len() > 3 {
+                    primary.reactors.remove(0);
+                }
+                primary.reactors.push(reactor.clone());
+            }
+            Step::Expire(database, key) => primary.expire_cycle(*database, key),
+            Step::Evict(database, key) => primary.evict(*database, key),
+            Step::OutOfMemory(is_so) => primary.is_out_of_memory = *is_so,
+            Step::Fail(failure) => primary.failure = Some(*failure),
+            Step::Reload => {
+                let data = primary.databases.clone();
+                self.start_again(data, LOADING);
+            }
+            Step::Replay => {
+                let data = self.mirror.databases.clone();
+                self.start_again(data, LOADING);
+            }
+            Step::SlotsMove(third) => {
+                let third = *third;
+                let leaves = move |key: &[u8]| key.iter().map(|byte| u32::from(*byte)).sum::<u32>() % 3 == u32::from(third);
+                for server in [primary, &mut self.mirror] {
+                    server.slots_move(leaves);
+                }
+                if self.profile.has_replica {
+                    self.feed(usize::MAX)?;
+                    self.servers[1].slots_move(leaves);
+                }
+                self.judge.forget_all();
+            }
+            Step::Tick => primary.server_event(CRON, 0),
+            Step::Feed(steps) => self.feed(*steps)?,
+            Step::AskReplica(database, argv) => {
+                if self.profile.has_replica {
+                    replies.push(self.servers[1].command(*database, argv));
+                }
+            }
+            Step::Promote => self.promote()?,
+            Step::Info => {
+                let steps = self.servers[0].clock_steps;
+                let fields = self.servers[0].info();
+                self.judge.info(&fields, steps)?;
+            }
+        }
+        if self.is_replica_step(step) { self.check_replica()? } else { self.check()? }
+        Ok(replies)
+    }
+
+    fn is_replica_step(&self, step: &Step) -> bool {
+        matches!(step, Step::AskReplica(..))
+    }
+
+    fn start_again(&mut self, data: [Database; DATABASES], event: u64) {
+        self.servers[0].load(data, event);
+        self.mirror.databases = self.servers[0].databases.clone();
+        self.resync(event);
+    }
+
+    /// The replica gets all the data at once.
+    fn resync(&mut self, event: u64) {
+        self.behind.clear();
+        let data = self.servers[0].databases.clone();
+        let replica = &mut self.servers[1];
+        if event == LOADING {
+            replica.flush_all();
+        }
+        replica.load(data, event);
+        replica.all_touched = false;
+        replica.touched.clear();
+    }
+
+    fn feed(&mut self, steps: usize) -> Verdict {
+        let replica = &mut self.servers[1];
+        for _ in 0..steps {
+            let Some(step) = self.behind.pop_front() else { break };
+            for effect in step {
+                if let Reply::Error(error) = replica.apply(&effect) {
+                    return Err(format!("the replica does not take {}: {error}", shown(&effect)));
+                }
+            }
+        }
+        replica.touched.clear();
+        replica.all_touched = false;
+        replica.frames.clear();
+        if self.behind.is_empty() {
+            let (primary, replica) = (&self.servers[0], &self.servers[1]);
+            for database in 0..DATABASES {
+                same_data(primary, replica, database, "the replica")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The replica takes over, with what it has read. The other one becomes its replica.
+    fn promote(&mut self) -> Verdict {
+        if !self.profile.has_replica {
+            return Ok(());
+        }
+        self.behind.clear();
+        self.servers.swap(0, 1);
+        self.is_swapped = !self.is_swapped;
+        let [primary, replica] = &mut self.servers;
+        primary.reactors = std::mem::take(&mut replica.reactors);
+        primary.reactors_first = replica.reactors_first;
+        primary.notify_flags = replica.notify_flags;
+        primary.is_out_of_memory = replica.is_out_of_memory;
+        primary.bounds = replica.bounds;
+        primary.failure = replica.failure.take();
+        primary.become_primary();
+        replica.become_replica();
+        primary.all_touched = false;
+        primary.touched.clear();
+        self.mirror.databases = primary.databases.clone();
+        self.mirror.now = primary.now;
+        primary.command(0, &[Rc::from(&b"RATELIMIT.RESETSTAT"[..])]);
+        primary.frames.clear();
+        primary.clock_steps = 0;
+        self.judge.start_counting();
+        self.judge.forget_all();
+        let event = if self.profile.replica_ahead % 2 == 0 { LOADING } else { ASYNC_LOAD };
+        self.resync(event);
+        Ok(())
+    }
+
+    fn check_replica(&mut self) -> Verdict {
+        let replica = &mut self.servers[1];
+        for frame in std::mem::take(&mut replica.frames) {
+            if frame.reply == Reply::error(NOT_A_LOG) {
+                // Counted by the replica.
+                self.judge.uncount_foreign();
+            }
+            self.judge.judge(&frame)?;
+        }
+        if !replica.propagated.is_empty() {
+            return Err("a replica tells of changes".into());
+        }
+        problems::first().map_or(Ok(()), Err)
+    }
+
+    fn check(&mut self) -> Verdict {
+        if let Some(problem) = problems::first() {
+            return Err(problem);
+        }
+        let primary = &mut self.servers[0];
+        let foreign = std::mem::take(&mut primary.foreign);
+        if std::mem::take(&mut primary.all_foreign) {
+            self.judge.forget_all();
+        }
+        foreign.iter().for_each(|(database, key)| self.judge.forget(*database, key));
+        for frame in std::mem::take(&mut primary.frames) {
+            self.judge.judge(&frame)?;
+        }
+        foreign.iter().for_each(|(database, key)| self.judge.forget(*database, key));
+        if strings::owned() > 2 * MOST_STRINGS {
+            return Err(format!("the module keeps {} strings", strings::owned()));
+        }
+        while let Some(step) = primary.propagated.pop_front() {
+            for effect in &step {
+                if let Reply::Error(error) = self.mirror.apply(effect) {
+                    return Err(format!("a server without the module does not take {}: {error}", shown(effect)));
+                }
+            }
+            if self.profile.has_replica {
+                self.behind.push_back(step);
+            }
+        }
+        let touched = std::mem::take(&mut primary.touched);
+        self.mirror.touched.clear();
+        self.mirror.foreign.clear();
+        let all = std::mem::take(&mut primary.all_touched);
+        self.mirror.all_touched = false;
+        if all {
+            for database in 0..DATABASES {
+                same_data(&self.servers[0], &self.mirror, database, "a server without the module")?;
+            }
+            return Ok(());
+        }
+        for (database, key) in &touched {
+            same_key(&self.servers[0], &self.mirror, *database, key, "a server without the module")?;
+        }
+        Ok(())
+    }
+
+    /// All that must be true when a history is over. Gives the copies of the module back.
+    pub fn end(mut self) -> Verdict<Modules> {
+        self.step(&Step::Info)?;
+        for database in 0..DATABASES {
+            same_data(&self.servers[0], &self.mirror, database, "a server without the module")?;
+        }
+        if self.profile.has_replica {
+            self.feed(usize::MAX)?;
+        }
+        if self.is_swapped {
+            self.servers.swap(0, 1);
+        }
+        let mut at_rest = self.at_rest;
+        for (server, at_rest) in self.servers.iter_mut().zip(&mut at_rest) {
+            server.reactors.clear();
+            server.is_out_of_memory = false;
+            server.flush_all();
+            for name in ["cursors", "top-entries"] {
+                server.set_config(name, 0)?;
+            }
+            let memory = server.module.as_ref().map_or(0, |module| module.memory);
+            if at_rest.is_some_and(|at_rest| memory > at_rest) {
+                return Err(format!("the module keeps {memory} bytes of memory, {at_rest:?} before"));
+            }
+            // Its list of strings may have grown to what it needs.
+            if server.now > START {
+                at_rest.get_or_insert(memory.max(MOST_MEMORY));
+            }
+        }
+        problems::first().map_or(Ok(()), Err)?;
+        let [primary, replica] = self.servers;
+        match (primary.module, replica.module) {
+            (Some(primary), Some(replica)) => Ok(Modules { primary, replica, at_rest }),
+            _ => Err("a module is gone".into()),
+        }
+    }
+}
+
+/// Entries whose strings the module keeps for the next hit; a copy of it on each server.
+const MOST_STRINGS: i64 = 2 * 4;
+
+/// What the module holds when its tables are empty.
+const MOST_MEMORY: i64 = 4_096;
+
+fn shown(effect: &Effect) -> String {
+    let words: Vec<_> = effect.argv.iter().map(|word| String::from_utf8_lossy(word)).collect();
+    words.join(" ")
+}
+
+fn same_key(one: &Server, other: &Server, database: usize, key: &Text, name: &str) -> Verdict {
+    let (mine, theirs) = (one.entry(database, key), other.entry(database, key));
+    let is_same = match (mine, theirs) {
+        (None, None) => true,
+        (Some(mine), Some(theirs)) if mine.expires == theirs.expires => match (&mine.value, &theirs.value) {
+            (Value::Stream(mine), Value::Stream(theirs)) => mine.same_entries(theirs),
+            (mine, theirs) => mine == theirs,
+        },
+        _ => false,
+    };
+    if is_same {
+        return Ok(());
+    }
+    let key = String::from_utf8_lossy(key);
+    Err(format!("{name} holds {theirs:?}\nnot {mine:?}\nat {key} of database {database}"))
+}
+
+fn same_data(one: &Server, other: &Server, database: usize, name: &str) -> Verdict {
+    one.databases[database].keys().chain(other.databases[database].keys()).try_for_each(|key| {
+        same_key(one, other, database, key, name)
+    })
+}
