@@ -67,19 +67,25 @@ pub fn finish(
 ) -> Result<Charged, Error> {
     decision.adjust(oldest);
     let answer = decision.answer;
-    let refuses = answer.refuses();
-    if answer.allowed {
-        STATS.hits_admitted.add(1);
-        STATS.units_admitted.add(usage.call.cost);
-    } else if refuses {
-        STATS.hits_refused.add(1);
-        let (database, name) = (server.database()?, name.bytes());
-        let hash = log.hash().unwrap_or_else(|| hash::of(database, name));
-        REFUSALS.with(|table| table.record(hash, database, name, usage.clock));
-    }
+    count(server, name, usage, &answer, log.hash())?;
     let mut events = logs::close(log);
-    if refuses && server.sends_module_events()? {
+    if answer.refuses() && server.sends_module_events()? {
         events.add(Events::REFUSED);
     }
     Ok(Charged { answer, events })
+}
+
+/// Counts an answer. `hash` is that of the key, if it is already known.
+#[inline]
+pub fn count(server: Server, name: Arg, usage: &Usage, answer: &Answer, hash: Option<u64>) -> Result<(), Error> {
+    if answer.allowed {
+        STATS.hits_admitted.add(1);
+        STATS.units_admitted.add(usage.call.cost);
+    } else if answer.refuses() {
+        STATS.hits_refused.add(1);
+        let (database, name) = (server.database()?, name.bytes());
+        let hash = hash.unwrap_or_else(|| hash::of(database, name));
+        REFUSALS.with(|table| table.record(hash, database, name, usage.clock));
+    }
+    Ok(())
 }

@@ -11,7 +11,7 @@ use limiter::syntax::{Call, parse_each, parse_numkeys};
 use limiter::usage::Usage;
 
 use super::arguments::{CHARGED, COST, TIER};
-use super::charge::{Charged, charge, finish};
+use super::charge::{Charged, charge, count, finish};
 use crate::server::{Arg, Argument, ArgumentKind, Command, Events, Key, Keys, Mode, Reply, Server, Spec, logs};
 
 pub struct MultiHit;
@@ -80,17 +80,23 @@ fn charge_all(server: Server, names: &[Arg], calls: &[Call]) -> Result<Vec<Charg
         let applied = if is_created { Applied::IdTooLow } else { log.apply(&decision.plan)? };
         written.push(match applied {
             Applied::Done { oldest } => Ok(finish(server, *name, log, &usage, &mut decision, oldest)?),
-            Applied::IdTooLow => Err(decision.answer),
+            Applied::IdTooLow => Err((usage, decision.answer)),
         });
     }
     let mut charged = Vec::with_capacity(names.len());
     for ((name, call), written) in names.iter().zip(calls).zip(written) {
-        charged.push(written.unwrap_or_else(|decided| {
-            // If another module has put something else at the key, that stays, as if it had come a moment later. The other
-            // keys are already charged.
-            let charged = charge(server, *name, call, clock, Some(admitted));
-            charged.unwrap_or(Charged { answer: decided, events: Events::default() })
-        }));
+        charged.push(match written {
+            Ok(charged) => charged,
+            Err((usage, answer)) => match charge(server, *name, call, clock, Some(admitted)) {
+                Ok(charged) => charged,
+                // If another module has put something else at the key, that stays, as if it had come a moment later. The other
+                // keys are already charged.
+                Err(_) => {
+                    count(server, *name, &usage, &answer, None)?;
+                    Charged { answer, events: Events::default() }
+                }
+            },
+        });
     }
     Ok(charged)
 }

@@ -92,7 +92,8 @@ impl Usage<'_> {
         let restart = self.is_stale || is_dead && store.length() > LONG;
         let expires_at = if restart { None } else { store.expires_at() };
         let retention = newest.map(|newest| newest.retention);
-        let (retention, expire_at) = retention::after_stored(retention, expires_at, now, window);
+        // The hit may be stamped a millisecond later, see `next_id`.
+        let (retention, expire_at) = retention::after_stored(retention, expires_at, hit.id.time, window);
         let tally = newest.map_or(0, |newest| newest.hit.id.tally);
         let step = TRIM_EVERY.saturating_mul(hit.cost).max(1);
         let is_time = expire_at.is_some() || tally.checked_div(step) != hit.id.tally.checked_div(step);

@@ -68,6 +68,11 @@ fn keep<T>(kind: usize, place: *mut T) {
     OLD.with_borrow_mut(|old| old[kind].push(place as usize));
 }
 
+/// The module is called without a context.
+pub fn at(server: *mut Server) {
+    CURRENT.set(server);
+}
+
 /// A context for one call into the module. The caller gives it back.
 pub fn enter(server: *mut Server, kind: Kind, database: usize) -> *mut Ctx {
     let fresh = Ctx {
@@ -651,6 +656,19 @@ unsafe extern "C" fn free_string(_: *mut Ctx, string: *mut Str) {
     strings::free_by_module(string);
 }
 
+unsafe extern "C" fn retain_string(_: *mut Ctx, string: *mut Str) {
+    strings::retain(string);
+}
+
+unsafe extern "C" fn get_server_version() -> c_int {
+    current().map_or(0, |server| server.flavor.version)
+}
+
+/// The crate asks for one while the module is loaded; the module does not use it.
+unsafe extern "C" fn get_detached_thread_safe_context(_: *mut Ctx) -> *mut c_void {
+    null_mut()
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn simulated_string_place(string: *const Str, length: *mut usize) -> *const c_char {
     let (place, bytes) = strings::place_of(string);
@@ -909,7 +927,9 @@ unsafe extern "C" fn stream_add(
         }
         server.put(database, &name, empty_stream(), None);
         key.birth = server.entry(database, &name).map_or(0, |entry| entry.birth);
+        server.born.push(name.clone());
         server.notify(database, NEW, c"new", &name);
+        server.born.pop();
         CURRENT.set(server);
         if server.entry(database, &name).map(|entry| entry.birth) != Some(key.birth) {
             problem("the key that is created is gone");
@@ -1190,6 +1210,12 @@ unsafe extern "C" fn simulated_call(
             let value = known.unwrap_or_else(|| server.bounds.bytes.to_string());
             Reply::Array(vec![Reply::Text(text("stream-node-max-bytes")), Reply::Text(text(value))])
         }
+        // The crate asks for it while the module is loaded.
+        b"info" if ctx.kind == Kind::Load => {
+            let version = server.flavor.version;
+            let [_, major, minor, patch] = version.to_be_bytes();
+            Reply::Text(text(format!("# Server\r\nredis_version:{major}.{minor}.{patch}\r\n")))
+        }
         b"XINFO" if fails_now(server, Failure::Xinfo) => return null_mut(),
         b"XINFO" => {
             let Some(stream) = args.get(1).and_then(|name| stream(server, ctx.database, name)) else {
@@ -1329,6 +1355,9 @@ functions! {
     "KeyAtPosWithFlags" => key_at_pos_with_flags,
     "CreateString" => create_string,
     "FreeString" => free_string,
+    "RetainString" => retain_string,
+    "GetServerVersion" => get_server_version,
+    "GetDetachedThreadSafeContext" => get_detached_thread_safe_context,
     "StringPtrLen" => simulated_string_place,
     "Milliseconds" => milliseconds,
     "CachedMicroseconds" => cached_microseconds,

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use crate::server::{Effect, Entry, Reply, Server, Value};
+use crate::server::{Effect, Entry, MODULE, Reply, Role, Server, Value};
 use crate::stream::{Fields, Id, Text};
 
 /// An entry as the documents describe it: how long the log is kept, and what the hit weighs.
@@ -141,8 +141,10 @@ pub struct Frame {
     pub effects: Vec<Effect>,
     pub sends_module_events: bool,
     pub on_replica: bool,
-    /// In another call, or in an event.
-    pub is_nested: bool,
+    /// In which order it had its effect.
+    pub turn: u64,
+    /// How often the module has seen the clock go back, by the end of this call.
+    pub clock_steps: u64,
 }
 
 impl Frame {
@@ -163,15 +165,19 @@ impl Frame {
             events: Vec::new(),
             signalled: Vec::new(),
             effects: Vec::new(),
-            sends_module_events: server.notify_flags & crate::server::MODULE != 0,
-            on_replica: server.role == crate::server::Role::Replica,
-            is_nested: !server.open.is_empty(),
+            sends_module_events: false,
+            on_replica: server.role == Role::Replica,
+            turn: 0,
+            clock_steps: 0,
         }
     }
 
     /// Takes note of what the call has left at its keys, before others can act.
     pub fn look_after(&mut self, server: &Server) {
         if self.after.is_none() {
+            server.turns.set(server.turns.get() + 1);
+            self.turn = server.turns.get();
+            self.sends_module_events = server.notify_flags & MODULE != 0;
             self.after = Some(self.keys.iter().map(|key| server.known(self.database, key)).collect());
         }
     }
@@ -179,6 +185,7 @@ impl Frame {
     pub fn end(mut self, server: &Server, reply: &Reply) -> Self {
         self.look_after(server);
         self.reply = reply.clone();
+        self.clock_steps = server.clock_steps;
         self
     }
 

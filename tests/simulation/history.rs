@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::module::{Conditions, load};
 use crate::problems;
-use crate::server::{FLAVORS, Server};
-use crate::stream::{Bounds, Text};
+use crate::server::{FLAVORS, Server, words};
+use crate::stream::Bounds;
 use crate::workload::Workload;
 use crate::world::{Modules, Profile, START, Step, Verdict, World};
 
@@ -31,7 +31,7 @@ impl<'a> Copies<'a> {
             load(self.file, &mut server, Conditions::default())?;
             server.module.ok_or_else(|| "no module".to_owned())
         };
-        Ok(Modules { primary: copy()?, replica: copy()?, at_rest: [None; 2] })
+        Ok(Modules { primary: copy()?, replica: copy()? })
     }
 }
 
@@ -117,10 +117,6 @@ pub fn shrink(copies: &mut Copies, profile: &Profile, mut steps: Vec<Step>, mut 
         size = if size == 1 && steps.len() < before { 1 } else { size / 2 };
     }
     (steps, error)
-}
-
-fn words(argv: &[Text]) -> String {
-    argv.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>().join(" ")
 }
 
 /// Steps as one would type them.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use oracle::{Hit, Moment, Question, Tier, is_in_range};
 
 use crate::frame::{Frame, Known, Meaning, Row, What};
-use crate::server::Reply;
+use crate::server::{Reply, words};
 use crate::stream::{Id, Text};
 
 pub const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
@@ -315,6 +315,8 @@ pub struct Judge {
     /// The longest window; no key is single-minded if it is 0.
     longest: u64,
     counted: [u64; 6],
+    /// Steps of the clock that are not counted any more.
+    clock_steps: u64,
     refused: HashMap<(usize, Text), Refused>,
     /// Whether the table of TOP has room for every key.
     top_is_exact: bool,
@@ -341,6 +343,7 @@ impl Judge {
     /// The counters belong to another server now.
     pub fn start_counting(&mut self) {
         self.counted = [0; 6];
+        self.clock_steps = 0;
         self.refused.clear();
     }
 
@@ -352,10 +355,10 @@ impl Judge {
     pub fn judge(&mut self, frame: &Frame) -> Verdict {
         self.calls += 1;
         self.try_judge(frame).map_err(|error| {
-            let words: Vec<_> = frame.argv.iter().map(|word| String::from_utf8_lossy(word)).collect();
+            let told: Vec<String> = frame.effects.iter().map(|effect| words(&effect.argv)).collect();
             format!(
                 "{error}\n{} in database {} at {}, by the server's clock {:?}\nreply {:?}\nbefore {:?}\nafter {:?}\nevents {:?}, told {:?}",
-                words.join(" "),
+                words(&frame.argv),
                 frame.database,
                 frame.began,
                 frame.clock,
@@ -363,7 +366,7 @@ impl Judge {
                 frame.before,
                 frame.after,
                 frame.events,
-                frame.effects
+                told
             )
         })
     }
@@ -387,8 +390,8 @@ impl Judge {
                 if frame.reply != Reply::ok() {
                     return Err("not OK".into());
                 }
-                self.counted = [0; 6];
-                self.refused.clear();
+                self.start_counting();
+                self.clock_steps = frame.clock_steps;
             }
             _ => match Call::parse(&frame.argv) {
                 Some(call) => self.call(frame, &call, after)?,
@@ -601,7 +604,7 @@ impl Judge {
     /// Whether `INFO ratelimit` says what was counted.
     pub fn info(&self, fields: &[(String, String)], clock_steps: u64) -> Verdict {
         let mut counted = self.counted;
-        counted[5] = clock_steps;
+        counted[5] = clock_steps - self.clock_steps;
         let mut expected = vec![("section", String::new()), ("version", env!("CARGO_PKG_VERSION").to_owned())];
         expected[1].1.clear();
         expected.extend(COUNTERS.iter().zip(counted).map(|(name, value)| (*name, value.to_string())));

@@ -12,9 +12,11 @@
 //! | `world` | a primary, a replica and a server without the module; each step checked |
 //! | `workload` | what a seed makes happen |
 //! | `history` | one history by its seed, and the shortest one that still fails |
+//! | `chance` | random bytes that are the same in every run |
 //! | `loading` | what the module does when it is loaded, where anything may be missing or fail |
 
 pub mod api;
+pub mod chance;
 pub mod frame;
 pub mod history;
 pub mod judge;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use simulation::chance;
 use simulation::history::{self, Copies};
 use simulation::workload::Workload;
 
@@ -15,7 +16,7 @@ fn number(name: &str) -> Option<u64> {
 
 fn main() -> ExitCode {
     let module = std::env::var_os("MODULE").map_or_else(|| PathBuf::from("target/release/libratelimit.so"), PathBuf::from);
-    let first = number("SEED").unwrap_or_else(|| fastrand::u64(..1 << 48));
+    let first = number("SEED").unwrap_or_else(chance::seed);
     let (seconds, histories) = (number("SECONDS").unwrap_or(20), number("HISTORIES").unwrap_or(u64::MAX));
     let mut copies = Copies::of(&module);
     let began = Instant::now();

@@ -84,6 +84,8 @@ pub struct Module {
     pub name: String,
     pub version: c_int,
     pub log: Vec<String>,
+    /// The time that it was told last.
+    pub saw_last: i64,
     /// Bytes that it has allocated.
     pub memory: i64,
 }

@@ -1,13 +1,13 @@
 //! The server's own commands, as far as others use them on the keys of a limiter.
 //!
 //! They are what the real ones are to the module: what they leave at a key, which events they send, and what they tell
-//! replicas.
+//! replicas. No other module acts in the middle of them: that is between that module and the server.
 
 use std::ffi::{CStr, c_int};
 
 use crate::frame::keys_of;
 use crate::server::{
-    DATABASES, Entry, GENERIC, LIST, NEW, Reply, STREAM, STRING, SWAPDB, Server, Value, empty_stream, id_text, text,
+    DATABASES, Entry, GENERIC, LIST, Reply, STREAM, STRING, SWAPDB, Server, Value, empty_stream, id_text, text,
 };
 use crate::stream::{Bounds, Id, Stream, Text};
 
@@ -44,7 +44,12 @@ type Words<'a> = &'a [Text];
 
 impl Server {
     pub fn native(&mut self, database: usize, argv: &[Text]) -> Reply {
-        match keys_of(argv) {
+        let keys = keys_of(argv);
+        // Others hear first that keys have expired.
+        for key in keys.iter().flatten() {
+            (0..DATABASES).for_each(|database| _ = self.exists(database, key));
+        }
+        match keys {
             Some(keys) => self.foreign.extend(keys.into_iter().map(|key| (database, key))),
             None => self.all_foreign = true,
         }
@@ -111,15 +116,6 @@ impl Server {
         }
     }
 
-    /// Creates a key, which others hear of at once.
-    fn create(&mut self, database: usize, key: &Text, value: Value, expires: Option<i64>) {
-        let is_new = self.entry(database, key).is_none();
-        self.put(database, key, value, expires);
-        if is_new {
-            self.notify(database, NEW, c"new", key);
-        }
-    }
-
     fn done(&mut self, database: usize, class: c_int, name: &CStr, key: &Text) {
         self.notify(database, class, name, key);
     }
@@ -146,7 +142,7 @@ impl Server {
         let fields = self.fields(&pairs);
         let bounds = self.bounds;
         if self.entry(db, key).is_none() {
-            self.create(db, key, empty_stream(), None);
+            self.put(db, key, empty_stream(), None);
         }
         self.touch(db, key);
         let Some(stream) = self.stream(db, key)? else { return Err(Reply::Nil) };
@@ -218,7 +214,7 @@ impl Server {
             if !creates || argv.len() < 6 {
                 return Err(Reply::error("ERR The XGROUP subcommand requires the key to exist"));
             }
-            self.create(db, key, empty_stream(), None);
+            self.put(db, key, empty_stream(), None);
         }
         self.touch(db, key);
         let Some(stream) = self.stream(db, key)? else { return Err(Reply::Nil) };
@@ -258,7 +254,7 @@ impl Server {
             _ => None,
         };
         self.finds(db, key);
-        self.create(db, key, Value::Other(text("string")), expires);
+        self.put(db, key, Value::Other(text("string")), expires);
         let mut told = argv[..3].to_vec();
         told.extend(expires.iter().flat_map(|at| [text("PXAT"), text(at.to_string())]));
         self.tell(db, told);
@@ -271,7 +267,7 @@ impl Server {
 
     fn rpush(&mut self, db: usize, key: &Text, argv: Words) -> Result<Reply, Reply> {
         match self.finds(db, key).then(|| self.entry(db, key)).flatten() {
-            None => self.create(db, key, Value::Other(text("list")), None),
+            None => self.put(db, key, Value::Other(text("list")), None),
             Some(Entry { value: Value::Other(kind), .. }) if **kind == b"list"[..] => {}
             Some(_) => return Err(Reply::error(WRONG_TYPE)),
         }
@@ -330,7 +326,7 @@ impl Server {
         self.finds(db, to);
         self.remove(db, to);
         if let Some(entry) = self.remove(db, key) {
-            self.create(db, to, entry.value, entry.expires);
+            self.put(db, to, entry.value, entry.expires);
         }
         self.tell(db, argv.to_vec());
         self.done(db, GENERIC, c"rename_from", key);
@@ -350,7 +346,7 @@ impl Server {
         let Some(Entry { value, expires, .. }) = self.entry(db, key).cloned() else { return Ok(Reply::Integer(0)) };
         self.finds(db, to);
         self.remove(db, to);
-        self.create(db, to, value, expires);
+        self.put(db, to, value, expires);
         self.tell(db, argv.to_vec());
         self.done(db, GENERIC, c"copy_to", to);
         Ok(Reply::Integer(1))
@@ -365,7 +361,7 @@ impl Server {
             return Ok(Reply::Integer(0));
         }
         if let Some(entry) = self.entry(db, key).cloned() {
-            self.create(to, key, entry.value, entry.expires);
+            self.put(to, key, entry.value, entry.expires);
             self.remove(db, key);
         }
         self.tell(db, argv.to_vec());
@@ -395,7 +391,7 @@ impl Server {
         let expires = if absolute { ttl } else { self.cached.saturating_add(ttl) };
         self.finds(db, key);
         self.remove(db, key);
-        self.create(db, key, value, (ttl > 0).then_some(expires));
+        self.put(db, key, value, (ttl > 0).then_some(expires));
         let ttl = if ttl > 0 { text(expires.to_string()) } else { text("0") };
         self.tell(db, vec![text("RESTORE"), key.clone(), ttl, argv[3].clone(), text("REPLACE"), text("ABSTTL")]);
         self.done(db, GENERIC, c"restore", key);
@@ -450,7 +446,7 @@ impl Trim {
         };
         let exact = self.approximately.then(|| match self.by_length {
             Some(_) => text(stream.len().to_string()),
-            None => id_text(stream.iter().next().map_or(stream.last_id(), |row| row.id)),
+            None => id_text(stream.iter().next().map_or(Id::MAX, |row| row.id)),
         });
         (trimmed, exact)
     }

@@ -1,6 +1,6 @@
 //! The server: what it holds, when keys expire, who is told of what, and how commands run.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::rc::Rc;
@@ -15,6 +15,8 @@ use crate::stream::{Bounds, Fields, Id, Stream, Text};
 #[derive(Debug)]
 pub struct Flavor {
     pub name: &'static str,
+    /// `0x00MMmmpp`; Valkey says that of the Redis that it began with.
+    pub version: c_int,
     /// As `INFO server` shows it; None on Redis.
     pub valkey: Option<&'static str>,
     /// Functions of the API that it does not have.
@@ -33,10 +35,10 @@ const SINCE_7_2: [&str; 4] = [
 ];
 
 pub static FLAVORS: [Flavor; 4] = [
-    Flavor { name: "Redis 7.0", valkey: None, lacks: &SINCE_7_2, options: 0, expires_by: "DEL" },
-    Flavor { name: "Redis 8.2", valkey: None, lacks: &[], options: 0x1f, expires_by: "DEL" },
-    Flavor { name: "Valkey 8.1", valkey: Some("8.1.8"), lacks: &[], options: 0x1f, expires_by: "UNLINK" },
-    Flavor { name: "Valkey 9.1", valkey: Some("9.1.2"), lacks: &[], options: 0x3f, expires_by: "UNLINK" },
+    Flavor { name: "Redis 7.0", version: 0x07000f, valkey: None, lacks: &SINCE_7_2, options: 0, expires_by: "DEL" },
+    Flavor { name: "Redis 8.2", version: 0x080203, valkey: None, lacks: &[], options: 0x1f, expires_by: "DEL" },
+    Flavor { name: "Valkey 8.1", version: 0x070204, valkey: Some("8.1.8"), lacks: &[], options: 0x1f, expires_by: "UNLINK" },
+    Flavor { name: "Valkey 9.1", version: 0x070204, valkey: Some("9.1.2"), lacks: &[], options: 0x3f, expires_by: "UNLINK" },
 ];
 
 #[derive(Clone, Debug, PartialEq)]
@@ -125,8 +127,7 @@ pub struct Server {
     pub cached: i64,
     /// What each look at the clock takes, as no clock waits for a command.
     pub tick: i64,
-    /// What the module saw last, and how often that was earlier than before.
-    last_seen: i64,
+    /// How often the module saw an earlier time than before.
     pub clock_steps: u64,
     pub role: Role,
     pub bounds: Bounds,
@@ -158,6 +159,10 @@ pub struct Server {
     pub is_fed: bool,
     pub failure: Option<Failure>,
     pub nesting: u32,
+    /// Keys that are being created.
+    pub born: Vec<Text>,
+    /// Counts the calls of the module in the order in which they have had their effect.
+    pub turns: Cell<u64>,
     births: u64,
     fields: VecDeque<Fields>,
 }
@@ -169,7 +174,6 @@ impl Server {
             now,
             cached: now,
             tick: 0,
-            last_seen: 0,
             clock_steps: 0,
             role: Role::Primary,
             bounds,
@@ -191,6 +195,8 @@ impl Server {
             is_fed: false,
             failure: None,
             nesting: 0,
+            born: Vec::new(),
+            turns: Cell::new(0),
             births: 0,
             fields: VecDeque::new(),
         }
@@ -200,8 +206,10 @@ impl Server {
     pub fn clock(&mut self, has_gone_on: bool) -> i64 {
         let seen = if has_gone_on { self.now } else { self.cached };
         self.now += if has_gone_on { self.tick } else { 0 };
-        self.clock_steps += u64::from(seen < self.last_seen);
-        self.last_seen = seen;
+        if let Some(module) = &mut self.module {
+            let before = std::mem::replace(&mut module.saw_last, seen);
+            self.clock_steps += u64::from(seen < before);
+        }
         if let Some(frame) = self.open.last_mut() {
             frame.clock.get_or_insert(seen);
         }
@@ -352,10 +360,12 @@ impl Server {
                 continue;
             }
             let argv = reactor.argv.clone();
-            // The server itself does not survive it if a key goes while it is being created.
-            if name == c"new" && (keys_of(&argv).is_none_or(|keys| keys.contains(key))) {
+            // The server does not survive it if a key goes while it is being created, and replicas do not know of it yet.
+            let is_born = |key: &Text| self.born.contains(key);
+            if !self.born.is_empty() && keys_of(&argv).is_none_or(|keys| keys.iter().any(is_born)) {
                 continue;
             }
+            let Some(reactor) = self.reactors.get_mut(at) else { break };
             reactor.times -= 1;
             reactor.is_active = true;
             if let Some(frame) = self.open.last_mut() {
@@ -420,6 +430,7 @@ impl Server {
         let Some(module) = &self.module else { return Reply::error("ERR unknown command") };
         let filter = module.filter;
         if let Some(filter) = filter {
+            api::at(self);
             // SAFETY: the module ignores the argument.
             unsafe { filter(std::ptr::null_mut()) };
         }
@@ -510,15 +521,18 @@ impl Server {
         if value < setting.min || value > setting.max {
             return Err("ERR argument must be between");
         }
+        let setting = setting.clone();
         let name = CString::new(name).map_err(|_| "ERR unknown option")?;
+        api::at(self);
         let mut error = std::ptr::null_mut();
         // SAFETY: the name is a C string; the module ignores the rest.
         let status = unsafe { (setting.set)(name.as_ptr(), value, std::ptr::null_mut(), &raw mut error) };
         if status == 0 { Ok(()) } else { Err("ERR the module did not accept it") }
     }
 
-    pub fn get_config(&self, name: &str) -> Option<i64> {
-        let setting = self.module.as_ref()?.setting(name)?;
+    pub fn get_config(&mut self, name: &str) -> Option<i64> {
+        let setting = self.module.as_ref()?.setting(name)?.clone();
+        api::at(self);
         let name = CString::new(name).ok()?;
         // SAFETY: the name is a C string; the module ignores the rest.
         Some(unsafe { (setting.get)(name.as_ptr(), std::ptr::null_mut()) })
@@ -536,6 +550,11 @@ pub fn text(bytes: impl AsRef<[u8]>) -> Text {
 
 pub fn argv(line: &str) -> Vec<Text> {
     line.split(' ').map(text).collect()
+}
+
+/// A command as one would type it.
+pub fn words(argv: &[Text]) -> String {
+    argv.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>().join(" ")
 }
 
 pub fn id_text(id: Id) -> Text {

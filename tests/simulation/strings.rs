@@ -19,6 +19,8 @@ const MAGIC: u64 = 0x5354_5249_4e47_2121;
 pub struct Str {
     magic: u64,
     owner: Owner,
+    /// How often the module holds a string that is the server's.
+    retained: u32,
     text: Text,
 }
 
@@ -44,10 +46,10 @@ fn make(text: Text, owner: Owner) -> *mut Str {
         let old = if strings.freed.len() > WAITING && !cfg!(feature = "sanitized") { strings.freed.pop_front() } else { None };
         let new = match old {
             Some(mut old) => {
-                (old.owner, old.text) = (owner, text);
+                (old.owner, old.text, old.retained) = (owner, text, 0);
                 old
             }
-            None => Box::new(Str { magic: MAGIC, owner, text }),
+            None => Box::new(Str { magic: MAGIC, owner, text, retained: 0 }),
         };
         Box::into_raw(new)
     })
@@ -67,6 +69,12 @@ fn free(string: *mut Str, by: Owner) {
     // SAFETY: every string that was ever made still has its memory, or is found by AddressSanitizer.
     let known = unsafe { string.as_mut() };
     match known {
+        Some(one) if one.magic == MAGIC && by == Owner::Module && one.owner != Owner::Freed && one.retained > 0 => {
+            one.retained -= 1;
+        }
+        Some(one) if one.magic == MAGIC && by == Owner::Server && one.retained > 0 => {
+            problem("the module keeps an argument");
+        }
         Some(one) if one.magic == MAGIC && one.owner == by => {
             one.owner = Owner::Freed;
             // SAFETY: it was made by `make`, and is freed once, as its owner says.
@@ -89,6 +97,15 @@ pub fn take_back(string: *mut Str) {
 
 pub fn free_by_module(string: *mut Str) {
     free(string, Owner::Module);
+}
+
+/// The module holds a string for longer, and frees it then.
+pub fn retain(string: *mut Str) {
+    // SAFETY: as in `free`.
+    match unsafe { string.as_mut() } {
+        Some(one) if one.magic == MAGIC && one.owner != Owner::Freed => one.retained += 1,
+        _ => problem("a string is retained that is gone"),
+    }
 }
 
 /// What a string holds, for whoever may read it.

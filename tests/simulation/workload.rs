@@ -31,7 +31,6 @@ pub struct Workload {
     pauses: u32,
     /// The longest pause in milliseconds.
     pause: u64,
-    is_backwards: bool,
     /// Entries that nobody should write.
     is_forged: bool,
     is_strict: bool,
@@ -58,6 +57,7 @@ impl Workload {
             cursors: rng.choice([8_192, 8_192, 8, 4, 0]).unwrap_or(0),
             top_entries: rng.choice([1_000, 1_000, 64, 8, 0]).unwrap_or(0),
             tick: if is_ticking { rng.i64(if is_backwards { -2 } else { 0 }..4) } else { 0 },
+            is_backwards,
             replica_ahead: if rng.bool() { 0 } else { rng.i64(-5_000..5_000) },
             has_replica: rng.u8(..3) == 0,
             reactors_first: rng.usize(..3),
@@ -72,7 +72,6 @@ impl Workload {
             faults: often(&mut rng, 60),
             pauses: rng.choice([50, 300, 500]).unwrap_or(0),
             pause: rng.choice([2, 15, longest / 4 + 1, longest + 2]).unwrap_or(0),
-            is_backwards,
             is_forged: rng.u8(..4) == 0,
             is_strict: rng.bool(),
             limits: rng.choice([3, 10, 30, 30, 100]).unwrap_or(0),
@@ -124,7 +123,7 @@ impl Workload {
         let far = self.windows[self.windows.len() - 1];
         Step::Go(match self.rng.u16(..400) {
             0 => self.rng.u64(..3 * far + 2) as i64,
-            1..4 if self.is_backwards => -(self.rng.u64(..2 * far) as i64),
+            1..4 if self.profile.is_backwards => -(self.rng.u64(..2 * far) as i64),
             _ => self.rng.u64(..=self.pause) as i64,
         })
     }

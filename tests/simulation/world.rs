@@ -10,7 +10,7 @@ use crate::judge::{Judge, NOT_A_LOG};
 use crate::module::Module;
 use crate::problems;
 use crate::server::{
-    ASYNC_LOAD, CRON, DATABASES, Database, Effect, FLAVORS, Failure, LOADING, Reactor, Reply, Role, Server, Value,
+    ASYNC_LOAD, CRON, DATABASES, Database, Effect, FLAVORS, Failure, LOADING, Reactor, Reply, Role, Server, Value, words,
 };
 use crate::stream::{Bounds, Text};
 use crate::strings;
@@ -24,6 +24,8 @@ pub struct Profile {
     pub top_entries: i64,
     /// What each look at the clock takes, where the server has no other.
     pub tick: i64,
+    /// The clock may be set back, or go back on its own.
+    pub is_backwards: bool,
     /// How far the replica's clock is ahead.
     pub replica_ahead: i64,
     pub has_replica: bool,
@@ -69,8 +71,6 @@ pub type Verdict<T = ()> = Result<T, String>;
 pub struct Modules {
     pub primary: Box<Module>,
     pub replica: Box<Module>,
-    /// What the module's memory comes to when it holds nothing; known after the first history.
-    pub at_rest: [Option<i64>; 2],
 }
 
 pub struct World {
@@ -82,7 +82,8 @@ pub struct World {
     /// What the replica has not read yet.
     behind: VecDeque<Vec<Effect>>,
     judge: Judge,
-    at_rest: [Option<i64>; 2],
+    /// Strings that copies of the module had when this began.
+    strings: i64,
     /// Whether the two have changed places.
     is_swapped: bool,
 }
@@ -104,7 +105,7 @@ impl World {
             server.role = Role::Replica;
             server.dumps = Rc::clone(&primary.dumps);
         }
-        let judge = Judge::new(profile.longest, profile.top_entries >= 64);
+        let judge = Judge::new(profile.longest, profile.top_entries >= 1_000 && !profile.is_backwards);
         for server in [&mut primary, &mut replica] {
             // Whatever the last history left.
             server.flush_all();
@@ -119,7 +120,7 @@ impl World {
             server.clock_steps = 0;
         }
         let servers = [primary, replica];
-        Self { profile, servers, mirror, behind: VecDeque::new(), judge, at_rest: modules.at_rest, is_swapped: false }
+        Self { profile, servers, mirror, behind: VecDeque::new(), judge, strings: strings::owned(), is_swapped: false }
     }
 
     pub fn primary(&self) -> &Server {
@@ -173,13 +174,8 @@ impl World {
             Step::SlotsMove(third) => {
                 let third = *third;
                 let leaves = move |key: &[u8]| key.iter().map(|byte| u32::from(*byte)).sum::<u32>() % 3 == u32::from(third);
-                for server in [primary, &mut self.mirror] {
-                    server.slots_move(leaves);
-                }
-                if self.profile.has_replica {
-                    self.feed(usize::MAX)?;
-                    self.servers[1].slots_move(leaves);
-                }
+                self.feed(usize::MAX)?;
+                self.servers.iter_mut().chain([&mut self.mirror]).for_each(|server| server.slots_move(leaves));
                 self.judge.forget_all();
             }
             Step::Tick => primary.server_event(CRON, 0),
@@ -229,14 +225,14 @@ impl World {
             let Some(step) = self.behind.pop_front() else { break };
             for effect in step {
                 if let Reply::Error(error) = replica.apply(&effect) {
-                    return Err(format!("the replica does not take {}: {error}", shown(&effect)));
+                    return Err(format!("the replica does not take {}: {error}", words(&effect.argv)));
                 }
             }
         }
         replica.touched.clear();
         replica.all_touched = false;
         replica.frames.clear();
-        if self.behind.is_empty() {
+        if self.behind.is_empty() && self.profile.has_replica {
             let (primary, replica) = (&self.servers[0], &self.servers[1]);
             for database in 0..DATABASES {
                 same_data(primary, replica, database, "the replica")?;
@@ -297,21 +293,27 @@ impl World {
         }
         let primary = &mut self.servers[0];
         let foreign = std::mem::take(&mut primary.foreign);
-        if std::mem::take(&mut primary.all_foreign) {
-            self.judge.forget_all();
+        let is_all_foreign = std::mem::take(&mut primary.all_foreign);
+        let mut frames = std::mem::take(&mut primary.frames);
+        frames.sort_by_key(|frame| frame.turn);
+        // Who acted first within the step does not matter.
+        let forget = |judge: &mut Judge| match is_all_foreign {
+            true => judge.forget_all(),
+            false => foreign.iter().for_each(|(database, key)| judge.forget(*database, key)),
+        };
+        forget(&mut self.judge);
+        for frame in &frames {
+            self.judge.judge(frame)?;
+            forget(&mut self.judge);
         }
-        foreign.iter().for_each(|(database, key)| self.judge.forget(*database, key));
-        for frame in std::mem::take(&mut primary.frames) {
-            self.judge.judge(&frame)?;
-        }
-        foreign.iter().for_each(|(database, key)| self.judge.forget(*database, key));
-        if strings::owned() > 2 * MOST_STRINGS {
-            return Err(format!("the module keeps {} strings", strings::owned()));
+        let strings = strings::owned() - self.strings;
+        if strings > 2 * MOST_STRINGS {
+            return Err(format!("the module keeps {strings} strings more than at first"));
         }
         while let Some(step) = primary.propagated.pop_front() {
             for effect in &step {
                 if let Reply::Error(error) = self.mirror.apply(effect) {
-                    return Err(format!("a server without the module does not take {}: {error}", shown(effect)));
+                    return Err(format!("a server without the module does not take {}: {error}", words(&effect.argv)));
                 }
             }
             if self.profile.has_replica {
@@ -347,8 +349,7 @@ impl World {
         if self.is_swapped {
             self.servers.swap(0, 1);
         }
-        let mut at_rest = self.at_rest;
-        for (server, at_rest) in self.servers.iter_mut().zip(&mut at_rest) {
+        for server in &mut self.servers {
             server.reactors.clear();
             server.is_out_of_memory = false;
             server.flush_all();
@@ -356,18 +357,14 @@ impl World {
                 server.set_config(name, 0)?;
             }
             let memory = server.module.as_ref().map_or(0, |module| module.memory);
-            if at_rest.is_some_and(|at_rest| memory > at_rest) {
-                return Err(format!("the module keeps {memory} bytes of memory, {at_rest:?} before"));
-            }
-            // Its list of strings may have grown to what it needs.
-            if server.now > START {
-                at_rest.get_or_insert(memory.max(MOST_MEMORY));
+            if !(0..=MOST_MEMORY).contains(&memory) {
+                return Err(format!("the module keeps {memory} bytes of memory"));
             }
         }
         problems::first().map_or(Ok(()), Err)?;
         let [primary, replica] = self.servers;
         match (primary.module, replica.module) {
-            (Some(primary), Some(replica)) => Ok(Modules { primary, replica, at_rest }),
+            (Some(primary), Some(replica)) => Ok(Modules { primary, replica }),
             _ => Err("a module is gone".into()),
         }
     }
@@ -376,13 +373,8 @@ impl World {
 /// Entries whose strings the module keeps for the next hit; a copy of it on each server.
 const MOST_STRINGS: i64 = 2 * 4;
 
-/// What the module holds when its tables are empty.
-const MOST_MEMORY: i64 = 4_096;
-
-fn shown(effect: &Effect) -> String {
-    let words: Vec<_> = effect.argv.iter().map(|word| String::from_utf8_lossy(word)).collect();
-    words.join(" ")
-}
+/// Bytes that the module holds when its tables are empty: a list of those strings.
+const MOST_MEMORY: i64 = 256;
 
 fn same_key(one: &Server, other: &Server, database: usize, key: &Text, name: &str) -> Verdict {
     let (mine, theirs) = (one.entry(database, key), other.entry(database, key));

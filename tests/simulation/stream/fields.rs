@@ -123,6 +123,6 @@ impl Eq for Fields {}
 
 impl fmt::Debug for Fields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.iter().map(|(name, value)| (name.escape_ascii(), value.escape_ascii()))).finish()
+        self.iter().try_for_each(|(name, value)| write!(f, "{}: {} ", name.escape_ascii(), value.escape_ascii()))
     }
 }
