@@ -22,4 +22,5 @@ pub const NOT_A_LOG: Error = Error(c"ERR the stream at this key was not written 
 pub const LAST_ID_AHEAD: Error =
     Error(c"ERR the last ID of the empty stream at this key is too far in the future, it is left as it was");
 pub const APPEND_FAILED: Error = Error(c"ERR the server did not accept the log entry");
+pub const DISTURBED: Error = Error(c"ERR other modules change the key whenever it expires");
 pub const INTERNAL: Error = Error(c"ERR internal error in the ratelimit module, please report it");

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use limiter::cursors::Table;
 use limiter::error::Error;
@@ -67,6 +68,19 @@ impl Server<'_> {
     }
 }
 
+/// How many events of others were heard. 0 if the module does not listen; then nobody knows.
+static HEARD: AtomicU64 = AtomicU64::new(0);
+
+/// How many events of others were heard so far. None if the module does not listen.
+pub fn heard() -> Option<u64> {
+    Some(HEARD.load(Relaxed)).filter(|heard| *heard > 0)
+}
+
+/// Whether no event was heard since then. False if nobody knows.
+pub fn none_since(before: Option<u64>) -> bool {
+    before.is_some() && before == heard()
+}
+
 /// Subscribes to everything that can change a log without its cursor. None if the server does not allow it.
 pub fn subscribe(ctx: &Context) -> Option<()> {
     const KEYS: c_int = raw::REDISMODULE_NOTIFY_GENERIC
@@ -95,6 +109,7 @@ pub fn subscribe(ctx: &Context) -> Option<()> {
         // Servers that move slots key by key do not have this event.
         let event = raw::RedisModuleEvent { id: SLOTS_HAVE_MOVED, dataver: 1 };
         to_server(ctx.ctx, event, Some(on_server_event));
+        HEARD.store(1, Relaxed);
         subscribed.then_some(())
     }
 }
@@ -113,6 +128,7 @@ unsafe extern "C" fn on_key_event(
         if NAMES.iter().any(|(.., name)| name.as_ptr() == event) {
             return;
         }
+        HEARD.store(HEARD.load(Relaxed).wrapping_add(1).max(1), Relaxed);
         // SAFETY: the context and the string are those of the event, and live until it is over.
         unsafe {
             let database = raw::RedisModule_GetSelectedDb.map_or(0, |database| database(ctx));

@@ -7,7 +7,7 @@ use redis_module::raw;
 
 use super::api::api;
 use super::context::{Arg, Server};
-use super::events::Events;
+use super::events::{self, Events};
 
 /// What a key is opened for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,9 @@ pub enum Mode {
     Read,
     Write,
 }
+
+/// How often keys are opened anew because another module acted when one expired.
+const MOST_OPENED: usize = 64;
 
 /// An open key that holds a stream or nothing.
 pub struct Key<'a> {
@@ -47,13 +50,19 @@ impl<'a> Key<'a> {
     /// Opens a key that holds a stream or does not exist.
     #[inline]
     pub fn open(server: Server<'a>, name: Arg<'a>, mode: Mode) -> Result<Self, Error> {
-        let key = Self::open_once(server, name, mode)?;
-        if mode == Mode::Write && !key.exists()? {
-            // It may have expired just now, and a module that heard of it may have created it again.
-            drop(key);
-            return Self::open_once(server, name, mode);
+        for _ in 0..MOST_OPENED {
+            let heard = events::heard();
+            let key = Self::open_once(server, name, mode)?;
+            // If it has expired just now, a module that heard of it may have created it again.
+            if mode == Mode::Read || key.exists()? || events::none_since(heard) {
+                return Ok(key);
+            }
+            if heard.is_none() {
+                drop(key);
+                return Self::open_once(server, name, mode);
+            }
         }
-        Ok(key)
+        Err(error::DISTURBED)
     }
 
     #[inline]
@@ -75,7 +84,15 @@ impl<'a> Key<'a> {
     /// Deletes those of these keys that have expired. Other modules hear of that and may do anything to any key, so call this
     /// before reading the first of several keys. After it, opening them for writing sends no event.
     pub fn delete_expired(server: Server<'a>, names: &[Arg<'a>]) -> Result<(), Error> {
-        names.iter().try_for_each(|name| Self::open_once(server, *name, Mode::Write).map(drop))
+        for _ in 0..MOST_OPENED {
+            let heard = events::heard();
+            names.iter().try_for_each(|name| Self::open_once(server, *name, Mode::Write).map(drop))?;
+            // With SWAPDB, others can bring in keys that have expired as well.
+            if heard.is_none() || events::none_since(heard) {
+                return Ok(());
+            }
+        }
+        Err(error::DISTURBED)
     }
 
     pub fn as_raw(&self) -> *mut raw::RedisModuleKey {

@@ -5,7 +5,7 @@ use oracle::Tier;
 
 use crate::server::{FLAVORS, Failure, Reactor, Value, argv, text};
 use crate::stream::{Bounds, Id, Text};
-use crate::world::{Profile, Step, World};
+use crate::world::{Profile, START, Step, World};
 
 /// Names of keys: those in `s` are called with the longest window alone, so that nothing that counts is ever forgotten.
 const KEYS: [&str; 8] = ["s1", "s2", "s3", "d", "e", "f", "g", "h"];
@@ -56,7 +56,7 @@ impl Workload {
             },
             cursors: rng.choice([8_192, 8_192, 8, 4, 0]).unwrap_or(0),
             top_entries: rng.choice([1_000, 1_000, 64, 8, 0]).unwrap_or(0),
-            tick: if is_ticking { rng.i64(if is_backwards { -2 } else { 0 }..4) } else { 0 },
+            tick: if is_ticking { rng.i64(0..4) } else { 0 },
             is_backwards,
             replica_ahead: if rng.bool() { 0 } else { rng.i64(-5_000..5_000) },
             has_replica: rng.u8(..3) == 0,
@@ -95,7 +95,7 @@ impl Workload {
             drawn
         };
         if is(self.pauses) {
-            return self.pause();
+            return self.pause(world);
         }
         if is(self.others) {
             return Step::Command(self.database(), self.other(world));
@@ -119,11 +119,13 @@ impl Workload {
         usize::from(self.rng.u8(..12) == 0)
     }
 
-    fn pause(&mut self) -> Step {
+    fn pause(&mut self, world: &World) -> Step {
+        // Not to before 1997.
+        let most = (world.primary().now - START / 2).max(0);
         let far = self.windows[self.windows.len() - 1];
         Step::Go(match self.rng.u16(..400) {
             0 => self.rng.u64(..3 * far + 2) as i64,
-            1..4 if self.profile.is_backwards => -(self.rng.u64(..2 * far) as i64),
+            1..4 if self.profile.is_backwards => -(self.rng.u64(..2 * far) as i64).min(most),
             _ => self.rng.u64(..=self.pause) as i64,
         })
     }
