@@ -110,7 +110,8 @@ impl Usage<'_> {
     /// The plan for a hit that is not stored and told to wait `retry_after` milliseconds, or forever (`None`).
     #[inline]
     pub(crate) fn plan_to_refuse(&self, store: &mut impl Store, retry_after: Option<u64>) -> Plan {
-        let until = retry_after.map(|wait| self.clock.saturating_add(wait));
+        // Nobody waits for a key that has room, though by this clock it may have expired already (Redis 7.0).
+        let until = retry_after.filter(|&wait| wait > 0).map(|wait| self.clock.saturating_add(wait));
         let retention = self.newest.map(|newest| newest.retention);
         let window = self.call.longest_window();
         let expire_at = retention::after_refused(retention, || store.expires_at(), self.now, window, until);

@@ -454,7 +454,10 @@ impl Judge {
             }
             if is_stored {
                 let kept = one.is_kept(id, log)?;
-                self.admit(frame, &one, kept)?;
+                match log.is_wild {
+                    true => self.forget(frame.database, &frame.keys[n]),
+                    false => self.admit(frame, &one, kept)?,
+                }
             } else {
                 one.is_left_alone(log, now)?;
             }

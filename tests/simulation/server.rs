@@ -159,6 +159,8 @@ pub struct Server {
     pub is_fed: bool,
     pub failure: Option<Failure>,
     pub nesting: u32,
+    /// The event that is being sent is one of the module's.
+    pub is_own_event: bool,
     /// Keys that are being created.
     pub born: Vec<Text>,
     /// Counts the calls of the module in the order in which they have had their effect.
@@ -195,6 +197,7 @@ impl Server {
             is_fed: false,
             failure: None,
             nesting: 0,
+            is_own_event: false,
             born: Vec::new(),
             turns: Cell::new(0),
             births: 0,
@@ -360,6 +363,11 @@ impl Server {
                 continue;
             }
             let argv = reactor.argv.clone();
+            // As docs/reliability.md says: who asks this module in an event that it has not heard of yet gets a stale answer.
+            let is_early = at < self.reactors_first || name == c"rename_from";
+            if is_early && !self.is_own_event && is_of_module(&argv) {
+                continue;
+            }
             // The server does not survive it if a key goes while it is being created, and replicas do not know of it yet.
             let is_born = |key: &Text| self.born.contains(key);
             if !self.born.is_empty() && keys_of(&argv).is_none_or(|keys| keys.iter().any(is_born)) {
@@ -424,7 +432,7 @@ impl Server {
 
     pub fn run(&mut self, database: usize, argv: &[Text]) -> Reply {
         let Some(name) = argv.first() else { return Reply::error("ERR no command") };
-        if name.len() < 10 || !name[..10].eq_ignore_ascii_case(b"RATELIMIT.") {
+        if !is_of_module(argv) {
             return self.native(database, argv);
         }
         let Some(module) = &self.module else { return Reply::error("ERR unknown command") };
@@ -537,6 +545,10 @@ impl Server {
         // SAFETY: the name is a C string; the module ignores the rest.
         Some(unsafe { (setting.get)(name.as_ptr(), std::ptr::null_mut()) })
     }
+}
+
+fn is_of_module(argv: &[Text]) -> bool {
+    argv.first().is_some_and(|name| name.len() > 10 && name[..10].eq_ignore_ascii_case(b"RATELIMIT."))
 }
 
 /// An empty stream at a key that does not exist yet, as XADD and the module API begin with.
