@@ -1144,9 +1144,7 @@ unsafe extern "C" fn notify_keyspace_event(ctx: *mut Ctx, class: c_int, name: *c
         frame.sent(name, &key);
         server.open.push(frame);
     }
-    let was = std::mem::replace(&mut server.is_own_event, true);
-    server.notify(ctx.database, class, name, &key);
-    server.is_own_event = was;
+    server.notify_as(true, ctx.database, class, name, &key);
     CURRENT.set(server);
     OK
 }

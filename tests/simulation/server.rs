@@ -160,7 +160,7 @@ pub struct Server {
     pub failure: Option<Failure>,
     pub nesting: u32,
     /// The event that is being sent is one of the module's.
-    pub is_own_event: bool,
+    is_own_event: bool,
     /// Keys that are being created.
     pub born: Vec<Text>,
     /// Counts the calls of the module in the order in which they have had their effect.
@@ -329,8 +329,19 @@ impl Server {
 
     // Events.
 
-    /// Tells every module of an event. `name` is passed on as it is, because listeners may go by the pointer.
+    /// Tells every module of an event.
     pub fn notify(&mut self, database: usize, class: c_int, name: &CStr, key: &Text) {
+        self.notify_as(false, database, class, name, key);
+    }
+
+    /// The same of an event of the module's own, or of another. `name` is passed on as it is: listeners may go by the pointer.
+    pub fn notify_as(&mut self, is_own: bool, database: usize, class: c_int, name: &CStr, key: &Text) {
+        let was = std::mem::replace(&mut self.is_own_event, is_own);
+        self.tell_all(database, class, name, key);
+        self.is_own_event = was;
+    }
+
+    fn tell_all(&mut self, database: usize, class: c_int, name: &CStr, key: &Text) {
         if self.is_fed && self.module.is_none() {
             return;
         }
