@@ -1,0 +1,123 @@
+//! The fields of an entry.
+
+use std::fmt;
+use std::rc::Rc;
+
+use super::sizes;
+
+/// The fields of an entry: name, value, name, value. Shared between entries that have the same ones.
+///
+/// All of it is in one piece of memory: how many pairs; the names, as a block; the values, as a block. A block is the bytes
+/// that its texts take in a listpack, where each text ends, and the texts. So two entries have the same names if they begin
+/// with the same bytes.
+#[derive(Clone)]
+pub struct Fields(Rc<[u8]>);
+
+const COUNT: usize = size_of::<u32>();
+const SIZE: usize = size_of::<u64>();
+const END: usize = size_of::<u32>();
+
+impl Fields {
+    /// Panics at an odd number of texts: the last would be a name without a value.
+    pub fn new(texts: &[&[u8]]) -> Self {
+        assert!(texts.len() % 2 == 0, "a name without a value");
+        let pairs = texts.len() / 2;
+        let bytes: usize = texts.iter().map(|text| text.len()).sum();
+        let mut packed = Vec::with_capacity(COUNT + 2 * SIZE + texts.len() * END + bytes);
+        packed.extend(narrow(pairs));
+        for first in [0, 1] {
+            let block = || texts.iter().skip(first).step_by(2);
+            let size: u64 = block().map(|text| sizes::text(text)).sum();
+            packed.extend(size.to_le_bytes());
+            let mut end = 0;
+            for text in block() {
+                end += text.len();
+                packed.extend(narrow(end));
+            }
+            for text in block() {
+                packed.extend_from_slice(text);
+            }
+        }
+        Self(packed.into())
+    }
+
+    /// The number of pairs.
+    #[expect(clippy::len_without_is_empty, reason = "XADD takes none, a module may append such an entry: nobody asks")]
+    pub fn len(&self) -> usize {
+        self.narrow(0)
+    }
+
+    /// A name and its value. Panics beyond the last.
+    pub fn get(&self, at: usize) -> (&[u8], &[u8]) {
+        (self.text(COUNT, at), self.text(self.values(), at))
+    }
+
+    /// The pairs in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let values = self.values();
+        (0..self.len()).map(move |at| (self.text(COUNT, at), self.text(values, at)))
+    }
+
+    /// The sum of the lengths of all texts.
+    pub(super) fn text_bytes(&self) -> u64 {
+        (self.0.len() - COUNT - 2 * (SIZE + self.len() * END)) as u64
+    }
+
+    /// What the names take in a listpack.
+    pub(super) fn size_of_names(&self) -> u64 {
+        self.wide(COUNT)
+    }
+
+    /// What the values take in a listpack.
+    pub(super) fn size_of_values(&self) -> u64 {
+        self.wide(self.values())
+    }
+
+    /// Whether the names are the same, in the same order.
+    pub(super) fn same_names(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0) || other.0.starts_with(&self.0[..self.values()])
+    }
+
+    /// Where the block of the values begins.
+    fn values(&self) -> usize {
+        let pairs = self.len();
+        let texts = COUNT + SIZE + pairs * END;
+        if pairs == 0 { texts } else { texts + self.narrow(texts - END) }
+    }
+
+    fn text(&self, block: usize, at: usize) -> &[u8] {
+        assert!(at < self.len(), "no field {at}");
+        let ends = block + SIZE;
+        let texts = ends + self.len() * END;
+        let start = if at == 0 { 0 } else { self.narrow(ends + (at - 1) * END) };
+        &self.0[texts + start..texts + self.narrow(ends + at * END)]
+    }
+
+    fn narrow(&self, at: usize) -> usize {
+        let (bytes, _) = self.0[at..].split_first_chunk().expect("a number is there");
+        u32::from_le_bytes(*bytes) as usize
+    }
+
+    fn wide(&self, at: usize) -> u64 {
+        let (bytes, _) = self.0[at..].split_first_chunk().expect("a number is there");
+        u64::from_le_bytes(*bytes)
+    }
+}
+
+fn narrow(number: usize) -> [u8; COUNT] {
+    u32::try_from(number).expect("fields of less than 4 GB").to_le_bytes()
+}
+
+impl PartialEq for Fields {
+    fn eq(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl Eq for Fields {}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter().map(|(name, value)| (name.escape_ascii(), value.escape_ascii()))).finish()
+    }
+}

@@ -1,0 +1,166 @@
+//! Finding entries and walking over them, as the servers' stream iterator does.
+//!
+//! It seeks the last node whose master ID is not above the bound, or else the first node (backwards, the last), and from there
+//! takes each live entry that is on the right side of the bound, until one is beyond the other bound. While IDs rise, that is
+//! all entries between the bounds. They need not: if all entries of the last node are tombstones and the last ID was lowered
+//! (XSETID), entries are appended behind larger tombstones, and then into nodes before that node. The servers miss some of
+//! them, and so does this.
+
+use std::collections::VecDeque;
+
+use super::node::Node;
+use super::{Id, Place, Row, Stream};
+
+impl Stream {
+    /// The first live entry that is not below the ID.
+    pub fn first_at_or_after(&self, id: Id) -> Option<Place> {
+        let node = masters_up_to(&self.nodes, id).saturating_sub(1);
+        let entry = match self.nodes.get(node) {
+            Some(node) if node.rises() => node.entries().partition_point(|entry| entry.id < id),
+            _ => 0,
+        };
+        self.not_below(Place { node, entry }, id)
+    }
+
+    /// The last live entry that is not above the ID.
+    pub fn last_at_or_before(&self, id: Id) -> Option<Place> {
+        let nodes = match masters_up_to(&self.nodes, id) {
+            0 => self.nodes.len(),
+            nodes => nodes,
+        };
+        let node = self.nodes.get(nodes.checked_sub(1)?)?;
+        let entry =
+            if node.rises() { node.entries().partition_point(|entry| entry.id <= id) } else { node.entries().len() };
+        self.not_above(Place { node: nodes - 1, entry }, id)
+    }
+
+    /// The last live entry.
+    pub fn last(&self) -> Option<Place> {
+        self.not_above(Place { node: self.nodes.len(), entry: 0 }, Id::MAX)
+    }
+
+    /// The live entry behind a place.
+    pub fn after(&self, place: Place) -> Option<Place> {
+        self.not_below(place.behind(), Id::MIN)
+    }
+
+    /// The live entry before a place.
+    pub fn before(&self, place: Place) -> Option<Place> {
+        self.not_above(place, Id::MAX)
+    }
+
+    /// The entry at a place. Panics if there is none.
+    pub fn at(&self, place: Place) -> Row<'_> {
+        let entry = &self.nodes[place.node].entries()[place.entry];
+        Row { id: entry.id, fields: &entry.fields }
+    }
+
+    /// Live entries, the oldest first.
+    pub fn iter(&self) -> Range<'_> {
+        self.range(Id::MIN, Id::MAX)
+    }
+
+    /// Live entries from one ID to another, both included.
+    pub fn range(&self, from: Id, to: Id) -> Range<'_> {
+        Range { stream: self, from, to, front: End::Unsought, back: End::Unsought }
+    }
+
+    fn id_at(&self, place: Place) -> Id {
+        self.nodes[place.node].entries()[place.entry].id
+    }
+
+    /// The first live entry at a place or behind it that is not below the ID.
+    fn not_below(&self, mut place: Place, id: Id) -> Option<Place> {
+        loop {
+            match self.nodes.get(place.node)?.live_from(place.entry) {
+                Some(entry) => {
+                    place.entry = entry;
+                    if self.id_at(place) >= id {
+                        return Some(place);
+                    }
+                    place.entry += 1;
+                }
+                None => place = Place { node: place.node + 1, entry: 0 },
+            }
+        }
+    }
+
+    /// The last live entry before a place that is not above the ID.
+    fn not_above(&self, mut place: Place, id: Id) -> Option<Place> {
+        loop {
+            // No node at the place behind the last one.
+            match self.nodes.get(place.node).and_then(|node| node.live_before(place.entry)) {
+                Some(entry) => {
+                    place.entry = entry;
+                    if self.id_at(place) <= id {
+                        return Some(place);
+                    }
+                }
+                None => {
+                    let node = place.node.checked_sub(1)?;
+                    place = Place { node, entry: self.nodes[node].entries().len() };
+                }
+            }
+        }
+    }
+}
+
+/// How many nodes, from the first, have a master ID that is not above this one.
+pub(super) fn masters_up_to(nodes: &VecDeque<Node>, id: Id) -> usize {
+    nodes.partition_point(|node| node.master() <= id)
+}
+
+/// Entries of a range, from both ends.
+#[derive(Clone, Debug)]
+pub struct Range<'a> {
+    stream: &'a Stream,
+    from: Id,
+    to: Id,
+    front: End,
+    back: End,
+}
+
+/// How far one end of a range has come.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Unsought,
+    /// This entry was taken last.
+    At(Place),
+    Done,
+}
+
+impl<'a> Iterator for Range<'a> {
+    type Item = Row<'a>;
+
+    fn next(&mut self) -> Option<Row<'a>> {
+        let next = match self.front {
+            End::Unsought => self.stream.first_at_or_after(self.from),
+            End::At(place) => self.stream.not_below(place.behind(), self.from),
+            End::Done => None,
+        };
+        let row = next.map(|place| (place, self.stream.at(place))).filter(|(place, row)| {
+            let met = matches!(self.back, End::At(taken) if *place >= taken);
+            row.id <= self.to && !met
+        });
+        self.front = row.as_ref().map_or(End::Done, |(place, _)| End::At(*place));
+        row.map(|(_, row)| row)
+    }
+}
+
+impl DoubleEndedIterator for Range<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        let next = match self.back {
+            End::Unsought => self.stream.last_at_or_before(self.to),
+            End::At(place) => self.stream.not_above(place, self.to),
+            End::Done => None,
+        };
+        let row = next.map(|place| (place, self.stream.at(place))).filter(|(place, row)| {
+            let met = matches!(self.front, End::At(taken) if *place <= taken);
+            row.id >= self.from && !met
+        });
+        self.back = row.as_ref().map_or(End::Done, |(place, _)| End::At(*place));
+        row.map(|(_, row)| row)
+    }
+}
+
+impl std::iter::FusedIterator for Range<'_> {}
