@@ -62,7 +62,7 @@ impl Stream {
 
     /// Live entries from one ID to another, both included.
     pub fn range(&self, from: Id, to: Id) -> Range<'_> {
-        Range { stream: self, from, to, front: End::Unsought, back: End::Unsought }
+        Range { stream: self, from, to, front: End::default(), back: End::default() }
     }
 
     fn id_at(&self, place: Place) -> Id {
@@ -121,45 +121,57 @@ pub struct Range<'a> {
 }
 
 /// How far one end of a range has come.
-#[derive(Clone, Copy, Debug)]
-enum End {
-    Unsought,
-    /// This entry was taken last.
-    At(Place),
-    Done,
+#[derive(Clone, Copy, Debug, Default)]
+struct End {
+    /// The entry that was taken last.
+    taken: Option<Place>,
+    is_done: bool,
+}
+
+impl End {
+    fn take<'a>(&mut self, next: Option<(Place, Row<'a>)>) -> Option<Row<'a>> {
+        match next {
+            Some((place, row)) => {
+                self.taken = Some(place);
+                Some(row)
+            }
+            None => {
+                self.is_done = true;
+                None
+            }
+        }
+    }
 }
 
 impl<'a> Iterator for Range<'a> {
     type Item = Row<'a>;
 
     fn next(&mut self) -> Option<Row<'a>> {
-        let next = match self.front {
-            End::Unsought => self.stream.first_at_or_after(self.from),
-            End::At(place) => self.stream.not_below(place.behind(), self.from),
-            End::Done => None,
+        if self.front.is_done {
+            return None;
+        }
+        let next = match self.front.taken {
+            None => self.stream.first_at_or_after(self.from),
+            Some(place) => self.stream.not_below(place.behind(), self.from),
         };
-        let row = next.map(|place| (place, self.stream.at(place))).filter(|(place, row)| {
-            let met = matches!(self.back, End::At(taken) if *place >= taken);
-            row.id <= self.to && !met
-        });
-        self.front = row.as_ref().map_or(End::Done, |(place, _)| End::At(*place));
-        row.map(|(_, row)| row)
+        let next = next.filter(|&place| self.back.taken.is_none_or(|taken| place < taken));
+        let next = next.map(|place| (place, self.stream.at(place)));
+        self.front.take(next.filter(|(_, row)| row.id <= self.to))
     }
 }
 
 impl DoubleEndedIterator for Range<'_> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        let next = match self.back {
-            End::Unsought => self.stream.last_at_or_before(self.to),
-            End::At(place) => self.stream.not_above(place, self.to),
-            End::Done => None,
+        if self.back.is_done {
+            return None;
+        }
+        let next = match self.back.taken {
+            None => self.stream.last_at_or_before(self.to),
+            Some(place) => self.stream.not_above(place, self.to),
         };
-        let row = next.map(|place| (place, self.stream.at(place))).filter(|(place, row)| {
-            let met = matches!(self.front, End::At(taken) if *place <= taken);
-            row.id >= self.from && !met
-        });
-        self.back = row.as_ref().map_or(End::Done, |(place, _)| End::At(*place));
-        row.map(|(_, row)| row)
+        let next = next.filter(|&place| self.front.taken.is_none_or(|taken| place > taken));
+        let next = next.map(|place| (place, self.stream.at(place)));
+        self.back.take(next.filter(|(_, row)| row.id >= self.from))
     }
 }
 
