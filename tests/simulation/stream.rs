@@ -166,6 +166,13 @@ impl Stream {
         true
     }
 
+    /// The same, and the fields are made only if the entry before has others.
+    pub fn append_texts(&mut self, id: Id, texts: &[&[u8]], bounds: Bounds) -> bool {
+        let before = self.nodes.back().map(|node| &node.last().fields).filter(|before| before.are(texts));
+        let fields = before.cloned().unwrap_or_else(|| Fields::new(texts));
+        self.append(id, fields, bounds)
+    }
+
     /// The tree of nodes is ordered by their keys, and holds one for each. A new node comes last, unless all that is left of the
     /// last node is tombstones and the last ID was lowered below that node's key. If it has the very key, that node is lost,
     /// while the length stays.

@@ -64,6 +64,12 @@ impl Fields {
         (0..self.len()).map(move |at| (self.text(COUNT, at), self.text(values, at)))
     }
 
+    /// Whether they were made of these texts.
+    pub fn are(&self, texts: &[&[u8]]) -> bool {
+        2 * self.len() == texts.len()
+            && self.iter().zip(texts.chunks_exact(2)).all(|((name, value), pair)| pair == [name, value])
+    }
+
     /// The sum of the lengths of all texts.
     pub(super) fn text_bytes(&self) -> u64 {
         (self.0.len() - COUNT - 2 * (SIZES + self.len() * END)) as u64
