@@ -58,6 +58,11 @@ impl Fields {
         (self.text(COUNT, at), self.text(self.values(), at))
     }
 
+    /// Whether they are shared, and so the same without a look.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The pairs in their order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let values = self.values();
@@ -92,7 +97,7 @@ impl Fields {
 
     /// Whether the names are the same, in the same order.
     pub(super) fn same_names(&self, other: &Self) -> bool {
-        Rc::ptr_eq(&self.0, &other.0) || other.0.starts_with(&self.0[..self.values()])
+        self.is_same(other) || other.0.starts_with(&self.0[..self.values()])
     }
 
     /// Where the block of the values begins.
@@ -127,7 +132,7 @@ fn narrow(number: usize) -> [u8; COUNT] {
 
 impl PartialEq for Fields {
     fn eq(&self, other: &Self) -> bool {
-        Rc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+        self.is_same(other) || self.0 == other.0
     }
 }
 
@@ -135,6 +140,6 @@ impl Eq for Fields {}
 
 impl fmt::Debug for Fields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.iter().map(|(name, value)| (name.escape_ascii(), value.escape_ascii()))).finish()
+        self.iter().try_for_each(|(name, value)| write!(f, "{}: {} ", name.escape_ascii(), value.escape_ascii()))
     }
 }
