@@ -31,5 +31,6 @@ mod replication;
 mod server_states;
 mod soak;
 mod statistics;
+mod streams_agree;
 mod transactions_and_scripts;
 mod unloading;

@@ -9,7 +9,7 @@ use redis_module::raw::{self, RedisModuleCommandArg, RedisModuleCommandInfo, Red
 
 use crate::module::{FilterFunc, GetFunc, InfoFunc, KeyEventFunc, Registered, ServerEventFunc, SetFunc, Setting};
 use crate::problems::problem;
-use crate::server::{Entry, Failure, NEW, Reply, Server, Value, empty_stream, text};
+use crate::server::{Entry, Failure, NEW, Reply, Server, Value, text};
 use crate::stream::{Id, Place, Stream, Text};
 use crate::strings::{self, Str};
 
@@ -459,7 +459,11 @@ unsafe extern "C" fn load_configs(ctx: *mut Ctx) -> c_int {
     OK
 }
 
-unsafe extern "C" fn subscribe_to_keyspace_events(ctx: *mut Ctx, classes: c_int, handler: Option<KeyEventFunc>) -> c_int {
+unsafe extern "C" fn subscribe_to_keyspace_events(
+    ctx: *mut Ctx,
+    classes: c_int,
+    handler: Option<KeyEventFunc>,
+) -> c_int {
     let Some((_, server)) = server_of(ctx) else { return ERR };
     if fails(server, "SubscribeToKeyspaceEvents") {
         return ERR;
@@ -925,7 +929,8 @@ unsafe extern "C" fn stream_add(
             problem("a key is created that exists already");
             return ERR;
         }
-        server.put(database, &name, empty_stream(), None);
+        let empty = server.empty_stream();
+        server.put(database, &name, empty, None);
         key.birth = server.entry(database, &name).map_or(0, |entry| entry.birth);
         server.born.push(name.clone());
         server.notify(database, NEW, c"new", &name);
@@ -938,7 +943,9 @@ unsafe extern "C" fn stream_add(
     }
     let bounds = server.bounds;
     server.touch(database, &name);
-    let Some(Entry { value: Value::Stream(stream), .. }) = server.databases[database].get_mut(&name) else { return ERR };
+    let Some(Entry { value: Value::Stream(stream), .. }) = server.databases[database].get_mut(&name) else {
+        return ERR;
+    };
     if stream.append(id, fields, bounds) {
         return OK;
     }

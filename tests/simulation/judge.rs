@@ -258,7 +258,8 @@ impl One<'_> {
         }
         let is_first = log.is_stale || rest.is_empty() && newest.id.seq == call.cost;
         if restarts && !log.is_stale && !log.is_wild {
-            let counts = |row: &Row| log.newest.is_some_and(|(_, one)| row.id.ms + one.keep.max(longest) > newest.id.ms);
+            let counts =
+                |row: &Row| log.newest.is_some_and(|(_, one)| row.id.ms + one.keep.max(longest) > newest.id.ms);
             if before.rows().len() <= LONG || before.rows().last().is_none_or(counts) {
                 return Err("a log was started again that is not both long and dead".into());
             }
@@ -413,7 +414,11 @@ impl Judge {
         let Some(now) = frame.clock.map(|now| now as u64) else {
             // It must have looked at a key before it needs to know the time.
             let is_error = matches!(frame.reply, Reply::Error(_));
-            return if is_error { self.error(frame, call, after, frame.began as u64) } else { Err("it has not looked at the clock".into()) };
+            return if is_error {
+                self.error(frame, call, after, frame.began as u64)
+            } else {
+                Err("it has not looked at the clock".into())
+            };
         };
         if let Reply::Error(_) = frame.reply {
             return self.error(frame, call, after, now);
@@ -424,7 +429,8 @@ impl Judge {
             return Err("not one verdict for each key".into());
         }
         self.count(frame, call, &answers, now);
-        let longest_known = |n: usize| frame.before[n].rows().last().and_then(|row| row.meaning).map_or(0, |one| one.keep);
+        let longest_known =
+            |n: usize| frame.before[n].rows().last().and_then(|row| row.meaning).map_or(0, |one| one.keep);
         for (n, answer) in answers.iter().enumerate() {
             let longest = 2 * call.longest(n).max(longest_known(n)) + 1;
             let is_alone = call.name != Name::MultiHit;
@@ -445,7 +451,8 @@ impl Judge {
         let moments: Vec<(Id, Moment)> = logs.iter().map(|log| log.next_id(now, call.cost)).collect();
         let expected = expected_of(call, &logs, &moments);
         for (n, log) in logs.iter_mut().enumerate() {
-            let restarts = frame.effects.iter().any(|told| *told.argv[0] == b"UNLINK"[..] && told.argv[1] == frame.keys[n]);
+            let restarts =
+                frame.effects.iter().any(|told| *told.argv[0] == b"UNLINK"[..] && told.argv[1] == frame.keys[n]);
             let (before, after) = (&frame.before[n], &after[n]);
             let one = One { call, n, before, after, answer: answers[n], allowed, is_stored, restarts };
             let (id, expected) = one.expected(log, now, moments[n].0, expected[n]);
@@ -521,7 +528,8 @@ impl Judge {
         let stamp = one.after.last().ms;
         hits.push((stamp, one.call.cost));
         for (limit, window) in one.call.tiers_of(one.n) {
-            let used = hits.iter().filter(|hit| hit.0 + window > stamp).fold(0_u64, |sum, hit| sum.saturating_add(hit.1));
+            let used =
+                hits.iter().filter(|hit| hit.0 + window > stamp).fold(0_u64, |sum, hit| sum.saturating_add(hit.1));
             if used > *limit {
                 return Err(format!("{used} units in {window} ms, {limit} are allowed"));
             }
@@ -547,11 +555,16 @@ impl Judge {
             }
             (Reply::Error(error), Some(_)) => {
                 let is_possible = frame.before.iter().any(|known| fails(known) == Some(error));
-                return if is_possible && frame.before == after { Ok(()) } else { Err("another error, or one that wrote".into()) };
+                return if is_possible && frame.before == after {
+                    Ok(())
+                } else {
+                    Err("another error, or one that wrote".into())
+                };
             }
             (Reply::Integer(count), None) => {
                 self.counted[3] += *count as u64;
-                let is_log = |at: usize| !frame.before[at].rows().is_empty() && !frame.keys[..at].contains(&frame.keys[at]);
+                let is_log =
+                    |at: usize| !frame.before[at].rows().is_empty() && !frame.keys[..at].contains(&frame.keys[at]);
                 let expected = (0..frame.keys.len()).filter(|&at| is_log(at)).count() as i64;
                 if *count != expected {
                     return Err(format!("not {expected} keys"));
@@ -621,8 +634,11 @@ impl Judge {
         let mut expected = vec![("section", String::new()), ("version", env!("CARGO_PKG_VERSION").to_owned())];
         expected[1].1.clear();
         expected.extend(COUNTERS.iter().zip(counted).map(|(name, value)| (*name, value.to_string())));
-        let shown = |(name, value): &(String, String)| (name.clone(), if name == "version" { String::new() } else { value.clone() });
-        let is_same = fields.iter().map(shown).eq(expected.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        let shown = |(name, value): &(String, String)| {
+            (name.clone(), if name == "version" { String::new() } else { value.clone() })
+        };
+        let is_same =
+            fields.iter().map(shown).eq(expected.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         if is_same { Ok(()) } else { Err(format!("INFO says {fields:?}, not {expected:?}")) }
     }
 }
@@ -678,14 +694,18 @@ fn events_fit(frame: &Frame, after: &[Known]) -> Verdict {
         }
         let is_changed = due[..4].contains(&true);
         if frame.signalled.contains(key) != is_changed {
-            return Err(format!("whoever watches the key is told {}", if is_changed { "nothing" } else { "of nothing" }));
+            return Err(format!(
+                "whoever watches the key is told {}",
+                if is_changed { "nothing" } else { "of nothing" }
+            ));
         }
         if !frame.is_disturbed && (frame.before[n] != after[n]) != is_changed {
             return Err("replicas are not told exactly what has changed".into());
         }
         let refuses = match &frame.reply {
             Reply::Array(items) if is_call && !frame.argv[0].eq_ignore_ascii_case(b"RATELIMIT.PEEK") => {
-                let answer = if matches!(items.first(), Some(Reply::Array(_))) { items.get(n) } else { Some(&frame.reply) };
+                let answer =
+                    if matches!(items.first(), Some(Reply::Array(_))) { items.get(n) } else { Some(&frame.reply) };
                 matches!(answer, Some(Reply::Array(six)) if matches!(six[..], [Reply::Integer(0), _, _, Reply::Integer(retry), ..] if retry != 0))
             }
             _ => false,
@@ -700,5 +720,9 @@ fn events_fit(frame: &Frame, after: &[Known]) -> Verdict {
         }
     }
     let is_known = |at: &usize| *at < frame.keys.len();
-    if frame.events.iter().all(|event| is_known(&event.0)) { Ok(()) } else { Err("an event for a key that is not of this call".into()) }
+    if frame.events.iter().all(|event| is_known(&event.0)) {
+        Ok(())
+    } else {
+        Err("an event for a key that is not of this call".into())
+    }
 }

@@ -15,7 +15,8 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn main() -> ExitCode {
-    let module = std::env::var_os("MODULE").map_or_else(|| PathBuf::from("target/release/libratelimit.so"), PathBuf::from);
+    let module =
+        std::env::var_os("MODULE").map_or_else(|| PathBuf::from("target/release/libratelimit.so"), PathBuf::from);
     let first = number("SEED").unwrap_or_else(chance::seed);
     let (seconds, histories) = (number("SECONDS").unwrap_or(20), number("HISTORIES").unwrap_or(u64::MAX));
     let mut copies = Copies::of(&module);

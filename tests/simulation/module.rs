@@ -8,11 +8,10 @@ use redis_module::raw;
 
 use crate::api::{self, Kind};
 use crate::server::{Flavor, Server};
-use crate::strings;
 use crate::stream::{Bounds, Text};
+use crate::strings;
 
-pub type CommandFunc =
-    unsafe extern "C" fn(*mut raw::RedisModuleCtx, *mut *mut raw::RedisModuleString, c_int) -> c_int;
+pub type CommandFunc = unsafe extern "C" fn(*mut raw::RedisModuleCtx, *mut *mut raw::RedisModuleString, c_int) -> c_int;
 pub type KeyEventFunc =
     unsafe extern "C" fn(*mut raw::RedisModuleCtx, c_int, *const c_char, *mut raw::RedisModuleString) -> c_int;
 pub type ServerEventFunc = unsafe extern "C" fn(*mut raw::RedisModuleCtx, raw::RedisModuleEvent, u64, *mut c_void);
@@ -111,7 +110,9 @@ impl Module {
         for command in &self.commands {
             let Registered { name, flags, keys, arity, info, categories, .. } = &**command;
             let name = name.to_string_lossy();
-            lines.push(format!("{name}, arity {arity}, flags {flags}, keys {keys:?}, categories {categories:?}\n{info}"));
+            lines.push(format!(
+                "{name}, arity {arity}, flags {flags}, keys {keys:?}, categories {categories:?}\n{info}"
+            ));
         }
         for Setting { name, default, min, max, flags, .. } in &self.settings {
             lines.push(format!("setting {name} {default} ({min}..={max}) flags {flags}"));
@@ -171,7 +172,8 @@ pub fn unload(server: &mut Server) -> Result<(), String> {
 
 /// A library that is opened under another name has statics of its own.
 fn open_copy(file: &Path) -> Result<*mut c_void, String> {
-    let copy = tempfile::Builder::new().prefix("simulated-").suffix(".so").tempfile().map_err(|error| error.to_string())?;
+    let copy =
+        tempfile::Builder::new().prefix("simulated-").suffix(".so").tempfile().map_err(|error| error.to_string())?;
     std::fs::copy(file, copy.path()).map_err(|error| format!("{}: {error}", file.display()))?;
     let path = CString::new(copy.path().as_os_str().as_encoded_bytes()).map_err(|error| error.to_string())?;
     // SAFETY: the library is a module of Redis, which does nothing when it is opened.

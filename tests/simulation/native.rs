@@ -6,9 +6,7 @@
 use std::ffi::{CStr, c_int};
 
 use crate::frame::keys_of;
-use crate::server::{
-    DATABASES, Entry, GENERIC, LIST, Reply, STREAM, STRING, SWAPDB, Server, Value, empty_stream, id_text, text,
-};
+use crate::server::{DATABASES, Entry, GENERIC, LIST, Reply, STREAM, STRING, SWAPDB, Server, Value, id_text, text};
 use crate::stream::{Bounds, Id, Stream, Text};
 
 const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
@@ -142,7 +140,8 @@ impl Server {
         let fields = self.fields(&pairs);
         let bounds = self.bounds;
         if self.entry(db, key).is_none() {
-            self.put(db, key, empty_stream(), None);
+            let empty = self.empty_stream();
+            self.put(db, key, empty, None);
         }
         self.touch(db, key);
         let Some(stream) = self.stream(db, key)? else { return Err(Reply::Nil) };
@@ -195,10 +194,7 @@ impl Server {
         let id = id(argv.get(2).ok_or_else(|| Reply::error(SYNTAX))?, 0)?;
         self.touch(db, key);
         let Some(stream) = self.stream(db, key)? else { return Err(Reply::error(NO_KEY)) };
-        if id < stream.max_deleted_id() || stream.iter().next_back().is_some_and(|row| id < row.id) {
-            return Err(Reply::error("ERR The ID specified in XSETID is smaller than the target stream top item"));
-        }
-        stream.set_last_id(id);
+        stream.set_id(id, None, None).map_err(Reply::error)?;
         self.tell(db, argv.to_vec());
         self.done(db, STREAM, c"xsetid", key);
         Ok(Reply::ok())
@@ -214,7 +210,8 @@ impl Server {
             if !creates || argv.len() < 6 {
                 return Err(Reply::error("ERR The XGROUP subcommand requires the key to exist"));
             }
-            self.put(db, key, empty_stream(), None);
+            let empty = self.empty_stream();
+            self.put(db, key, empty, None);
         }
         self.touch(db, key);
         let Some(stream) = self.stream(db, key)? else { return Err(Reply::Nil) };
@@ -223,7 +220,11 @@ impl Server {
             false => stream.destroy_group(group),
         };
         if !done {
-            return if creates { Err(Reply::error("BUSYGROUP Consumer Group name already exists")) } else { Ok(Reply::Integer(0)) };
+            return if creates {
+                Err(Reply::error("BUSYGROUP Consumer Group name already exists"))
+            } else {
+                Ok(Reply::Integer(0))
+            };
         }
         self.tell(db, argv.to_vec());
         self.done(db, STREAM, if creates { c"xgroup-create" } else { c"xgroup-destroy" }, key);

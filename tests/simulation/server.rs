@@ -8,8 +8,8 @@ use std::rc::Rc;
 use crate::api::{self, Ctx, Kind};
 use crate::frame::{Frame, Known, keys_of};
 use crate::module::Module;
+use crate::stream::{self, Bounds, Fields, Id, Stream, Text};
 use crate::strings;
-use crate::stream::{Bounds, Fields, Id, Stream, Text};
 
 /// What servers differ in, as far as the module sees it.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub struct Flavor {
     pub lacks: &'static [&'static str],
     /// `GetModuleOptionsAll`.
     pub options: c_int,
+    pub streams: stream::Server,
     /// The command with which it replicates that a key has expired.
     pub expires_by: &'static str,
 }
@@ -35,10 +36,42 @@ const SINCE_7_2: [&str; 4] = [
 ];
 
 pub static FLAVORS: [Flavor; 4] = [
-    Flavor { name: "Redis 7.0", version: 0x07000f, valkey: None, lacks: &SINCE_7_2, options: 0, expires_by: "DEL" },
-    Flavor { name: "Redis 8.2", version: 0x080203, valkey: None, lacks: &[], options: 0x1f, expires_by: "DEL" },
-    Flavor { name: "Valkey 8.1", version: 0x070204, valkey: Some("8.1.8"), lacks: &[], options: 0x1f, expires_by: "UNLINK" },
-    Flavor { name: "Valkey 9.1", version: 0x070204, valkey: Some("9.1.2"), lacks: &[], options: 0x3f, expires_by: "UNLINK" },
+    Flavor {
+        name: "Redis 7.0",
+        version: 0x07000f,
+        valkey: None,
+        lacks: &SINCE_7_2,
+        options: 0,
+        streams: stream::Server::Redis70,
+        expires_by: "DEL",
+    },
+    Flavor {
+        name: "Redis 8.2",
+        version: 0x080203,
+        valkey: None,
+        lacks: &[],
+        options: 0x1f,
+        streams: stream::Server::Usual,
+        expires_by: "DEL",
+    },
+    Flavor {
+        name: "Valkey 8.1",
+        version: 0x070204,
+        valkey: Some("8.1.8"),
+        lacks: &[],
+        options: 0x1f,
+        streams: stream::Server::Usual,
+        expires_by: "UNLINK",
+    },
+    Flavor {
+        name: "Valkey 9.1",
+        version: 0x070204,
+        valkey: Some("9.1.2"),
+        lacks: &[],
+        options: 0x3f,
+        streams: stream::Server::Valkey91,
+        expires_by: "UNLINK",
+    },
 ];
 
 #[derive(Clone, Debug, PartialEq)]
@@ -239,6 +272,11 @@ impl Server {
         fields
     }
 
+    /// An empty stream, as XADD and the module API begin with.
+    pub fn empty_stream(&self) -> Value {
+        Value::Stream(Stream::of(self.flavor.streams))
+    }
+
     // Keys.
 
     pub fn entry(&self, database: usize, key: &[u8]) -> Option<&Entry> {
@@ -284,7 +322,7 @@ impl Server {
         if self.role == Role::Primary && self.entry(database, key).is_some() {
             self.remove(database, key);
             self.tell(database, vec![b"DEL"[..].into(), key.clone()]);
-                self.notify(database, EVICTED, c"evicted", key);
+            self.notify(database, EVICTED, c"evicted", key);
         }
         self.end();
     }
@@ -560,11 +598,6 @@ impl Server {
 
 fn is_of_module(argv: &[Text]) -> bool {
     argv.first().is_some_and(|name| name.len() > 10 && name[..10].eq_ignore_ascii_case(b"RATELIMIT."))
-}
-
-/// An empty stream at a key that does not exist yet, as XADD and the module API begin with.
-pub fn empty_stream() -> Value {
-    Value::Stream(Stream::default())
 }
 
 pub fn text(bytes: impl AsRef<[u8]>) -> Text {

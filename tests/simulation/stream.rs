@@ -12,10 +12,7 @@
 //! | `node.rs` | a node: what it takes, when it is full, tombstones |
 //! | `walk.rs` | finding entries, and ranges of them |
 //!
-//! In all of this the servers are alike, but for two things. [`Stream::set_id`] has a switch for the one. The other is in
-//! Valkey 9.1 alone: XTRIM MAXLEN of a stream that is no longer than that ends at once, while all others make the recorded
-//! first ID 0-0 if the stream is empty. It is 0-0 then anyway, unless a module has deleted the last entry ([`Stream::remove`])
-//! or RESTORE brought it.
+//! In nearly all of this the servers are alike; [`Server`] says what they differ in.
 
 mod fields;
 mod id;
@@ -98,17 +95,24 @@ pub struct NodeView {
     pub deleted: u64,
 }
 
-/// The rule for XSETID that servers differ in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SetIdRule {
-    /// Redis 7.0: the ID may be below the largest deleted one.
-    MayGoBelowDeleted,
-    /// Redis 7.2 and later, and Valkey.
-    NotBelowDeleted,
+/// What servers differ in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Server {
+    /// XSETID may set an ID below the largest deleted one.
+    Redis70,
+    /// Redis 7.2 to 8.6, Valkey up to 8.1.
+    #[default]
+    Usual,
+    /// A text that takes 16383 bytes with its head (so 16378 without), or 2097151, or 268435455, takes one byte less than
+    /// elsewhere. And XTRIM MAXLEN of a stream that is no longer than that ends at once, while elsewhere it makes the recorded
+    /// first ID 0-0 if the stream is empty. (It is 0-0 then anyway, unless a module has deleted the last entry or RESTORE
+    /// brought it.)
+    Valkey91,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct Stream {
+    server: Server,
     /// By master IDs.
     nodes: VecDeque<Node>,
     /// Live entries. The servers count them here too, not in the nodes.
@@ -126,6 +130,11 @@ impl Stream {
         Self::default()
     }
 
+    /// A stream of this server.
+    pub fn of(server: Server) -> Self {
+        Self { server, ..Self::default() }
+    }
+
     /// Appends an entry, as XADD with an explicit ID. False, and nothing is done, if the ID is not above the last one (0-0 never
     /// is), or if the fields have more than 1 GB.
     ///
@@ -141,12 +150,12 @@ impl Stream {
                     fields = before.clone();
                 }
                 if node.has_room(&fields, bounds) {
-                    node.push(Entry { id, fields });
+                    node.push(Entry { id, fields }, self.server);
                 } else {
-                    self.insert(Node::new(Entry { id, fields }));
+                    self.insert(Node::new(Entry { id, fields }, self.server));
                 }
             }
-            None => self.insert(Node::new(Entry { id, fields })),
+            None => self.insert(Node::new(Entry { id, fields }, self.server)),
         }
         self.length += 1;
         self.added = self.added.wrapping_add(1);
@@ -155,6 +164,13 @@ impl Stream {
             self.first = id;
         }
         true
+    }
+
+    /// The same, and the fields are made only if the entry before has others.
+    pub fn append_texts(&mut self, id: Id, texts: &[&[u8]], bounds: Bounds) -> bool {
+        let before = self.nodes.back().map(|node| &node.last().fields).filter(|before| before.are(texts));
+        let fields = before.cloned().unwrap_or_else(|| Fields::new(texts));
+        self.append(id, fields, bounds)
     }
 
     /// The tree of nodes is ordered by their keys, and holds one for each. A new node comes last, unless all that is left of the
@@ -215,17 +231,11 @@ impl Stream {
     }
 
     /// XSETID, with the server's error if it refuses. A larger `max_deleted` than `id` is refused even where there is no key.
-    pub fn set_id(
-        &mut self,
-        id: Id,
-        added: Option<u64>,
-        max_deleted: Option<Id>,
-        rule: SetIdRule,
-    ) -> Result<(), &'static str> {
+    pub fn set_id(&mut self, id: Id, added: Option<u64>, max_deleted: Option<Id>) -> Result<(), &'static str> {
         if max_deleted.is_some_and(|max_deleted| id < max_deleted) {
             return Err("ERR The ID specified in XSETID is smaller than the provided max_deleted_entry_id");
         }
-        if rule == SetIdRule::NotBelowDeleted && id < self.max_deleted {
+        if self.server != Server::Redis70 && id < self.max_deleted {
             return Err("ERR The ID specified in XSETID is smaller than current max_deleted_entry_id");
         }
         if self.length > 0 {
@@ -252,6 +262,9 @@ impl Stream {
     /// Removes entries from the oldest on until so many are left, and says how many. The rest is as with
     /// [`Stream::trim_min_id`].
     pub fn trim_length(&mut self, max: u64, approximately: bool, limit: u64) -> u64 {
+        if self.server == Server::Valkey91 && self.length <= max {
+            return 0;
+        }
         self.trim(
             approximately,
             limit,

@@ -43,7 +43,11 @@ fn make(text: Text, owner: Owner) -> *mut Str {
     STRINGS.with_borrow_mut(|strings| {
         strings.owned += i64::from(owner == Owner::Module);
         // Memory that is not used again is for AddressSanitizer to watch.
-        let old = if strings.freed.len() > WAITING && !cfg!(feature = "sanitized") { strings.freed.pop_front() } else { None };
+        let old = if strings.freed.len() > WAITING && !cfg!(feature = "sanitized") {
+            strings.freed.pop_front()
+        } else {
+            None
+        };
         let new = match old {
             Some(mut old) => {
                 (old.owner, old.text, old.retained) = (owner, text, 0);

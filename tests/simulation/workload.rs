@@ -160,7 +160,10 @@ impl Workload {
         match self.rng.u16(..1_000) {
             0..20 => self.reset(),
             20..30 => self.broken(),
-            30..36 => argv(["RATELIMIT.TOP", "RATELIMIT.TOP COUNT 1", "RATELIMIT.top count 3", "RATELIMIT.TOP COUNT 0"][self.rng.usize(..4)]),
+            30..36 => argv(
+                ["RATELIMIT.TOP", "RATELIMIT.TOP COUNT 1", "RATELIMIT.top count 3", "RATELIMIT.TOP COUNT 0"]
+                    [self.rng.usize(..4)],
+            ),
             36..38 => argv("RATELIMIT.RESETSTAT"),
             38..138 => self.multi_hit(),
             _ => self.hit(),
@@ -237,8 +240,22 @@ impl Workload {
         };
         let at = self.rng.usize(1..words.len());
         const ODD: [&str; 16] = [
-            "", "-1", "0", "abc", "1.5", "9007199254740992", "99999999999999999999", "STRICT", "COST", "1ms", "0.0001s",
-            "10S", "1e3", "+1", "COUNT", "-1s",
+            "",
+            "-1",
+            "0",
+            "abc",
+            "1.5",
+            "9007199254740992",
+            "99999999999999999999",
+            "STRICT",
+            "COST",
+            "1ms",
+            "0.0001s",
+            "10S",
+            "1e3",
+            "+1",
+            "COUNT",
+            "-1s",
         ];
         match self.rng.u8(..4) {
             0 => words.truncate(at.max(1)),
@@ -269,7 +286,17 @@ impl Workload {
         let ttl = if rng.bool() { rng.u64(1..20) } else { rng.u64(1..=2 * longest) };
         let dumps = world.primary().dumps.borrow().len();
         let named = |line: String| -> Vec<Text> {
-            line.split(' ').map(|word| if word == "%key" { key.clone() } else if word == "%other" { to.clone() } else { text(word) }).collect()
+            line.split(' ')
+                .map(|word| {
+                    if word == "%key" {
+                        key.clone()
+                    } else if word == "%other" {
+                        to.clone()
+                    } else {
+                        text(word)
+                    }
+                })
+                .collect()
         };
         if self.is_forged && rng.u8(..3) == 0 {
             let any = rng.u64(..);
@@ -296,7 +323,9 @@ impl Workload {
             7..10 => format!("XDEL %key {}", id(ids.len().wrapping_sub(1))),
             10..12 => format!("XDEL %key {}", id(0)),
             12..14 => format!("XDEL %key {}", id(ids.len() / 2)),
-            14 => format!("XDEL %key 1-1 {}", ids.iter().map(Id::to_string).collect::<Vec<_>>().join(" ")).trim_end().to_owned(),
+            14 => format!("XDEL %key 1-1 {}", ids.iter().map(Id::to_string).collect::<Vec<_>>().join(" "))
+                .trim_end()
+                .to_owned(),
             15 => format!("XTRIM %key MAXLEN {}", rng.u64(..5)),
             16 => format!("XTRIM %key MAXLEN ~ {}", rng.u64(..5)),
             17 => format!("XTRIM %key MINID {}", id(ids.len() / 2)),
@@ -309,7 +338,13 @@ impl Workload {
             25 => "COPY %key %other REPLACE".into(),
             26 => "MOVE %key 1".into(),
             27 => "SWAPDB 0 1".into(),
-            28 => if rng.u8(..4) == 0 { "FLUSHALL".into() } else { "DEL %key".into() },
+            28 => {
+                if rng.u8(..4) == 0 {
+                    "FLUSHALL".into()
+                } else {
+                    "DEL %key".into()
+                }
+            }
             29..31 => format!("PEXPIRE %key {ttl}"),
             31 => "PERSIST %key".into(),
             32 => "EXPIRE %key -1".into(),

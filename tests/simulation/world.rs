@@ -10,7 +10,8 @@ use crate::judge::{Judge, NOT_A_LOG};
 use crate::module::Module;
 use crate::problems;
 use crate::server::{
-    ASYNC_LOAD, CRON, DATABASES, Database, Effect, FLAVORS, Failure, LOADING, Reactor, Reply, Role, Server, Value, words,
+    ASYNC_LOAD, CRON, DATABASES, Database, Effect, FLAVORS, Failure, LOADING, Reactor, Reply, Role, Server, Value,
+    words,
 };
 use crate::stream::{Bounds, Text};
 use crate::strings;
@@ -110,7 +111,9 @@ impl World {
             // Whatever the last history left.
             server.flush_all();
             server.all_touched = false;
-            for (name, value) in [("cursors", 0), ("cursors", profile.cursors), ("top-entries", 0), ("top-entries", profile.top_entries)] {
+            for (name, value) in
+                [("cursors", 0), ("cursors", profile.cursors), ("top-entries", 0), ("top-entries", profile.top_entries)]
+            {
                 if let Err(error) = server.set_config(name, value) {
                     problems::problem(error);
                 }
@@ -173,7 +176,8 @@ impl World {
             }
             Step::SlotsMove(third) => {
                 let third = *third;
-                let leaves = move |key: &[u8]| key.iter().map(|byte| u32::from(*byte)).sum::<u32>() % 3 == u32::from(third);
+                let leaves =
+                    move |key: &[u8]| key.iter().map(|byte| u32::from(*byte)).sum::<u32>() % 3 == u32::from(third);
                 self.feed(usize::MAX)?;
                 self.servers.iter_mut().chain([&mut self.mirror]).for_each(|server| server.slots_move(leaves));
                 self.judge.forget_all();
@@ -192,7 +196,11 @@ impl World {
                 self.judge.info(&fields, steps)?;
             }
         }
-        if self.is_replica_step(step) { self.check_replica()? } else { self.check()? }
+        if self.is_replica_step(step) {
+            self.check_replica()?
+        } else {
+            self.check()?
+        }
         Ok(replies)
     }
 
@@ -394,7 +402,8 @@ fn same_key(one: &Server, other: &Server, database: usize, key: &Text, name: &st
 }
 
 fn same_data(one: &Server, other: &Server, database: usize, name: &str) -> Verdict {
-    one.databases[database].keys().chain(other.databases[database].keys()).try_for_each(|key| {
-        same_key(one, other, database, key, name)
-    })
+    one.databases[database]
+        .keys()
+        .chain(other.databases[database].keys())
+        .try_for_each(|key| same_key(one, other, database, key, name))
 }

@@ -3,18 +3,18 @@
 use std::fmt;
 use std::rc::Rc;
 
-use super::sizes;
+use super::{Server, sizes};
 
 /// The fields of an entry: name, value, name, value. Shared between entries that have the same ones.
 ///
 /// All of it is in one piece of memory: how many pairs; the names, as a block; the values, as a block. A block is the bytes
-/// that its texts take in a listpack, where each text ends, and the texts. So two entries have the same names if they begin
-/// with the same bytes.
+/// that its texts take in a listpack, how many bytes less in Valkey 9.1, where each text ends, and the texts. So two entries
+/// have the same names if they begin with the same bytes.
 #[derive(Clone)]
 pub struct Fields(Rc<[u8]>);
 
 const COUNT: usize = size_of::<u32>();
-const SIZE: usize = size_of::<u64>();
+const SIZES: usize = 2 * size_of::<u64>();
 const END: usize = size_of::<u32>();
 
 impl Fields {
@@ -23,12 +23,18 @@ impl Fields {
         assert!(texts.len() % 2 == 0, "a name without a value");
         let pairs = texts.len() / 2;
         let bytes: usize = texts.iter().map(|text| text.len()).sum();
-        let mut packed = Vec::with_capacity(COUNT + 2 * SIZE + texts.len() * END + bytes);
+        let mut packed = Vec::with_capacity(COUNT + 2 * SIZES + texts.len() * END + bytes);
         packed.extend(narrow(pairs));
         for first in [0, 1] {
             let block = || texts.iter().skip(first).step_by(2);
-            let size: u64 = block().map(|text| sizes::text(text)).sum();
+            let (mut size, mut less) = (0, 0);
+            for text in block() {
+                let (bytes, is_less) = sizes::text(text);
+                size += bytes;
+                less += u64::from(is_less);
+            }
             packed.extend(size.to_le_bytes());
+            packed.extend(less.to_le_bytes());
             let mut end = 0;
             for text in block() {
                 end += text.len();
@@ -52,47 +58,58 @@ impl Fields {
         (self.text(COUNT, at), self.text(self.values(), at))
     }
 
-    /// The pairs in their order.
     /// Whether they are shared, and so the same without a look.
     pub fn is_same(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
     }
 
+    /// The pairs in their order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let values = self.values();
         (0..self.len()).map(move |at| (self.text(COUNT, at), self.text(values, at)))
     }
 
+    /// Whether they were made of these texts.
+    pub fn are(&self, texts: &[&[u8]]) -> bool {
+        2 * self.len() == texts.len()
+            && self.iter().zip(texts.chunks_exact(2)).all(|((name, value), pair)| pair == [name, value])
+    }
+
     /// The sum of the lengths of all texts.
     pub(super) fn text_bytes(&self) -> u64 {
-        (self.0.len() - COUNT - 2 * (SIZE + self.len() * END)) as u64
+        (self.0.len() - COUNT - 2 * (SIZES + self.len() * END)) as u64
     }
 
     /// What the names take in a listpack.
-    pub(super) fn size_of_names(&self) -> u64 {
-        self.wide(COUNT)
+    pub(super) fn size_of_names(&self, server: Server) -> u64 {
+        self.size(COUNT, server)
     }
 
     /// What the values take in a listpack.
-    pub(super) fn size_of_values(&self) -> u64 {
-        self.wide(self.values())
+    pub(super) fn size_of_values(&self, server: Server) -> u64 {
+        self.size(self.values(), server)
+    }
+
+    fn size(&self, block: usize, server: Server) -> u64 {
+        let size = self.wide(block);
+        if server == Server::Valkey91 { size - self.wide(block + SIZES / 2) } else { size }
     }
 
     /// Whether the names are the same, in the same order.
     pub(super) fn same_names(&self, other: &Self) -> bool {
-        Rc::ptr_eq(&self.0, &other.0) || other.0.starts_with(&self.0[..self.values()])
+        self.is_same(other) || other.0.starts_with(&self.0[..self.values()])
     }
 
     /// Where the block of the values begins.
     fn values(&self) -> usize {
         let pairs = self.len();
-        let texts = COUNT + SIZE + pairs * END;
+        let texts = COUNT + SIZES + pairs * END;
         if pairs == 0 { texts } else { texts + self.narrow(texts - END) }
     }
 
     fn text(&self, block: usize, at: usize) -> &[u8] {
         assert!(at < self.len(), "no field {at}");
-        let ends = block + SIZE;
+        let ends = block + SIZES;
         let texts = ends + self.len() * END;
         let start = if at == 0 { 0 } else { self.narrow(ends + (at - 1) * END) };
         &self.0[texts + start..texts + self.narrow(ends + at * END)]
@@ -115,7 +132,7 @@ fn narrow(number: usize) -> [u8; COUNT] {
 
 impl PartialEq for Fields {
     fn eq(&self, other: &Self) -> bool {
-        Rc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+        self.is_same(other) || self.0 == other.0
     }
 }
 

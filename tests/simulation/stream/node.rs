@@ -1,7 +1,7 @@
 //! A node: the entries that a server keeps in one listpack.
 
 use super::sizes::{EMPTY, integer};
-use super::{Bounds, Fields, Id};
+use super::{Bounds, Fields, Id, Server};
 
 #[derive(Clone, Debug)]
 pub(super) struct Node {
@@ -24,22 +24,23 @@ pub(super) struct Entry {
 }
 
 /// What `streamAppendItem` writes for an entry. Differences of IDs wrap, and are signed then.
-fn size(master: Id, id: Id, fields: &Fields, names: bool) -> u64 {
+fn size(master: Id, id: Id, fields: &Fields, names: bool, server: Server) -> u64 {
     let pairs = fields.len() as i64;
     let ms = id.ms.wrapping_sub(master.ms) as i64;
     let seq = id.seq.wrapping_sub(master.seq) as i64;
-    let (named, pieces) = if names { (integer(pairs) + fields.size_of_names(), 2 * pairs + 4) } else { (0, pairs + 3) };
+    let (named, pieces) =
+        if names { (integer(pairs) + fields.size_of_names(server), 2 * pairs + 4) } else { (0, pairs + 3) };
     // First the flags, at the end the number of pieces before.
-    integer(0) + integer(ms) + integer(seq) + named + fields.size_of_values() + integer(pieces)
+    integer(0) + integer(ms) + integer(seq) + named + fields.size_of_values(server) + integer(pieces)
 }
 
 impl Node {
-    pub fn new(entry: Entry) -> Self {
+    pub fn new(entry: Entry, server: Server) -> Self {
         let Entry { id, ref fields } = entry;
         // Live, deleted, pairs, names, the mark of the first entry.
-        let master = integer(1) + integer(0) + integer(fields.len() as i64) + fields.size_of_names() + integer(0);
+        let master = integer(1) + integer(0) + integer(fields.len() as i64) + fields.size_of_names(server) + integer(0);
         Self {
-            bytes: EMPTY + master + size(id, id, fields, false),
+            bytes: EMPTY + master + size(id, id, fields, false, server),
             live: 1,
             deleted: 0,
             rises: true,
@@ -99,9 +100,9 @@ impl Node {
             && (bounds.entries == 0 || (self.entries.len() as u64) < bounds.entries)
     }
 
-    pub fn push(&mut self, entry: Entry) {
+    pub fn push(&mut self, entry: Entry, server: Server) {
         let names = !entry.fields.same_names(&self.entries[0].fields);
-        self.bytes += size(self.master(), entry.id, &entry.fields, names);
+        self.bytes += size(self.master(), entry.id, &entry.fields, names, server);
         self.rises &= self.last().id <= entry.id;
         self.entries.push(entry);
         self.count(self.live + 1, self.deleted);

@@ -20,10 +20,11 @@ pub fn integer(value: i64) -> u64 {
     }
 }
 
-/// Bytes of a text. One that is the usual way to write an integer is stored as such.
-pub fn text(text: &[u8]) -> u64 {
+/// Bytes of a text, and whether it is of one of the few lengths for which Valkey 9.1 takes a byte less. A text that is the
+/// usual way to write an integer is stored as one.
+pub fn text(text: &[u8]) -> (u64, bool) {
     if let Some(value) = as_integer(text) {
-        return integer(value);
+        return (integer(value), false);
     }
     let length = text.len() as u64;
     let head = match length {
@@ -32,15 +33,16 @@ pub fn text(text: &[u8]) -> u64 {
         _ => 5,
     };
     let piece = head + length;
-    // The bounds are one below what would fit; only the first is not.
-    piece
-        + match piece {
-            0..=127 => 1,
-            128..=16_382 => 2,
-            16_383..=2_097_150 => 3,
-            2_097_151..=268_435_454 => 4,
-            _ => 5,
-        }
+    // 7 bits of it fit into a byte, but the largest number of two, three or four bytes takes one more. Valkey 9.1 has
+    // mended that.
+    let size_of_size = match piece {
+        0..=127 => 1,
+        128..=16_382 => 2,
+        16_383..=2_097_150 => 3,
+        2_097_151..=268_435_454 => 4,
+        _ => 5,
+    };
+    (piece + size_of_size, matches!(piece, 16_383 | 2_097_151 | 268_435_455))
 }
 
 /// A text as a 64-bit integer, if writing that gives the same text.
