@@ -387,6 +387,7 @@ impl Judge {
             }
         }
         let name = frame.argv[0].to_ascii_uppercase();
+        let call = Call::parse(&frame.argv);
         match &name[..] {
             b"RATELIMIT.RESET" => self.reset(frame, after)?,
             b"RATELIMIT.TOP" => self.top(frame)?,
@@ -397,8 +398,8 @@ impl Judge {
                 self.start_counting();
                 self.clock_steps = frame.clock_steps;
             }
-            _ => match Call::parse(&frame.argv) {
-                Some(call) => self.call(frame, &call, after)?,
+            _ => match &call {
+                Some(call) => self.call(frame, call, after)?,
                 None => {
                     let is_error = matches!(&frame.reply, Reply::Error(text) if text.starts_with("ERR "));
                     if !is_error || !frame.is_disturbed && frame.before != after || !frame.effects.is_empty() {
@@ -407,7 +408,7 @@ impl Judge {
                 }
             },
         }
-        events_fit(frame, after)
+        events_fit(frame, call.as_ref(), after)
     }
 
     fn call(&mut self, frame: &Frame, call: &Call, after: &[Known]) -> Verdict {
@@ -674,9 +675,9 @@ fn expected_of(call: &Call, logs: &[Log], moments: &[(Id, Moment)]) -> Vec<[i64;
 }
 
 /// Whether others hear of what was done, in the order of the server's own commands, and of nothing else.
-fn events_fit(frame: &Frame, after: &[Known]) -> Verdict {
+fn events_fit(frame: &Frame, call: Option<&Call>, after: &[Known]) -> Verdict {
     const ORDER: [&str; 5] = ["del", "xadd", "xtrim", "expire", "ratelimit.refused"];
-    let is_call = Call::parse(&frame.argv).is_some();
+    let may_refuse = call.is_some_and(|call| call.name != Name::Peek);
     for (n, key) in frame.keys.iter().enumerate() {
         if frame.keys[..n].contains(key) {
             continue;
@@ -703,7 +704,7 @@ fn events_fit(frame: &Frame, after: &[Known]) -> Verdict {
             return Err("replicas are not told exactly what has changed".into());
         }
         let refuses = match &frame.reply {
-            Reply::Array(items) if is_call && !frame.argv[0].eq_ignore_ascii_case(b"RATELIMIT.PEEK") => {
+            Reply::Array(items) if may_refuse => {
                 let answer =
                     if matches!(items.first(), Some(Reply::Array(_))) { items.get(n) } else { Some(&frame.reply) };
                 matches!(answer, Some(Reply::Array(six)) if matches!(six[..], [Reply::Integer(0), _, _, Reply::Integer(retry), ..] if retry != 0))
