@@ -141,6 +141,10 @@ pub struct Frame {
     pub effects: Vec<Effect>,
     pub sends_module_events: bool,
     pub on_replica: bool,
+    /// The server knows the command as one that writes.
+    pub may_write: bool,
+    /// The server can tell when the command began.
+    pub knows_beginning: bool,
     /// In which order it had its effect.
     pub turn: u64,
     /// How often the module has seen the clock go back, by the end of this call.
@@ -167,6 +171,8 @@ impl Frame {
             effects: Vec::new(),
             sends_module_events: false,
             on_replica: server.role == Role::Replica,
+            may_write: false,
+            knows_beginning: server.flavor.lacks.is_empty(),
             turn: 0,
             clock_steps: 0,
         }

@@ -436,6 +436,9 @@ impl Judge {
                 Err("it has not looked at the clock".into())
             };
         };
+        if frame.knows_beginning && now as i64 != frame.began {
+            return Err("it goes by another time than that at which the command began".into());
+        }
         if let Reply::Error(_) = frame.reply {
             return self.error(frame, call, after, now);
         }

@@ -240,8 +240,8 @@ impl Server {
 
     /// The time that the module is told: when the command began, or by a clock that goes on while a command runs.
     pub fn clock(&mut self, has_gone_on: bool) -> i64 {
-        let seen = if has_gone_on { self.now } else { self.cached };
         self.now += if has_gone_on { self.tick } else { 0 };
+        let seen = if has_gone_on { self.now } else { self.cached };
         if let Some(module) = &mut self.module {
             let before = std::mem::replace(&mut module.saw_last, seen);
             self.clock_steps += u64::from(seen < before);
@@ -495,6 +495,7 @@ impl Server {
             return Reply::error("ERR unknown command");
         };
         let (func, arity, count) = (command.func, command.arity, argv.len() as i32);
+        let command_writes = command.writes;
         if arity > 0 && count != arity || count < -arity {
             let name = command.name.to_string_lossy();
             return Reply::Error(format!("ERR wrong number of arguments for '{name}' command"));
@@ -505,7 +506,8 @@ impl Server {
         if self.role == Role::Replica && command.writes {
             return Reply::error("READONLY You can't write against a read only replica.");
         }
-        let frame = Frame::begin(self, database, argv);
+        let mut frame = Frame::begin(self, database, argv);
+        frame.may_write = command_writes;
         self.open.push(frame);
         let reply = api::call(self, func, database, argv);
         if let Some(frame) = self.open.pop() {
