@@ -15,6 +15,7 @@ mod documents;
 mod exactness;
 mod examples;
 mod expiry;
+mod failover;
 mod foreign_writes;
 mod fuzzing;
 mod hostile_streams;
