@@ -19,6 +19,7 @@ mod failover;
 mod foreign_writes;
 mod fuzzing;
 mod hostile_streams;
+mod io_threads;
 mod loading;
 mod memcheck;
 mod memory_limits;
