@@ -23,14 +23,26 @@ const OWN: i64 = 9;
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     /// On a key that nobody else knows, with so many units left.
-    OwnHit { left: i64 },
-    OwnPeek { left: i64 },
-    OwnReset { existed: bool },
-    Hit { key: usize },
+    OwnHit {
+        left: i64,
+    },
+    OwnPeek {
+        left: i64,
+    },
+    OwnReset {
+        existed: bool,
+    },
+    Hit {
+        key: usize,
+    },
     Peek,
     /// Of two keys in the same order as ever, so that both hold the same.
-    Both { pair: usize },
-    Reset { key: usize },
+    Both {
+        pair: usize,
+    },
+    Reset {
+        key: usize,
+    },
 }
 
 /// Hits and resets of shared keys, as they were answered.
@@ -153,7 +165,8 @@ fn every_count_is_exact() {
     assert!(sums[0] > 3_000 && sums[1] > 200 && total.refused > 3_000, "{total:?}");
 
     // The server's own count.
-    let counted = ["hits_admitted", "keys_reset"].map(|field| operator.info("ratelimit", &format!("ratelimit_{field}")));
+    let counted =
+        ["hits_admitted", "keys_reset"].map(|field| operator.info("ratelimit", &format!("ratelimit_{field}")));
     assert_eq!(counted, sums.map(|sum| sum.to_string()));
 
     // What was written, in the order in which it was: between two resets a key admits at most its limit.

@@ -4,7 +4,7 @@
 use oracle::{Hit, Question, Tier};
 use redis::{Connection, ConnectionLike, RedisResult, Value};
 
-use crate::client::{Ask, MHIT, PEEK, get, id_of, number, six};
+use crate::client::{Ask, MHIT, PEEK, id_of, number, six};
 use crate::clock::now;
 
 /// Milliseconds by which the clock of a server may be off this one's: builds of Valkey 9.1 count ticks of the processor.
@@ -35,6 +35,11 @@ impl Checked {
 
 /// Entries, as XRANGE lists them.
 type Entries = Vec<(String, Vec<String>)>;
+
+/// (Unlike `get` this does not show each one first.)
+fn entries(reply: Value) -> Entries {
+    redis::from_redis_value(reply).unwrap()
+}
 
 fn hits(entries: &Entries) -> Vec<Hit> {
     entries.iter().map(|(id, pair)| (id_of(id).0, number(&pair[1]))).collect()
@@ -81,16 +86,17 @@ impl Call<'_> {
         }
         let earliest = now() - OFF;
         let reply = client.ask(&eval)?;
-        Ok(self.check(get(reply), earliest, now() + OFF))
+        let Value::Array(replies) = reply else { panic!("{reply:?} is no array") };
+        Ok(self.check(replies, earliest, now() + OFF))
     }
 
     /// `replies` are the logs before, the reply, and the newest entries after it.
     fn check(&self, mut replies: Vec<Value>, earliest: u64, latest: u64) -> Checked {
         let keys = self.keys.len();
         assert_eq!(replies.len(), 2 * keys + 1, "{replies:?}");
-        let newest: Vec<Entries> = replies.drain(keys + 1..).map(get).collect();
+        let newest: Vec<Entries> = replies.drain(keys + 1..).map(entries).collect();
         let reply = replies.pop().unwrap();
-        let before: Vec<Entries> = replies.into_iter().map(get).collect();
+        let before: Vec<Entries> = replies.into_iter().map(entries).collect();
         let answers: Vec<[i64; 6]> = match &reply {
             Value::Array(items) if self.name == MHIT => items.iter().map(six).collect(),
             reply => vec![six(reply)],
