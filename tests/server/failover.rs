@@ -24,7 +24,7 @@ const RATE: [Tier; 2] = [(9, 150), (1_000_000, HOUR)];
 const BUDGET: [Tier; 1] = [(60, HOUR)];
 
 /// Of two keys that are charged together.
-const PAIR: [Tier; 2] = [(40, HOUR), (300, HOUR)];
+const PAIR: [Tier; 2] = [(40, HOUR), (200, HOUR)];
 
 /// Callers are known by their cost: it is 1, 2 or 3, and so are the values of their entries.
 const CALLERS: u64 = 3;
@@ -45,7 +45,7 @@ fn tiers_of(key: &str) -> &'static [Tier] {
 fn groups() -> Vec<Vec<String>> {
     let some = |name: &str, count| (0..count).map(|at| vec![format!("{name}:{at}")]).collect::<Vec<_>>();
     let pairs = (0..10).map(|at| vec![format!("user:{at}"), "all".to_owned()]).collect();
-    [some("rate", 4), some("budget", 40), pairs].concat()
+    [some("rate", 4), some("budget", 60), pairs].concat()
 }
 
 fn every_key() -> BTreeSet<String> {
@@ -177,7 +177,7 @@ impl Load {
                 Ok(_) => {
                     self.peeks.fetch_add(1, Relaxed);
                     // The others need the machine more.
-                    sleep(Duration::from_millis(2));
+                    sleep(Duration::from_millis(10));
                 }
                 Err(error) => {
                     is_refusal(&error);
@@ -194,7 +194,7 @@ impl Load {
             let callers: Vec<_> = (1..=CALLERS).map(|caller| scope.spawn(move || self.hit(caller, find))).collect();
             scope.spawn(|| self.look(1));
             wait_for_more("traffic", &self.admitted[0], 300);
-            wait_for_more("a reader on the replica", &self.peeks, 100);
+            wait_for_more("a reader on the replica", &self.peeks, 20);
             change();
             drop(stop);
             callers.into_iter().map(|caller| caller.join().unwrap()).collect()

@@ -12,6 +12,7 @@ mod cost_limits;
 mod crash_recovery;
 mod cursor_cache;
 mod documents;
+mod evictions;
 mod exactness;
 mod examples;
 mod expiry;

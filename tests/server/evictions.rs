@@ -1,0 +1,164 @@
+//! While the server evicts keys, among them those of the very call, each answer is what the logs say at that moment.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use redis::{Connection, Value};
+use support::checked::Call;
+use support::client::{HIT, MHIT, PEEK};
+use support::oracle::Tier;
+use support::replication::{REPLICATION, caught_up, replica_of};
+use support::seeds::random;
+use support::{Ask, Running, Setup, assert_same, get, six, wait_for_more};
+
+const HOUR: u64 = 3_600_000;
+
+/// One for each key of a call. Logs live for different times, by which `volatile-ttl` chooses.
+const TIERS: [Tier; 4] = [(5, HOUR), (9, 2 * HOUR), (7, 24 * HOUR), (6, 30 * HOUR)];
+
+/// Bytes that are left for keys.
+const ROOM: i64 = 700_000;
+
+/// A key whose policy follows from its name.
+fn key(number: usize) -> (String, Tier) {
+    (format!("key:{number}"), TIERS[number % TIERS.len()])
+}
+
+/// A few numbers, some far more often than others.
+fn some(rng: &mut fastrand::Rng, count: usize) -> Vec<usize> {
+    let mut numbers = Vec::new();
+    while numbers.len() < count {
+        let number = (rng.f64().powi(3) * 800.0) as usize;
+        if !numbers.contains(&number) {
+            numbers.push(number);
+        }
+    }
+    numbers
+}
+
+/// Hits keys that others hit too, and holds each reply to the logs.
+fn check(client: &mut Connection, mut rng: fastrand::Rng, running: &AtomicBool, checked: &AtomicUsize) {
+    while running.load(Relaxed) {
+        let name = *rng.choice(&[HIT, MHIT, MHIT, PEEK]).unwrap();
+        let count = if name == MHIT { rng.usize(1..6) } else { 1 };
+        let (keys, tiers): (Vec<String>, Vec<Tier>) = some(&mut rng, count).into_iter().map(key).unzip();
+        let call = Call { name, keys: &keys, tiers: &tiers, cost: rng.u64(1..4) };
+        if rng.u8(..3) == 0 {
+            call.ask_in_script(client).unwrap_or_else(|error| panic!("{call:?}: {error}"));
+        } else {
+            call.ask(client).unwrap_or_else(|error| panic!("{call:?}: {error}"));
+        }
+        checked.fetch_add(1, Relaxed);
+    }
+}
+
+/// What a plain call found: keys whose log was as this client knows it, and keys whose log was gone.
+#[derive(Default)]
+struct Seen {
+    kept: usize,
+    forgotten: usize,
+    /// Calls of several keys that found some of each.
+    both: usize,
+}
+
+/// Hits keys of its own by plain calls, before which the server may evict what they name: each key must be as it was, or gone
+/// as a whole, and the calls of several keys charge all of them or none.
+fn guess(client: &mut Connection, mut rng: fastrand::Rng, running: &AtomicBool) -> Seen {
+    let mut known = vec![0_i64; 800];
+    let mut seen = Seen::default();
+    while running.load(Relaxed) {
+        let count = rng.usize(1..6);
+        let numbers = some(&mut rng, count);
+        let mut words = vec![];
+        let tiers: Vec<Tier> = numbers.iter().map(|number| key(*number).1).collect();
+        words.extend(numbers.iter().map(|number| format!("own:{number}")));
+        words.extend(tiers.iter().flat_map(|(limit, window)| [limit.to_string(), format!("{window}ms")]));
+        let answers: Vec<[i64; 6]> = if count == 1 && rng.bool() {
+            vec![six(&client.ask(redis::cmd(HIT).arg(words)).unwrap())]
+        } else {
+            let reply: Vec<Value> = get(client.ask(redis::cmd(MHIT).arg(count).arg(words)).unwrap());
+            reply.iter().map(six).collect()
+        };
+        let allowed = answers[0][0];
+        let (mut kept, mut forgotten) = (0, 0);
+        let mut refuses = false;
+        for ((number, (limit, _)), answer) in numbers.iter().zip(&tiers).zip(&answers) {
+            let limit = *limit as i64;
+            assert_eq!(answer[..2], [allowed, limit], "{answers:?}");
+            let used = limit - answer[2] - allowed;
+            assert!(used == known[*number] || used == 0, "own:{number}: {answers:?}, {} were known", known[*number]);
+            if known[*number] > 0 {
+                *if used > 0 { &mut kept } else { &mut forgotten } += 1;
+            }
+            assert_eq!(answer[3] > 0, used == limit, "{answers:?}");
+            refuses |= used == limit;
+            known[*number] = used + allowed;
+        }
+        assert_eq!(refuses, allowed == 0, "{answers:?}");
+        seen.kept += kept;
+        seen.forgotten += forgotten;
+        seen.both += usize::from(kept > 0 && forgotten > 0);
+    }
+    seen
+}
+
+fn under(policy: &str, lazily: &str) {
+    let mut rng = random(policy);
+    // What is not for keys stays small, or everything would be evicted to make room for it.
+    let small = ["--stream-node-max-bytes", "512", "--repl-backlog-size", "16384", "--ratelimit.cursors", "200"];
+    let options = [&small[..], &["--lazyfree-lazy-eviction", lazily]].concat();
+    let mut primary = Setup::new().tcp().args(REPLICATION).args(&options).start();
+    let replica = replica_of(&primary, Setup::new().args(&options));
+    let mut operator = primary.connect();
+    let most = operator.used_memory() + ROOM;
+    operator.run(&format!("CONFIG SET maxmemory {most} maxmemory-policy {policy}"));
+    let (running, checked) = (AtomicBool::new(true), AtomicUsize::new(0));
+    let seen = std::thread::scope(|scope| {
+        let stop = Running(&running);
+        for _ in 0..2 {
+            let (mut client, rng) = (primary.connect(), rng.fork());
+            let (running, checked) = (&running, &checked);
+            scope.spawn(move || check(&mut client, rng, running, checked));
+        }
+        let (mut client, rng) = (primary.connect(), rng.fork());
+        let running = &running;
+        let guess = scope.spawn(move || guess(&mut client, rng, running));
+        wait_for_more("checked calls", &checked, 1_200);
+        drop(stop);
+        guess.join().unwrap()
+    });
+    let evicted: usize = operator.info("stats", "evicted_keys").parse().unwrap();
+    println!(
+        "{policy}: {evicted} keys evicted; of own keys {} kept, {} forgotten, in {} calls some of each",
+        seen.kept, seen.forgotten, seen.both
+    );
+    assert!(evicted > 300 && seen.kept > 100 && seen.forgotten > 20 && seen.both > 5);
+
+    // Nothing more is evicted while both are compared.
+    operator.run("CONFIG SET maxmemory 0");
+    caught_up(&primary, &replica);
+    let mut follower = replica.connect();
+    assert_same(&follower.fingerprint(), &operator.fingerprint(), "primary and replica");
+    assert_eq!(follower.info("stats", "evicted_keys"), "0", "it does what its primary does");
+    for number in 0..800 {
+        let (key, tier) = key(number);
+        let call = Call { name: PEEK, keys: &[key], tiers: &[tier], cost: 1 };
+        let [left, right] = [&mut operator, &mut follower].map(|client| call.ask(client).unwrap());
+        assert_eq!(left.answers[0][..3], right.answers[0][..3], "{call:?}");
+    }
+    assert!(primary.is_alive());
+}
+
+#[test]
+fn the_least_recently_used() {
+    under("allkeys-lru", "no");
+}
+
+#[test]
+fn the_first_to_expire() {
+    under("volatile-ttl", "yes");
+}
+
+#[test]
+fn any_key() {
+    under("allkeys-random", "no");
+}
