@@ -34,5 +34,7 @@ mod replication;
 mod server_states;
 mod soak;
 mod statistics;
+mod too_few_replicas;
 mod transactions_and_scripts;
 mod unloading;
+mod writable_replicas;
