@@ -1,6 +1,6 @@
 //! A replica that takes writes limits by what it holds, until its primary's data replace that.
 
-use std::collections::BTreeMap;
+use std::ops::Range;
 
 use redis::Connection;
 use support::checked::Call;
@@ -12,6 +12,8 @@ use support::{Ask, Server, Setup, assert_same, wait_for, words};
 
 const HOUR: u64 = 3_600_000;
 
+const KEYS: usize = 12;
+
 const TIERS: [Tier; 2] = [(30, HOUR), (40, 2 * HOUR)];
 
 fn servers(options: &[&str]) -> [Server; 2] {
@@ -21,13 +23,13 @@ fn servers(options: &[&str]) -> [Server; 2] {
     [primary, replica]
 }
 
-fn keys() -> Vec<String> {
-    (0..12).map(|number| format!("key:{number}")).collect()
+fn key(number: usize) -> String {
+    format!("key:{number}")
 }
 
-/// Random calls, each held to the logs of the server that is asked.
-fn hit(client: &mut Connection, rng: &mut fastrand::Rng, calls: usize) {
-    let keys = keys();
+/// Random calls on some of the keys, each held to the logs of the server that is asked.
+fn hit(client: &mut Connection, rng: &mut fastrand::Rng, numbers: Range<usize>, calls: usize) {
+    let keys: Vec<String> = numbers.map(key).collect();
     for _ in 0..calls {
         let at = rng.usize(..keys.len() - 1);
         let (name, count) = *rng.choice(&[(HIT, 1), (MHIT, 2), (PEEK, 1)]).unwrap();
@@ -36,81 +38,63 @@ fn hit(client: &mut Connection, rng: &mut fastrand::Rng, calls: usize) {
     }
 }
 
-/// Every key, asked in several ways and held to the log that is there.
+/// What the keys answer in several ways.
 fn look(client: &mut Connection) -> Vec<Vec<i64>> {
-    let mut seen = Vec::new();
-    for key in keys() {
-        for tiers in [&TIERS[..1], &TIERS[..], &[(1_000, 3 * HOUR)]] {
-            let call = Call { name: PEEK, keys: &[key.clone()], tiers, cost: 1 };
-            seen.push(call.ask(client).unwrap().answers[0][..3].to_vec());
-        }
-    }
+    let policies = ["30 1h", "30 1h 40 2h", "10000 3h", "10000 3h COST 9500"];
+    let lines = (0..KEYS).flat_map(|number| policies.map(|policy| format!("RATELIMIT.PEEK {} {policy}", key(number))));
+    lines.map(|line| client.answer(&line)[..3].to_vec()).collect()
+}
+
+/// The same without the table of cursors, and afterwards with a table that knows the keys anew.
+fn look_without_cursors(client: &mut Connection) -> Vec<Vec<i64>> {
+    client.run("CONFIG SET ratelimit.cursors 0");
+    let seen = look(client);
+    client.run("CONFIG SET ratelimit.cursors 8192");
+    assert_eq!(look(client), seen);
     seen
 }
 
-fn lengths(client: &mut Connection) -> BTreeMap<String, i64> {
-    keys().into_iter().map(|key| (key.clone(), client.integer(&format!("XLEN {key}")))).collect()
-}
-
-/// The replica goes its own way, with logs that become as long as those of its primary but say something else, so that nothing
-/// but the event tells its cursors that they have been replaced.
-fn its_own_way(servers: &[Server; 2], rng: &mut fastrand::Rng) {
-    let [mut client, mut other] = servers.each_ref().map(Server::connect);
-    caught_up(&servers[0], &servers[1]);
-    client.run("RATELIMIT.RESET key:0 key:1 key:2 key:3");
-    caught_up(&servers[0], &servers[1]);
-    hit(&mut other, rng, 150);
-    let theirs = lengths(&mut other);
-    for key in keys() {
-        let (own, theirs) = (client.integer(&format!("XLEN {key}")), theirs[&key]);
-        // With another weight.
-        (own..theirs).for_each(|_| _ = client.run(&format!("RATELIMIT.HIT {key} 100000 1h COST 11")));
-    }
-    let equal = lengths(&mut client).into_iter().filter(|(key, length)| *length > 0 && theirs[key] == *length).count();
-    assert!(equal > 3, "logs are equally long");
-    // The table of the replica follows them.
-    look(&mut other);
-}
-
-/// What the replica does is its own: the primary knows nothing of it, and neither does anybody else. What the primary sends
-/// meanwhile is added to that or does not fit, and every answer is what the replica's own log says.
+/// What the replica does is its own: the primary knows nothing of it. What the primary deletes is gone.
 #[test]
 fn it_limits_by_its_own_logs() {
     let mut rng = random("it_limits_by_its_own_logs");
     let servers = servers(&[]);
     let [mut client, mut other] = servers.each_ref().map(Server::connect);
-    hit(&mut client, &mut rng, 60);
+    hit(&mut client, &mut rng, 0..6, 60);
     caught_up(&servers[0], &servers[1]);
     assert_same(&other.fingerprint(), &client.fingerprint(), "primary and replica");
     let before = client.fingerprint();
-    hit(&mut other, &mut rng, 60);
+    hit(&mut other, &mut rng, 0..KEYS, 150);
     assert_ne!(other.fingerprint(), before, "hits are stored");
     assert_same(&client.fingerprint(), &before, "the primary knows nothing of it");
-    for _ in 0..15 {
-        hit(&mut client, &mut rng, 8);
-        hit(&mut other, &mut rng, 8);
-    }
-    client.run("RATELIMIT.RESET key:3 key:4");
-    caught_up(&servers[0], &servers[1]);
-    assert_eq!(other.integer("EXISTS key:3 key:4"), 0, "what the primary deletes is gone here too");
-    hit(&mut other, &mut rng, 60);
-    look(&mut other);
+    assert_eq!(other.info("replication", "role"), "slave");
 
-    // A link that is cut for a moment changes nothing: only what it has missed is sent.
+    // Keys that both hit: what comes from the primary is added to what is there, and no cursor misses it.
+    for _ in 0..15 {
+        hit(&mut client, &mut rng, 0..3, 3);
+        other.run(&format!("RATELIMIT.HIT {} 10000 3h", key(rng.usize(0..3))));
+        hit(&mut other, &mut rng, 6..KEYS, 5);
+        caught_up(&servers[0], &servers[1]);
+        let seen = look(&mut other);
+        assert_eq!(seen, look_without_cursors(&mut other));
+    }
+    client.run("RATELIMIT.RESET key:0 key:1 key:2");
+    caught_up(&servers[0], &servers[1]);
+    assert_eq!(other.integer("EXISTS key:0 key:1 key:2"), 0, "what the primary deletes is gone here too");
+    hit(&mut other, &mut rng, 0..KEYS, 60);
+
+    // A link that is cut for a moment changes nothing: only what was missed is sent.
     let before = other.fingerprint();
     client.run("CLIENT KILL TYPE replica");
     wait_for("the replica is back", || client.info("stats", "sync_partial_ok") == "1");
     caught_up(&servers[0], &servers[1]);
     assert_same(&other.fingerprint(), &before, "the replica's own");
-    look(&mut other);
-    hit(&mut other, &mut rng, 60);
-
-    // Nobody else is told either.
-    let primary = servers[0].connect().info("stats", "sync_full");
-    assert_eq!(primary, "1");
+    hit(&mut other, &mut rng, 0..KEYS, 60);
+    assert_eq!(client.info("stats", "sync_full"), "1");
 }
 
-/// Once with a snapshot that replaces the data set, and once with one that is loaded beside it.
+/// Logs that are replaced by others of the same length, so that only the event tells the replica's cursors: by a snapshot that
+/// is loaded into an empty data set, and by one that is loaded beside the old one.
 #[test]
 fn a_full_sync_replaces_what_it_had() {
     let mut rng = random("a_full_sync_replaces_what_it_had");
@@ -118,41 +102,53 @@ fn a_full_sync_replaces_what_it_had() {
         let servers = servers(&["--repl-diskless-load", load]);
         let [primary, replica] = &servers;
         let [mut client, mut other] = servers.each_ref().map(Server::connect);
-        client.run("CONFIG SET repl-diskless-sync yes repl-diskless-sync-delay 0");
-        hit(&mut client, &mut rng, 60);
+        client.run("CONFIG SET repl-diskless-sync yes repl-diskless-sync-delay 0 repl-backlog-size 16384");
+        hit(&mut client, &mut rng, 0..KEYS, 60);
+        caught_up(primary, replica);
         for round in 1..=2 {
-            its_own_way(&servers, &mut rng);
+            hit(&mut other, &mut rng, 0..KEYS, 100);
             other.run("RATELIMIT.HIT mine 5 1h");
             let before = look(&mut other);
+            let lengths: Vec<i64> = (0..KEYS).map(|number| other.integer(&format!("XLEN {}", key(number)))).collect();
+            assert!(lengths.iter().all(|length| *length > 0));
+            let mut pipe = redis::pipe();
+            pipe.atomic();
             if round == 1 {
-                // Its own history, which no primary goes on with.
+                // A history of its own, which no primary goes on with.
                 other.run("REPLICAOF NO ONE");
-                hit(&mut other, &mut rng, 10);
-                other.run(&format!("REPLICAOF 127.0.0.1 {}", primary.port));
             } else {
                 // In one step the link is cut and the replica misses more than the primary keeps for it.
-                client.run("CONFIG SET repl-backlog-size 16384");
+                pipe.add_command(words("CLIENT KILL TYPE replica"));
                 let filler = format!("SET filler {}", "x".repeat(40_000));
-                let mut pipe = redis::pipe();
-                pipe.atomic().add_command(words("CLIENT KILL TYPE replica"));
                 (0..3).for_each(|_| _ = pipe.add_command(words(&filler)));
-                pipe.exec(&mut client).unwrap();
+            }
+            for (number, length) in lengths.iter().enumerate() {
+                let key = key(number);
+                pipe.add_command(words(&format!("RATELIMIT.RESET {key}")));
+                // With another weight in every round.
+                let hit = format!("RATELIMIT.HIT {key} 10000 3h COST {}", 10 + round);
+                (0..*length).for_each(|_| _ = pipe.add_command(words(&hit)));
+            }
+            pipe.exec(&mut client).unwrap();
+            if round == 1 {
+                other.run(&format!("REPLICAOF 127.0.0.1 {}", primary.port));
             }
             let synced = (round + 1).to_string();
             wait_for("another snapshot", || client.info("stats", "sync_full") == synced);
             wait_for("the replica is in sync", || other.info("replication", "master_link_status") == "up");
             caught_up(primary, replica);
-            // What it counted is forgotten, and every answer is what the primary's logs say: looked at first, because a look
-            // at another length would put a cursor right.
+            for (number, length) in lengths.iter().enumerate() {
+                assert_eq!(other.integer(&format!("XLEN {}", key(number))), *length, "only the length is the same");
+            }
             let after = look(&mut other);
             assert_ne!(after, before, "{load}: something has changed");
             assert_eq!(after, look(&mut client), "{load}, round {round}");
             assert_same(&other.fingerprint(), &client.fingerprint(), load);
-            assert_eq!(other.integer("EXISTS mine"), 0);
-            hit(&mut client, &mut rng, 30);
+            assert_eq!(other.integer("EXISTS mine"), 0, "what it counted alone is forgotten");
+            client.run("RATELIMIT.RESET key:0 key:1 key:2 key:3");
+            hit(&mut client, &mut rng, 0..KEYS, 30);
             caught_up(primary, replica);
             assert_eq!(look(&mut other), look(&mut client), "{load}: it follows again");
-            hit(&mut other, &mut rng, 30);
         }
     }
 }
@@ -167,8 +163,8 @@ fn its_own_logs_expire() {
         assert_eq!(other.answer(&format!("RATELIMIT.HIT own:{number} 1 100ms"))[..3], [1, 1, 0]);
     }
     other.run("SET plain x PX 100");
-    assert!(other.integer("DBSIZE") > 0);
     wait_for("they expire although nobody asks for them", || other.integer("DBSIZE") == 0);
+    assert_eq!(other.info("stats", "expired_keys"), "21");
     assert_eq!(other.answer("RATELIMIT.HIT own:0 1 1h")[..3], [1, 1, 0], "it begins anew");
     assert_eq!(other.answer("RATELIMIT.HIT own:0 1 1h")[..3], [0, 1, 0]);
 
@@ -176,7 +172,7 @@ fn its_own_logs_expire() {
     client.run("DEBUG SET-ACTIVE-EXPIRE 0");
     client.run("RATELIMIT.HIT theirs 2 200ms");
     caught_up(&servers[0], &servers[1]);
-    // In one moment, so that both count or the first has left.
+    // Both count, unless the first has left by now.
     let second = other.answer("RATELIMIT.HIT theirs 2 200ms");
     assert!(second[0] == 1 && (0..2).contains(&second[2]), "{second:?}");
     wait_for("nobody sees it any more", || other.integer("EXISTS theirs") == 0);
