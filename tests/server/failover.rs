@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::slice::from_ref;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::sleep;
 use std::time::Duration;
@@ -211,7 +212,7 @@ impl Load {
             let held: u64 = client.entries(key).iter().map(|(_, _, cost)| number(cost)).sum();
             let limit = tiers_of(key)[0].0;
             let mut pipe = redis::pipe();
-            (0..=limit).for_each(|_| _ = pipe.add_command(call(HIT, &[key.clone()], 1).cmd()));
+            (0..=limit).for_each(|_| _ = pipe.add_command(call(HIT, from_ref(key), 1).cmd()));
             let replies: Vec<Value> = pipe.query(client).unwrap();
             let admitted = replies.iter().filter(|reply| six(reply)[0] == 1).count() as u64;
             assert_eq!(held + admitted, limit, "{key} admits up to its limit");
