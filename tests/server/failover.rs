@@ -21,6 +21,8 @@ const HOUR: u64 = 3_600_000;
 /// Of keys that have room again all the time. The longer window keeps every entry in the log.
 const RATE: [Tier; 2] = [(9, 150), (1_000_000, HOUR)];
 
+const RATES: usize = 4;
+
 /// Of keys that fill up.
 const BUDGET: [Tier; 1] = [(60, HOUR)];
 
@@ -42,11 +44,11 @@ fn tiers_of(key: &str) -> &'static [Tier] {
     }
 }
 
-/// The keys, each alone or as it is charged with another.
+/// The keys, each alone or as it is charged with another; those that have room again first.
 fn groups() -> Vec<Vec<String>> {
     let some = |name: &str, count| (0..count).map(|at| vec![format!("{name}:{at}")]).collect::<Vec<_>>();
     let pairs = (0..10).map(|at| vec![format!("user:{at}"), "all".to_owned()]).collect();
-    [some("rate", 4), some("budget", 60), pairs].concat()
+    [some("rate", RATES), some("budget", 60), pairs].concat()
 }
 
 fn every_key() -> BTreeSet<String> {
@@ -139,7 +141,8 @@ impl Load {
                 }
                 continue;
             };
-            let keys = rng.choice(&self.groups).unwrap();
+            let some = if rng.u8(..3) == 0 { &self.groups[..RATES] } else { &self.groups[RATES..] };
+            let keys = rng.choice(some).unwrap();
             let name = match (rng.u8(..5), keys.len()) {
                 (0, 1) => PEEK,
                 (_, 1) => HIT,
@@ -375,10 +378,12 @@ impl Sentinels {
         });
         let sentinels: Vec<Server> = sentinels.collect();
         for sentinel in &sentinels {
-            let mut client = sentinel.connect();
             // They look and talk more often than they would, and a machine that is busy does not confuse them.
             let periods = "info-period 100 ping-period 300 publish-period 100 tilt-trigger 60000";
-            client.run(&format!("SENTINEL DEBUG {periods}"));
+            sentinel.connect().run(&format!("SENTINEL DEBUG {periods}"));
+        }
+        for sentinel in &sentinels {
+            let mut client = sentinel.connect();
             wait_for("they know each other and the replica", || {
                 let fields: BTreeMap<String, String> = get(client.run("SENTINEL MASTER limits"));
                 let replicas: Vec<BTreeMap<String, String>> = get(client.run("SENTINEL REPLICAS limits"));

@@ -170,6 +170,7 @@ fn every_count_is_exact() {
     assert_eq!(counted, sums.map(|sum| sum.to_string()));
 
     // What was written, in the order in which it was: between two resets a key admits at most its limit.
+    effects.complete(&server);
     let mut logs: BTreeMap<String, i64> = BTreeMap::new();
     let mut written = Count { refused: total.refused, ..Count::default() };
     for line in effects.take() {
