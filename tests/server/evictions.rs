@@ -1,6 +1,8 @@
 //! While the server evicts keys, among them those of the very call, each answer is what the logs say at that moment.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::thread::sleep;
+use std::time::Duration;
 
 use redis::{Connection, Value};
 use support::checked::Call;
@@ -49,6 +51,24 @@ fn check(client: &mut Connection, mut rng: fastrand::Rng, running: &AtomicBool, 
         }
         checked.fetch_add(1, Relaxed);
     }
+}
+
+/// Puts logs of its own where others were evicted. They may be as long as those.
+fn write(client: &mut Connection, mut rng: fastrand::Rng, running: &AtomicBool) -> usize {
+    const SCRIPT: &str = "if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end \
+        local now = redis.call('TIME')[1] * 1000 - 1000 \
+        for n = 1, ARGV[1] do \
+            redis.call('XADD', KEYS[1], string.format('%.0f-%d', now + n, 2 * n), ARGV[2] .. 'ms', 2) end \
+        return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
+    let mut written = 0;
+    while running.load(Relaxed) {
+        let (key, (_, window)) = key(some(&mut rng, 1)[0]);
+        let mut eval = redis::cmd("EVAL");
+        eval.arg(SCRIPT).arg(1).arg(key).arg(rng.u8(1..5)).arg(window);
+        written += get::<usize>(client.ask(&eval).unwrap());
+        sleep(Duration::from_millis(1));
+    }
+    written
 }
 
 /// What a plain call found: keys whose log was as this client knows it, and keys whose log was gone.
@@ -112,26 +132,28 @@ fn under(policy: &str, lazily: &str) {
     let most = operator.used_memory() + ROOM;
     operator.run(&format!("CONFIG SET maxmemory {most} maxmemory-policy {policy}"));
     let (running, checked) = (AtomicBool::new(true), AtomicUsize::new(0));
-    let seen = std::thread::scope(|scope| {
+    let (seen, written) = std::thread::scope(|scope| {
         let stop = Running(&running);
         for _ in 0..2 {
             let (mut client, rng) = (primary.connect(), rng.fork());
             let (running, checked) = (&running, &checked);
             scope.spawn(move || check(&mut client, rng, running, checked));
         }
-        let (mut client, rng) = (primary.connect(), rng.fork());
+        let (mut client, fork) = (primary.connect(), rng.fork());
         let running = &running;
+        let write = scope.spawn(move || write(&mut client, fork, running));
+        let (mut client, rng) = (primary.connect(), rng.fork());
         let guess = scope.spawn(move || guess(&mut client, rng, running));
         wait_for_more("checked calls", &checked, 1_200);
         drop(stop);
-        guess.join().unwrap()
+        (guess.join().unwrap(), write.join().unwrap())
     });
     let evicted: usize = operator.info("stats", "evicted_keys").parse().unwrap();
     println!(
-        "{policy}: {evicted} keys evicted; of own keys {} kept, {} forgotten, in {} calls some of each",
+        "{policy}: {evicted} keys evicted, {written} logs written by others; of own keys {} kept, {} forgotten, in {} calls some of each",
         seen.kept, seen.forgotten, seen.both
     );
-    assert!(evicted > 300 && seen.kept > 100 && seen.forgotten > 20 && seen.both > 5);
+    assert!(evicted > 300 && written > 10 && seen.kept > 100 && seen.forgotten > 20 && seen.both > 5);
 
     // Nothing more is evicted while both are compared.
     operator.run("CONFIG SET maxmemory 0");

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use redis::{Client, Connection, RedisError, RedisResult, Value};
 use support::checked::Call;
-use support::client::{HIT, MHIT, PEEK, id_of, number};
+use support::client::{HIT, MHIT, PEEK, RESET, id_of, number};
 use support::oracle::Tier;
 use support::replication::{REPLICATION, caught_up, replica_of};
 use support::seeds::random;
@@ -29,6 +29,9 @@ const BUDGET: [Tier; 1] = [(60, HOUR)];
 /// Of two keys that are charged together.
 const PAIR: [Tier; 2] = [(40, HOUR), (200, HOUR)];
 
+/// Of logs that are started again and again, so that each is as long as the one before.
+const AGAIN: [Tier; 1] = [(1_000_000, HOUR)];
+
 /// Callers are known by their cost: it is 1, 2 or 3, and so are the values of their entries.
 const CALLERS: u64 = 3;
 
@@ -39,6 +42,7 @@ fn tiers_of(key: &str) -> &'static [Tier] {
     match key.split(':').next() {
         Some("rate") => &RATE,
         Some("budget") => &BUDGET,
+        Some("again") => &AGAIN,
         Some("user") => &PAIR[..1],
         _ => &PAIR[1..],
     }
@@ -49,6 +53,22 @@ fn groups() -> Vec<Vec<String>> {
     let some = |name: &str, count| (0..count).map(|at| vec![format!("{name}:{at}")]).collect::<Vec<_>>();
     let pairs = (0..10).map(|at| vec![format!("user:{at}"), "all".to_owned()]).collect();
     [some("rate", RATES), some("budget", 60), pairs].concat()
+}
+
+/// One of the keys whose logs are started again.
+fn again(rng: &mut fastrand::Rng) -> String {
+    format!("again:{}", rng.u8(..3))
+}
+
+/// Replaces such a log by another one of two entries, in one step.
+fn start_again(client: &mut Connection, rng: &mut fastrand::Rng) -> RedisResult<()> {
+    let key = again(rng);
+    let mut pipe = redis::pipe();
+    pipe.atomic().cmd(RESET).arg(&key).ignore();
+    (0..2).for_each(|_| _ = pipe.add_command(call(HIT, from_ref(&key), rng.u64(1..1_000)).cmd()));
+    let replies: Vec<Value> = pipe.query(client)?;
+    replies.iter().for_each(|reply| assert_eq!(six(reply)[0], 1));
+    Ok(())
 }
 
 fn every_key() -> BTreeSet<String> {
@@ -148,6 +168,13 @@ impl Load {
                 (_, 1) => HIT,
                 _ => MHIT,
             };
+            if rng.u8(..8) == 0 {
+                if let Err(error) = start_again(connection, &mut rng) {
+                    refused = is_refusal(&error);
+                    client = None;
+                }
+                continue;
+            }
             match call(name, keys, caller).ask(connection) {
                 // Who is refused does not come back at once, which leaves the machine to the others.
                 Ok(checked) if checked.stored.is_empty() => sleep(Duration::from_millis(1)),
@@ -176,12 +203,12 @@ impl Load {
                 client = connect(&self.servers[at], self.patience).ok();
                 continue;
             };
-            let key = &rng.choice(&self.groups).unwrap()[..1];
-            match call(PEEK, key, rng.u64(1..4)).ask(connection) {
+            let key = if rng.bool() { again(&mut rng) } else { rng.choice(&self.groups).unwrap()[0].clone() };
+            match call(PEEK, &[key], rng.u64(1..4)).ask(connection) {
                 Ok(_) => {
                     self.peeks.fetch_add(1, Relaxed);
                     // The others need the machine more.
-                    sleep(Duration::from_millis(10));
+                    sleep(Duration::from_millis(5));
                 }
                 Err(error) => {
                     is_refusal(&error);
