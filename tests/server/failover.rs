@@ -145,8 +145,7 @@ impl Load {
     }
 
     /// Hits until it is over. Every reply is checked.
-    fn hit(&self, caller: u64, find: Find) -> Vec<Made> {
-        let mut rng = random("failover");
+    fn hit(&self, caller: u64, find: Find, mut rng: fastrand::Rng) -> Vec<Made> {
         let mut made = Vec::new();
         let mut at = 0;
         let mut client: Option<Connection> = None;
@@ -161,13 +160,6 @@ impl Load {
                 }
                 continue;
             };
-            let some = if rng.u8(..3) == 0 { &self.groups[..RATES] } else { &self.groups[RATES..] };
-            let keys = rng.choice(some).unwrap();
-            let name = match (rng.u8(..5), keys.len()) {
-                (0, 1) => PEEK,
-                (_, 1) => HIT,
-                _ => MHIT,
-            };
             if rng.u8(..8) == 0 {
                 if let Err(error) = start_again(connection, &mut rng) {
                     refused = is_refusal(&error);
@@ -175,6 +167,13 @@ impl Load {
                 }
                 continue;
             }
+            let some = if rng.u8(..3) == 0 { &self.groups[..RATES] } else { &self.groups[RATES..] };
+            let keys = rng.choice(some).unwrap();
+            let name = match (rng.u8(..5), keys.len()) {
+                (0, 1) => PEEK,
+                (_, 1) => HIT,
+                _ => MHIT,
+            };
             match call(name, keys, caller).ask(connection) {
                 // Who is refused does not come back at once, which leaves the machine to the others.
                 Ok(checked) if checked.stored.is_empty() => sleep(Duration::from_millis(1)),
@@ -195,8 +194,7 @@ impl Load {
     }
 
     /// Looks at the keys on the replica, so that it has cursors, and goes on when that is a primary.
-    fn look(&self, at: usize) {
-        let mut rng = random("failover, a reader");
+    fn look(&self, at: usize, mut rng: fastrand::Rng) {
         let mut client = None;
         while self.running.load(Relaxed) {
             let Some(connection) = &mut client else {
@@ -220,10 +218,16 @@ impl Load {
 
     /// What each caller did, while `change` went on.
     fn during(&self, find: Find, change: impl FnOnce()) -> Vec<Vec<Made>> {
+        let mut rng = random("failover");
         std::thread::scope(|scope| {
             let stop = Running(&self.running);
-            let callers: Vec<_> = (1..=CALLERS).map(|caller| scope.spawn(move || self.hit(caller, find))).collect();
-            scope.spawn(|| self.look(1));
+            let callers: Vec<_> = (1..=CALLERS)
+                .map(|caller| {
+                    let rng = rng.fork();
+                    scope.spawn(move || self.hit(caller, find, rng))
+                })
+                .collect();
+            scope.spawn(|| self.look(1, rng));
             wait_for_more("traffic", &self.admitted[0], 300);
             wait_for_more("a reader on the replica", &self.peeks, 20);
             change();
