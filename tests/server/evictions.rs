@@ -10,7 +10,7 @@ use support::client::{HIT, MHIT, PEEK};
 use support::oracle::Tier;
 use support::replication::{REPLICATION, caught_up, replica_of};
 use support::seeds::random;
-use support::{Ask, Running, Setup, assert_same, get, six, wait_for_more};
+use support::{Ask, Running, Setup, assert_same, get, six, wait_for};
 
 const HOUR: u64 = 3_600_000;
 
@@ -37,8 +37,29 @@ fn some(rng: &mut fastrand::Rng, count: usize) -> Vec<usize> {
     numbers
 }
 
+/// What has happened so far.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Calls that were held to the logs.
+    checked: AtomicUsize,
+    /// Logs that others put where some were evicted.
+    written: AtomicUsize,
+    /// What plain calls found: keys whose log was as this client knows it, and keys whose log was gone.
+    kept: AtomicUsize,
+    forgotten: AtomicUsize,
+    /// Calls of several keys that found some of each.
+    both: AtomicUsize,
+}
+
+impl Seen {
+    fn is_enough(&self) -> bool {
+        let each = [&self.checked, &self.written, &self.kept, &self.forgotten, &self.both];
+        each.iter().zip([1_200, 10, 100, 20, 5]).all(|(seen, least)| seen.load(Relaxed) >= least)
+    }
+}
+
 /// Hits keys that others hit too, and holds each reply to the logs.
-fn check(client: &mut Connection, mut rng: fastrand::Rng, running: &AtomicBool, checked: &AtomicUsize) {
+fn check(client: &mut Connection, mut rng: fastrand::Rng, running: &AtomicBool, seen: &Seen) {
     while running.load(Relaxed) {
         let name = *rng.choice(&[HIT, MHIT, MHIT, PEEK]).unwrap();
         let count = if name == MHIT { rng.usize(1..6) } else { 1 };
@@ -49,42 +70,30 @@ fn check(client: &mut Connection, mut rng: fastrand::Rng, running: &AtomicBool, 
         } else {
             call.ask(client).unwrap_or_else(|error| panic!("{call:?}: {error}"));
         }
-        checked.fetch_add(1, Relaxed);
+        seen.checked.fetch_add(1, Relaxed);
     }
 }
 
 /// Puts logs of its own where others were evicted. They may be as long as those.
-fn write(client: &mut Connection, mut rng: fastrand::Rng, running: &AtomicBool) -> usize {
+fn write(client: &mut Connection, mut rng: fastrand::Rng, running: &AtomicBool, seen: &Seen) {
     const SCRIPT: &str = "if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end \
         local now = redis.call('TIME')[1] * 1000 - 1000 \
         for n = 1, ARGV[1] do \
             redis.call('XADD', KEYS[1], string.format('%.0f-%d', now + n, 2 * n), ARGV[2] .. 'ms', 2) end \
         return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
-    let mut written = 0;
     while running.load(Relaxed) {
         let (key, (_, window)) = key(some(&mut rng, 1)[0]);
         let mut eval = redis::cmd("EVAL");
         eval.arg(SCRIPT).arg(1).arg(key).arg(rng.u8(1..5)).arg(window);
-        written += get::<usize>(client.ask(&eval).unwrap());
+        seen.written.fetch_add(get(client.ask(&eval).unwrap()), Relaxed);
         sleep(Duration::from_millis(1));
     }
-    written
-}
-
-/// What a plain call found: keys whose log was as this client knows it, and keys whose log was gone.
-#[derive(Default)]
-struct Seen {
-    kept: usize,
-    forgotten: usize,
-    /// Calls of several keys that found some of each.
-    both: usize,
 }
 
 /// Hits keys of its own by plain calls, before which the server may evict what they name: each key must be as it was, or gone
 /// as a whole, and the calls of several keys charge all of them or none.
-fn guess(client: &mut Connection, mut rng: fastrand::Rng, running: &AtomicBool) -> Seen {
+fn guess(client: &mut Connection, mut rng: fastrand::Rng, running: &AtomicBool, seen: &Seen) {
     let mut known = vec![0_i64; 800];
-    let mut seen = Seen::default();
     while running.load(Relaxed) {
         let count = rng.usize(1..6);
         let numbers = some(&mut rng, count);
@@ -114,11 +123,10 @@ fn guess(client: &mut Connection, mut rng: fastrand::Rng, running: &AtomicBool) 
             known[*number] = used + allowed;
         }
         assert_eq!(refuses, allowed == 0, "{answers:?}");
-        seen.kept += kept;
-        seen.forgotten += forgotten;
-        seen.both += usize::from(kept > 0 && forgotten > 0);
+        seen.kept.fetch_add(kept, Relaxed);
+        seen.forgotten.fetch_add(forgotten, Relaxed);
+        seen.both.fetch_add(usize::from(kept > 0 && forgotten > 0), Relaxed);
     }
-    seen
 }
 
 fn under(policy: &str, lazily: &str) {
@@ -131,29 +139,18 @@ fn under(policy: &str, lazily: &str) {
     let mut operator = primary.connect();
     let most = operator.used_memory() + ROOM;
     operator.run(&format!("CONFIG SET maxmemory {most} maxmemory-policy {policy}"));
-    let (running, checked) = (AtomicBool::new(true), AtomicUsize::new(0));
-    let (seen, written) = std::thread::scope(|scope| {
-        let stop = Running(&running);
-        for _ in 0..2 {
+    let (running, seen) = (AtomicBool::new(true), Seen::default());
+    std::thread::scope(|scope| {
+        let _stop = Running(&running);
+        for work in [check, check, write, guess] {
             let (mut client, rng) = (primary.connect(), rng.fork());
-            let (running, checked) = (&running, &checked);
-            scope.spawn(move || check(&mut client, rng, running, checked));
+            let (running, seen) = (&running, &seen);
+            scope.spawn(move || work(&mut client, rng, running, seen));
         }
-        let (mut client, fork) = (primary.connect(), rng.fork());
-        let running = &running;
-        let write = scope.spawn(move || write(&mut client, fork, running));
-        let (mut client, rng) = (primary.connect(), rng.fork());
-        let guess = scope.spawn(move || guess(&mut client, rng, running));
-        wait_for_more("checked calls", &checked, 1_200);
-        drop(stop);
-        (guess.join().unwrap(), write.join().unwrap())
+        wait_for("enough of everything", || seen.is_enough());
     });
-    let evicted: usize = operator.info("stats", "evicted_keys").parse().unwrap();
-    println!(
-        "{policy}: {evicted} keys evicted, {written} logs written by others; of own keys {} kept, {} forgotten, in {} calls some of each",
-        seen.kept, seen.forgotten, seen.both
-    );
-    assert!(evicted > 300 && written > 10 && seen.kept > 100 && seen.forgotten > 20 && seen.both > 5);
+    let evicted = operator.info("stats", "evicted_keys");
+    println!("{policy}: {evicted} keys evicted, {seen:?}");
 
     // Nothing more is evicted while both are compared.
     operator.run("CONFIG SET maxmemory 0");

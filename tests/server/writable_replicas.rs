@@ -118,6 +118,7 @@ fn a_full_sync_replaces_what_it_had() {
         caught_up(primary, replica);
         for round in 1..=2 {
             hit(&mut other, &mut rng, 0..KEYS, 100);
+            (0..KEYS).for_each(|number| _ = other.run(&format!("RATELIMIT.HIT {} 10000 1h", key(number))));
             other.run("RATELIMIT.HIT mine 5 1h");
             let before = look(&mut other);
             let lengths: Vec<i64> = (0..KEYS).map(|number| other.integer(&format!("XLEN {}", key(number)))).collect();
