@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use crate::server::{Effect, Entry, MODULE, Reply, Role, Server, Value};
+use crate::server::{Effect, Entry, MODULE, Reply, Role, Server, Value, name_of};
 use crate::stream::{Fields, Id, Text};
 
 /// An entry as the documents describe it: how long the log is kept, and what the hit weighs.
@@ -101,10 +101,10 @@ fn meaning_of(fields: &Fields) -> Option<Meaning> {
 
 /// The keys that a command names; None if it may touch any.
 pub fn keys_of(argv: &[Text]) -> Option<Vec<Text>> {
-    let name = argv.first()?.to_ascii_uppercase();
+    let name = name_of(argv);
     let from = |at: usize| argv.get(at..).unwrap_or_default().to_vec();
     let one = || from(1).into_iter().take(1).collect();
-    Some(match &name[..] {
+    Some(match name.bytes() {
         b"FLUSHALL" | b"FLUSHDB" | b"SWAPDB" | b"EVAL" => return None,
         b"RATELIMIT.MHIT" => {
             let count = argv.get(1).and_then(|count| number(count)).unwrap_or(0) as usize;

@@ -339,7 +339,9 @@ impl Server {
     }
 
     pub fn touch(&mut self, database: usize, key: &Text) {
-        self.touched.push((database, key.clone()));
+        if self.touched.last().is_none_or(|last| last.0 != database || last.1 != *key) {
+            self.touched.push((database, key.clone()));
+        }
     }
 
     // What replicas are told.
@@ -609,6 +611,30 @@ pub fn text(bytes: impl AsRef<[u8]>) -> Text {
 
 pub fn argv(line: &str) -> Vec<Text> {
     line.split(' ').map(text).collect()
+}
+
+/// The name of a command in upper case.
+pub fn name_of(argv: &[Text]) -> Name {
+    let mut name = Name { letters: [0; 20], length: 0 };
+    let given = argv.first().map_or(&[][..], |name| name);
+    if given.len() <= name.letters.len() {
+        name.length = given.len();
+        name.letters[..given.len()].copy_from_slice(given);
+        name.letters.make_ascii_uppercase();
+    }
+    name
+}
+
+/// The name of a command; an empty one if it is longer than any.
+pub struct Name {
+    letters: [u8; 20],
+    length: usize,
+}
+
+impl Name {
+    pub fn bytes(&self) -> &[u8] {
+        &self.letters[..self.length]
+    }
 }
 
 /// A command as one would type it.
