@@ -7,7 +7,7 @@ use std::ffi::{CStr, c_int};
 
 use crate::frame::keys_of;
 use crate::server::{
-    DATABASES, Entry, GENERIC, LIST, Reply, STREAM, STRING, SWAPDB, Server, Value, id_text, name_of, text,
+    DATABASES, Entry, GENERIC, LIST, Reply, STREAM, STRING, SWAPDB, Server, Value, fields, id_text, name_of, text,
 };
 use crate::stream::{Bounds, Id, Stream, Text};
 
@@ -139,7 +139,7 @@ impl Server {
             ));
         }
         let pairs: Vec<&[u8]> = pairs.iter().map(|text| &**text).collect();
-        let fields = self.fields(&pairs);
+        let fields = fields(&pairs);
         let bounds = self.bounds;
         if self.entry(db, key).is_none() {
             let empty = self.empty_stream();
