@@ -1106,11 +1106,34 @@ unsafe fn arguments(args: *const Argument, count: usize) -> Vec<Text> {
     unsafe {
         let args = if count == 0 { &[][..] } else { std::slice::from_raw_parts(args, count) };
         let one = |arg: &Argument| match arg.string.is_null() {
+            true if arg.length <= 9 => Some(known_word(if arg.length == 0 {
+                &[]
+            } else {
+                std::slice::from_raw_parts(arg.start.cast(), arg.length)
+            })),
             true => Some(bytes(arg.start, arg.length)),
             false => strings::text_of(arg.string),
         };
         args.iter().filter_map(one).collect()
     }
+}
+
+thread_local! {
+    static WORDS: std::cell::RefCell<Vec<Text>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// A word that comes again and again.
+fn known_word(word: &[u8]) -> Text {
+    WORDS.with_borrow_mut(|words| {
+        if let Some(known) = words.iter().find(|known| ***known == *word) {
+            return known.clone();
+        }
+        let word = text(word);
+        if words.len() < 8 {
+            words.push(word.clone());
+        }
+        word
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -1130,7 +1153,8 @@ unsafe extern "C" fn simulated_replicate(
     if server.open.last().is_some_and(|frame| !frame.events.is_empty()) {
         problem("something is replicated after the first event");
     }
-    let mut argv = vec![text(command.to_bytes())];
+    let mut argv = Vec::with_capacity(args.len() + 1);
+    argv.push(known_word(command.to_bytes()));
     argv.extend(args);
     if let Some(frame) = server.open.last_mut() {
         frame.effects.push(crate::server::Effect { database: ctx.database, argv: argv.clone() });

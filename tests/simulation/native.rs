@@ -44,7 +44,8 @@ type Words<'a> = &'a [Text];
 
 impl Server {
     pub fn native(&mut self, database: usize, argv: &[Text]) -> Reply {
-        let keys = keys_of(argv);
+        // What comes from a primary is nobody's doing here, and nothing has expired.
+        let keys = if self.is_fed { Some(Vec::new()) } else { keys_of(argv) };
         // Others hear first that keys have expired.
         for key in keys.iter().flatten() {
             (0..DATABASES).for_each(|database| _ = self.exists(database, key));

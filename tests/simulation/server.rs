@@ -662,7 +662,19 @@ pub fn words(argv: &[Text]) -> String {
 }
 
 pub fn id_text(id: Id) -> Text {
-    text(id.to_string())
+    // Two numbers of at most 20 digits, written from the right, and a dash between them.
+    let mut digits = [b'-'; 41];
+    let write = |digits: &mut [u8; 41], mut at: usize, mut number: u64| loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break at;
+        }
+    };
+    let dash = write(&mut digits, 41, id.seq) - 1;
+    let start = write(&mut digits, dash, id.ms);
+    text(&digits[start..])
 }
 
 // Classes of keyspace events, and events of the server.
