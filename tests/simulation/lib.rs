@@ -12,6 +12,7 @@
 //! | `world` | a primary, a replica and a server without the module; each step checked |
 //! | `workload` | what a seed makes happen |
 //! | `history` | one history by its seed, and the shortest one that still fails |
+//! | `replay` | a history to be told to a real server, with all that it must do |
 //! | `chance` | random bytes that are the same in every run |
 //! | `loading` | what the module does when it is loaded, where anything may be missing or fail |
 
@@ -23,6 +24,7 @@ pub mod judge;
 pub mod module;
 mod native;
 pub mod problems;
+pub mod replay;
 pub mod server;
 pub mod stream;
 pub mod strings;

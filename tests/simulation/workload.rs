@@ -82,6 +82,15 @@ impl Workload {
         }
     }
 
+    /// The same as far as a real server of this flavor can be told it, whose clock stands still while it is not set.
+    pub fn for_real(seed: u64, flavor: usize) -> Self {
+        let mut workload = Self::new(seed);
+        workload.profile = Profile { flavor, tick: 0, replica_ahead: 0, has_replica: true, ..workload.profile };
+        (workload.reactions, workload.faults) = (0, 0);
+        workload.steps = workload.steps.min(1_000);
+        workload
+    }
+
     pub fn profile(&self) -> Profile {
         self.profile.clone()
     }
@@ -130,7 +139,7 @@ impl Workload {
         })
     }
 
-    fn key(&mut self) -> Text {
+    pub(crate) fn key(&mut self) -> Text {
         text(KEYS[self.rng.usize(..self.keys)])
     }
 

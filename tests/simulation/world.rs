@@ -134,6 +134,11 @@ impl World {
         &self.servers[1]
     }
 
+    /// What the replica has not read yet, a step of the server at a time.
+    pub fn unread(&self) -> &VecDeque<Vec<Effect>> {
+        &self.behind
+    }
+
     pub fn profile(&self) -> &Profile {
         &self.profile
     }
@@ -194,6 +199,8 @@ impl World {
                 let steps = self.servers[0].clock_steps;
                 let fields = self.servers[0].info();
                 self.judge.info(&fields, steps)?;
+                let line = |(name, value): &(String, String)| Reply::Status(format!("{name}:{value}"));
+                replies.push(Reply::Array(fields.iter().map(line).collect()));
             }
         }
         if self.is_replica_step(step) {

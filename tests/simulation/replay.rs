@@ -1,0 +1,135 @@
+//! A history that a real server can be told: what it is told, and what it must reply, tell replicas, and hold.
+//!
+//! It has everything but what a real server cannot be made to do: other modules that act in events, functions of the API
+//! that fail, keys that expire at a chosen moment without a command, promotions. `tests/server/replays.rs` tells it.
+
+use fastrand::Rng;
+
+use crate::history::Copies;
+use crate::server::{DATABASES, Effect, Reply, Value, argv, text};
+use crate::stream::Text;
+use crate::workload::Workload;
+use crate::world::{Profile, START, Step, Verdict, World};
+
+/// One step. The clock stands still in it.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Milliseconds since the epoch.
+    pub now: i64,
+    pub step: Step,
+    pub replies: Vec<Reply>,
+    /// What replicas are told, a step of the server at a time.
+    pub effects: Vec<Vec<Effect>>,
+}
+
+/// What is at a key in the end.
+#[derive(Clone, Debug)]
+pub struct Held {
+    pub database: usize,
+    pub key: Text,
+    pub expires: Option<i64>,
+    pub value: Value,
+}
+
+#[derive(Debug)]
+pub struct Recording {
+    pub profile: Profile,
+    pub told: Vec<Told>,
+    /// Keys that have not expired.
+    pub held: Vec<Held>,
+    /// Values that DUMP has put aside, by the number that it replied.
+    pub dumps: Vec<Value>,
+    pub calls: u64,
+}
+
+impl Recording {
+    /// With those in which time passes.
+    pub fn steps(&self) -> Vec<Step> {
+        let mut now = START;
+        let mut steps = Vec::new();
+        for told in &self.told {
+            if told.now != now {
+                steps.push(Step::Go(told.now - now));
+                now = told.now;
+            }
+            steps.push(told.step.clone());
+        }
+        steps
+    }
+}
+
+/// The history of a seed, on a server of this flavor.
+pub fn of_seed(copies: &mut Copies, seed: u64, flavor: usize) -> Verdict<Recording> {
+    let mut workload = Workload::for_real(seed, flavor);
+    let mut rng = Rng::with_seed(!seed);
+    let mut left = workload.steps;
+    // The first makes the module look at the clock, the second forgets that it has gone back since the last history.
+    let mut first = vec![Step::Command(0, argv("RATELIMIT.RESETSTAT")), Step::Command(0, argv("RATELIMIT.PEEK s1 1 1"))];
+    record(copies, workload.profile(), |world| {
+        if let Some(step) = first.pop() {
+            return Some(step);
+        }
+        left = left.checked_sub(1)?;
+        Some(match rng.u16(..1_000) {
+            0 => Step::Reload,
+            1..4 => Step::Info,
+            4..80 => Step::Command(rng.usize(..DATABASES), vec![text("DUMP"), workload.key()]),
+            _ => match workload.step(world) {
+                Step::Together(database, mut commands) => {
+                    // A server that cannot queue one of them does none of them.
+                    commands.retain(|argv| !is_too_short(world, argv));
+                    Step::Together(database, commands)
+                }
+                step => step,
+            },
+        })
+    })
+}
+
+/// A history of given steps.
+pub fn of_steps(copies: &mut Copies, profile: &Profile, steps: &[Step]) -> Verdict<Recording> {
+    let mut steps = steps.iter();
+    record(copies, profile.clone(), |_| steps.next().cloned())
+}
+
+fn is_too_short(world: &World, argv: &[Text]) -> bool {
+    let module = world.primary().module.as_ref();
+    let arity = argv.first().and_then(|name| Some(module?.command(name)?.arity)).unwrap_or(0);
+    let many = argv.len() as i32;
+    if arity < 0 { many < -arity } else { arity > 0 && many != arity }
+}
+
+fn record(
+    copies: &mut Copies,
+    profile: Profile,
+    mut next: impl FnMut(&World) -> Option<Step>,
+) -> Verdict<Recording> {
+    let flavor = profile.flavor;
+    let mut world = World::new(profile.clone(), copies.take(flavor)?);
+    let mut told = Vec::new();
+    while let Some(step) = next(&world) {
+        let unread = world.unread().len();
+        let replies = world.step(&step)?;
+        let effects = world.unread().iter().skip(unread).cloned().collect();
+        match step {
+            Step::Go(_) => {}
+            Step::Command(..) | Step::Together(..) | Step::Reload | Step::Info => {
+                told.push(Told { now: world.primary().now, step, replies, effects });
+            }
+            other => return Err(format!("no real server can be told {other:?}")),
+        }
+    }
+    let server = world.primary();
+    let mut held = Vec::new();
+    for database in 0..DATABASES {
+        for (key, entry) in &server.databases[database] {
+            if entry.expires.is_none_or(|at| at >= server.now) {
+                held.push(Held { database, key: key.clone(), expires: entry.expires, value: entry.value.clone() });
+            }
+        }
+    }
+    let dumps = server.dumps.borrow().clone();
+    let calls = world.calls();
+    copies.free[flavor] = Some(world.end()?);
+    Ok(Recording { profile, told, held, dumps, calls })
+}
