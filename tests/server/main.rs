@@ -27,6 +27,7 @@ mod other_modules;
 mod protocol;
 mod random_histories;
 mod recipe;
+mod replays;
 mod replication;
 mod server_states;
 mod soak;

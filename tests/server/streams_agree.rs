@@ -3,6 +3,8 @@
 
 use fastrand::Rng;
 use redis::{Cmd, Connection, ConnectionLike, Pipeline, Value};
+use simulation::replay::flavor_of;
+use simulation::server::FLAVORS;
 use simulation::stream::{Bounds, Dump, Fields, Id, NodeView, Row, Server, Stream};
 use support::client::{call, show, text_of};
 use support::seeds::{calls_or, random};
@@ -61,13 +63,7 @@ struct Reading {
 
 impl Pair {
     fn new(mut client: Connection) -> Self {
-        let info = client.text("INFO server");
-        let version = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        let kind = match (version("valkey_version"), version("redis_version")) {
-            (Some(valkey), _) if valkey.starts_with('9') => Server::Valkey91,
-            (None, Some(redis)) if redis.starts_with("7.0.") => Server::Redis70,
-            _ => Server::Usual,
-        };
+        let kind = FLAVORS[flavor_of(&client.text("INFO server"))].streams;
         Self {
             client,
             stream: Stream::of(kind),

@@ -64,7 +64,8 @@ pub fn of_seed(copies: &mut Copies, seed: u64, flavor: usize) -> Verdict<Recordi
     let mut rng = Rng::with_seed(!seed);
     let mut left = workload.steps;
     // The first makes the module look at the clock, the second forgets that it has gone back since the last history.
-    let mut first = vec![Step::Command(0, argv("RATELIMIT.RESETSTAT")), Step::Command(0, argv("RATELIMIT.PEEK s1 1 1"))];
+    let mut first =
+        vec![Step::Command(0, argv("RATELIMIT.RESETSTAT")), Step::Command(0, argv("RATELIMIT.PEEK s1 1 1"))];
     record(copies, workload.profile(), |world| {
         if let Some(step) = first.pop() {
             return Some(step);
@@ -99,11 +100,7 @@ fn is_too_short(world: &World, argv: &[Text]) -> bool {
     if arity < 0 { many < -arity } else { arity > 0 && many != arity }
 }
 
-fn record(
-    copies: &mut Copies,
-    profile: Profile,
-    mut next: impl FnMut(&World) -> Option<Step>,
-) -> Verdict<Recording> {
+fn record(copies: &mut Copies, profile: Profile, mut next: impl FnMut(&World) -> Option<Step>) -> Verdict<Recording> {
     let flavor = profile.flavor;
     let mut world = World::new(profile.clone(), copies.take(flavor)?);
     let mut told = Vec::new();
@@ -132,4 +129,15 @@ fn record(
     let calls = world.calls();
     copies.free[flavor] = Some(world.end()?);
     Ok(Recording { profile, told, held, dumps, calls })
+}
+
+/// Which of [`crate::server::FLAVORS`] a server has that shows this in `INFO server`.
+pub fn flavor_of(info: &str) -> usize {
+    let version = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    match (version("valkey_version"), version("redis_version")) {
+        (Some(valkey), _) if valkey.starts_with("9.") => 3,
+        (Some(_), _) => 2,
+        (None, Some(redis)) if redis.starts_with("7.0.") => 0,
+        _ => 1,
+    }
 }
