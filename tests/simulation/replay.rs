@@ -35,6 +35,8 @@ pub struct Held {
 pub struct Recording {
     pub profile: Profile,
     pub told: Vec<Told>,
+    /// What the clock shows in the end.
+    pub now: i64,
     /// Keys that have not expired.
     pub held: Vec<Held>,
     /// Values that DUMP has put aside, by the number that it replied.
@@ -125,10 +127,11 @@ fn record(copies: &mut Copies, profile: Profile, mut next: impl FnMut(&World) ->
             }
         }
     }
+    let now = server.now;
     let dumps = server.dumps.borrow().clone();
     let calls = world.calls();
     copies.free[flavor] = Some(world.end()?);
-    Ok(Recording { profile, told, held, dumps, calls })
+    Ok(Recording { profile, told, now, held, dumps, calls })
 }
 
 /// Which of [`crate::server::FLAVORS`] a server has that shows this in `INFO server`.
