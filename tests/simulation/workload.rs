@@ -87,7 +87,7 @@ impl Workload {
         let mut workload = Self::new(seed);
         workload.profile = Profile { flavor, tick: 0, replica_ahead: 0, has_replica: true, ..workload.profile };
         (workload.reactions, workload.faults) = (0, 0);
-        workload.steps = workload.steps.min(1_000);
+        workload.steps = workload.steps.min(400);
         workload
     }
 

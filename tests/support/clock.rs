@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -58,7 +58,8 @@ impl Clock {
     }
 
     fn read(reading: (&'static str, &'static str)) -> Self {
-        let dir = TempDir::new().unwrap();
+        // In memory where there is such a place: some tests set it thousands of times.
+        let dir = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
         Self { file: dir.path().join("clock"), reading, _dir: dir.into() }
     }
 
@@ -90,8 +91,11 @@ impl Clock {
     }
 }
 
-pub(crate) fn faketime_library() -> PathBuf {
-    let output = Command::new("find").args(["/usr/lib", "-name", "libfaketime.so.1"]).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    PathBuf::from(text.lines().next().expect("libfaketime is missing, run: make test"))
+pub(crate) fn faketime_library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let output = Command::new("find").args(["/usr/lib", "-name", "libfaketime.so.1"]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        PathBuf::from(text.lines().next().expect("libfaketime is missing, run: make test"))
+    })
 }
