@@ -188,9 +188,9 @@ impl Real {
             if let Some(at) = step {
                 let told = &recording.told[at];
                 self.same_replies(recording, told, reply)
-                    .map_err(|error| format!("step {at}: {}: {error}", shown(told)))?;
+                    .map_err(|error| format!("reply: step {at}: {}: {error}", shown(told)))?;
             } else if let Value::ServerError(error) = reply {
-                return Err(format!("what is queued is refused: {}", text_of(&error)));
+                return Err(format!("reply: what is queued is refused: {}", text_of(&error)));
             }
         }
         Ok(())
@@ -268,12 +268,16 @@ impl Real {
                         };
                         list.iter().map(line).collect::<Vec<_>>().join("; ")
                     };
-                    return Err(format!("step {at}: {shown}: told {}, simulated {}", list(&theirs), list(&ours)));
+                    return Err(format!(
+                        "effects: step {at}: {shown}: told {}, simulated {}",
+                        list(&theirs),
+                        list(&ours)
+                    ));
                 }
             }
         }
         match theirs.next() {
-            Some(more) => Err(format!("told more: {more:?}, simulated nothing")),
+            Some(more) => Err(format!("effects: told more: {more:?}, simulated nothing")),
             None => Ok(()),
         }
     }
@@ -289,7 +293,7 @@ impl Real {
         if keys != ours {
             let list = |keys: &[&[u8]]| keys.join(&b' ').escape_ascii().to_string();
             let theirs: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-            return Err(format!("database {database} holds {}, simulated {}", list(&theirs), list(&ours)));
+            return Err(format!("data: database {database} holds {}, simulated {}", list(&theirs), list(&ours)));
         }
         if keys.is_empty() {
             return Ok(());
@@ -309,7 +313,7 @@ impl Real {
             let key = held.key.escape_ascii();
             let ours = held.expires.unwrap_or(-1);
             if *expires != Value::Int(ours) {
-                return Err(format!("{key} expires at {expires:?}, simulated {ours}"));
+                return Err(format!("data: {key} expires at {expires:?}, simulated {ours}"));
             }
             let (theirs, ours) = (
                 show(kind),
@@ -319,12 +323,12 @@ impl Real {
                 },
             );
             if theirs != ours {
-                return Err(format!("{key} is a {theirs}, simulated a {ours}"));
+                return Err(format!("data: {key} is a {theirs}, simulated a {ours}"));
             }
             let Kept::Stream(stream) = &held.value else { continue };
             let (theirs, ours) = (Dump::read(&get::<Vec<u8>>(dump.clone())), of_kept(&held.value));
             if theirs != ours {
-                return Err(format!("{key}: {theirs:#?}\nsimulated {ours:#?}"));
+                return Err(format!("data: {key}: {theirs:#?}\nsimulated {ours:#?}"));
             }
             let theirs: Vec<(String, Vec<Vec<u8>>)> = get(rows.clone());
             let theirs = theirs
@@ -334,7 +338,7 @@ impl Real {
                 .iter()
                 .map(|row| (row.id, row.fields.iter().flat_map(|(name, value)| [name, value]).collect::<Vec<_>>()));
             if !theirs.eq(ours) {
-                return Err(format!("{key} has other entries than simulated: {}", show(rows)));
+                return Err(format!("data: {key} has other entries than simulated: {}", show(rows)));
             }
         }
         Ok(())
@@ -403,15 +407,7 @@ fn shown(told: &Told) -> String {
 
 /// Fewer steps that still differ, and how.
 fn shrink(real: &mut Real, copies: &mut Copies, recording: &Recording, mut error: String) -> (Vec<Step>, String) {
-    let kind = |error: &str| {
-        error
-            .rsplit(", simulated")
-            .next()
-            .unwrap_or_default()
-            .chars()
-            .filter(|char| !char.is_ascii_digit())
-            .collect::<String>()
-    };
+    let kind = |error: &str| error.split(':').next().map(str::to_owned);
     let until = Instant::now() + Duration::from_secs(60);
     let mut steps = recording.steps();
     let mut size = steps.len().div_ceil(2);

@@ -44,7 +44,7 @@ impl Server {
     pub fn native(&mut self, database: usize, argv: &[Text]) -> Reply {
         let keys = keys_of(argv);
         // Others hear first that keys have expired.
-        for (database, key) in looked_at(database, argv, keys.as_deref().unwrap_or_default()) {
+        for (database, key) in self.looked_at(database, argv, keys.as_deref().unwrap_or_default()) {
             if !self.finds(database, &key) && needs_its_first_key(argv) {
                 break;
             }
@@ -55,6 +55,23 @@ impl Server {
         }
         match self.try_native(database, argv) {
             Ok(reply) | Err(reply) => reply,
+        }
+    }
+
+    /// The keys that a command looks at, in this order, which deletes those that have expired.
+    fn looked_at(&self, db: usize, argv: Words, keys: &[Text]) -> Vec<(usize, Text)> {
+        let here = || keys.iter().map(|key| (db, key.clone())).collect();
+        match &argv[0].to_ascii_uppercase()[..] {
+            // What was there goes without a look at it.
+            b"RESTORE" if !self.flavor.restore_looks => Vec::new(),
+            b"COPY" if argv.get(1) == argv.get(2) => Vec::new(),
+            b"MOVE" => match argv.get(2).map(|to| number::<usize>(to)) {
+                Some(Ok(to)) if to != db && to < DATABASES => {
+                    keys.iter().flat_map(|key| [(db, key.clone()), (to, key.clone())]).collect()
+                }
+                _ => Vec::new(),
+            },
+            _ => here(),
         }
     }
 
@@ -420,23 +437,6 @@ impl Server {
             }
         }
         Ok(Reply::ok())
-    }
-}
-
-/// The keys that a command looks at, in this order, which deletes those that have expired.
-fn looked_at(db: usize, argv: Words, keys: &[Text]) -> Vec<(usize, Text)> {
-    let here = || keys.iter().map(|key| (db, key.clone())).collect();
-    match &argv[0].to_ascii_uppercase()[..] {
-        // What was there goes without a look at it.
-        b"RESTORE" => Vec::new(),
-        b"COPY" if argv.get(1) == argv.get(2) => Vec::new(),
-        b"MOVE" => match argv.get(2).map(|to| number::<usize>(to)) {
-            Some(Ok(to)) if to != db && to < DATABASES => {
-                keys.iter().flat_map(|key| [(db, key.clone()), (to, key.clone())]).collect()
-            }
-            _ => Vec::new(),
-        },
-        _ => here(),
     }
 }
 
