@@ -8,7 +8,7 @@ use crate::stream::{Bounds, Id, Text};
 use crate::world::{Profile, START, Step, World};
 
 /// Names of keys: those in `s` are called with the longest window alone, so that nothing that counts is ever forgotten.
-const KEYS: [&str; 8] = ["s1", "s2", "s3", "d", "e", "f", "g", "h"];
+pub const KEYS: [&str; 8] = ["s1", "s2", "s3", "d", "e", "f", "g", "h"];
 
 /// Lengths of windows, the longest last.
 const WINDOWS: [&[u64]; 5] = [
