@@ -7,7 +7,9 @@ use std::ptr::{null, null_mut};
 
 use redis_module::raw::{self, RedisModuleCommandArg, RedisModuleCommandInfo, RedisModuleStreamID};
 
-use crate::module::{FilterFunc, GetFunc, InfoFunc, KeyEventFunc, Registered, ServerEventFunc, SetFunc, Setting};
+use crate::module::{
+    CommandFunc, FilterFunc, GetFunc, InfoFunc, KeyEventFunc, Registered, ServerEventFunc, SetFunc, Setting,
+};
 use crate::problems::problem;
 use crate::server::{Entry, Failure, NEW, Reply, Server, Value, text};
 use crate::stream::{Id, Place, Stream, Text};
@@ -119,7 +121,7 @@ pub fn leave(server: *mut Server, ctx: *mut Ctx) -> Option<Reply> {
 }
 
 /// Runs a command of the module.
-pub fn call(server: *mut Server, command: &Registered, database: usize, argv: &[Text]) -> Reply {
+pub fn call(server: *mut Server, command: CommandFunc, database: usize, argv: &[Text]) -> Reply {
     let ctx = enter(server, Kind::Command, database);
     run(ctx, command, argv);
     leave(server, ctx).unwrap_or_else(|| {
@@ -128,15 +130,15 @@ pub fn call(server: *mut Server, command: &Registered, database: usize, argv: &[
     })
 }
 
-fn run(ctx: *mut Ctx, command: &Registered, argv: &[Text]) {
+fn run(ctx: *mut Ctx, command: CommandFunc, argv: &[Text]) {
     let mut strings: Vec<*mut Str> = argv.iter().map(strings::lend).collect();
     // SAFETY: the context and the strings live until the function returns.
-    unsafe { (command.func)(ctx.cast(), strings.as_mut_ptr().cast(), strings.len() as c_int) };
+    unsafe { command(ctx.cast(), strings.as_mut_ptr().cast(), strings.len() as c_int) };
     strings.into_iter().for_each(strings::take_back);
 }
 
 /// Asks a command for the positions of its keys, as a cluster does.
-pub fn key_positions(server: *mut Server, command: &Registered, argv: &[Text]) -> Vec<(i32, i32)> {
+pub fn key_positions(server: *mut Server, command: CommandFunc, argv: &[Text]) -> Vec<(i32, i32)> {
     let ctx = enter(server, Kind::Command, 0);
     // SAFETY: the context is ours until it is left.
     unsafe { (*ctx).asks_for_keys = true };
@@ -294,7 +296,7 @@ unsafe extern "C" fn get_module_options_all() -> c_int {
 unsafe extern "C" fn create_command(
     ctx: *mut Ctx,
     name: *const c_char,
-    func: Option<crate::module::CommandFunc>,
+    func: Option<CommandFunc>,
     flags: *const c_char,
     first: c_int,
     last: c_int,
@@ -310,6 +312,8 @@ unsafe extern "C" fn create_command(
     module.commands.push(Box::new(Registered {
         name,
         func,
+        writes: flags.split(' ').any(|flag| flag == "write"),
+        denies_oom: flags.split(' ').any(|flag| flag == "deny-oom"),
         flags,
         keys: [first, last, step],
         arity: -1,
@@ -1164,17 +1168,17 @@ struct CallReply {
     state: u64,
     ctx: *mut Ctx,
     reply: Reply,
-    items: Vec<Box<CallReply>>,
+    items: Vec<CallReply>,
     is_root: bool,
 }
 
 impl CallReply {
-    fn new(reply: Reply, ctx: *mut Ctx, is_root: bool) -> Box<Self> {
+    fn of(reply: Reply, ctx: *mut Ctx, is_root: bool) -> Self {
         let items = match &reply {
-            Reply::Array(items) => items.iter().map(|item| Self::new(item.clone(), ctx, false)).collect(),
+            Reply::Array(items) => items.iter().map(|item| Self::of(item.clone(), ctx, false)).collect(),
             _ => Vec::new(),
         };
-        Box::new(Self { state: CALL_REPLY, ctx, reply, items, is_root })
+        Self { state: CALL_REPLY, ctx, reply, items, is_root }
     }
 }
 
@@ -1248,7 +1252,7 @@ unsafe extern "C" fn simulated_call(
         }
     };
     ctx.open_replies += 1;
-    Box::into_raw(CallReply::new(reply, place, true))
+    Box::into_raw(Box::new(CallReply::of(reply, place, true)))
 }
 
 unsafe extern "C" fn call_reply_type(reply: *mut CallReply) -> c_int {
@@ -1279,7 +1283,7 @@ unsafe extern "C" fn call_reply_length(reply: *mut CallReply) -> usize {
 
 unsafe extern "C" fn call_reply_array_element(reply: *mut CallReply, at: usize) -> *mut CallReply {
     let item = call_reply(reply).and_then(|reply| reply.items.get_mut(at));
-    item.map_or(null_mut(), |item| &raw mut **item)
+    item.map_or(null_mut(), |item| &raw mut *item)
 }
 
 unsafe extern "C" fn call_reply_string_ptr(reply: *mut CallReply, length: *mut usize) -> *const c_char {

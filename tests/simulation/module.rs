@@ -26,17 +26,13 @@ pub struct Registered {
     pub name: CString,
     pub func: CommandFunc,
     pub flags: String,
+    pub writes: bool,
+    pub denies_oom: bool,
     pub keys: [c_int; 3],
     pub arity: c_int,
     /// Key specs, arguments and texts, as `COMMAND DOCS` would show them.
     pub info: String,
     pub categories: Option<String>,
-}
-
-impl Registered {
-    pub fn has_flag(&self, name: &str) -> bool {
-        self.flags.split(' ').any(|flag| flag == name)
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -101,6 +97,24 @@ impl Module {
     fn symbol(&self, name: &CStr) -> *mut c_void {
         // SAFETY: the handle is that of a library that is never closed while this is in use.
         unsafe { libc::dlsym(self.handle as *mut c_void, name.as_ptr()) }
+    }
+
+    /// What it has registered, without the module itself.
+    pub fn facts(&self) -> Self {
+        Self {
+            commands: self.commands.clone(),
+            settings: self.settings.clone(),
+            key_events: self.key_events,
+            server_events: self.server_events.clone(),
+            filter: self.filter,
+            info: self.info,
+            options: self.options,
+            category: self.category.clone(),
+            name: self.name.clone(),
+            version: self.version,
+            log: self.log.clone(),
+            ..Self::default()
+        }
     }
 
     /// Everything that the module has told the server about itself.
