@@ -25,7 +25,6 @@ mod multi_key;
 mod no_panics;
 mod other_modules;
 mod protocol;
-mod random_histories;
 mod recipe;
 mod replays;
 mod replication;

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use crate::history::Copies;
 use crate::server::{DATABASES, Effect, Reply, Value, argv, text};
 use crate::stream::Text;
-use crate::workload::Workload;
+use crate::workload::{KEYS, Workload};
 use crate::world::{Profile, START, Step, Verdict, World};
 
 /// One step. The clock stands still in it.
@@ -69,12 +69,16 @@ pub fn of_seed(copies: &mut Copies, seed: u64, flavor: usize) -> Verdict<Recordi
     let mut first =
         vec![Step::Command(0, argv("RATELIMIT.RESETSTAT")), Step::Command(0, argv("RATELIMIT.PEEK s1 1 1"))];
     record(copies, workload.profile(), |world| {
-        if let Some(step) = first.pop() {
+        if let Some(step) = due.pop() {
             return Some(step);
         }
         left = left.checked_sub(1)?;
         Some(match rng.u16(..1_000) {
-            0 => Step::Reload,
+            0 => {
+                // A reload drops keys that have expired and tells nobody, which copies would notice.
+                due = vec![Step::Reload, all_exist(1)];
+                all_exist(0)
+            }
             1..4 => Step::Info,
             4..80 => Step::Command(rng.usize(..DATABASES), vec![text("DUMP"), workload.key()]),
             _ => match workload.step(world) {
@@ -87,6 +91,11 @@ pub fn of_seed(copies: &mut Copies, seed: u64, flavor: usize) -> Verdict<Recordi
             },
         })
     })
+}
+
+/// Looks at all keys, which deletes those that have expired.
+fn all_exist(database: usize) -> Step {
+    Step::Command(database, argv(&format!("EXISTS {}", KEYS.join(" "))))
 }
 
 /// A history of given steps.
