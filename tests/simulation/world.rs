@@ -138,6 +138,11 @@ impl World {
         &self.servers[1]
     }
 
+    /// Whether TOP says the same wherever the module's table has its keys, which depends on a secret.
+    pub fn is_top_sure(&self) -> bool {
+        self.judge.is_top_sure(self.servers[0].now)
+    }
+
     /// What the replica has not read yet, a step of the server at a time.
     pub fn unread(&self) -> &VecDeque<Vec<Effect>> {
         &self.behind
