@@ -147,7 +147,7 @@ impl Server {
         let last = self.stream(db, key)?.map_or(Id::default(), |stream| stream.last_id());
         let id = match &wanted[..] {
             b"*" if now as u64 > last.ms => Id { ms: now as u64, seq: 0 },
-            b"*" => Id { seq: last.seq.wrapping_add(1), ..last },
+            b"*" => last.next().ok_or_else(|| Reply::error("ERR The stream has exhausted the last possible ID"))?,
             text => id(text, 0)?,
         };
         if id <= last || id == Id::default() {
