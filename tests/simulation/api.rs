@@ -786,6 +786,9 @@ unsafe extern "C" fn open_key(ctx: *mut Ctx, name: *mut Str, mode: c_int) -> *mu
     if server.open.last().is_some_and(|frame| !frame.events.is_empty()) {
         problem("a key is opened after the first event");
     }
+    if writes && server.open.last().is_some_and(|frame| !frame.may_write) {
+        problem("a command that only reads opens a key for writing");
+    }
     let exists = server.exists(ctx.database, &name);
     CURRENT.set(server);
     if !exists && !writes {

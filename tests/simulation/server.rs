@@ -246,8 +246,8 @@ impl Server {
 
     /// The time that the module is told: when the command began, or by a clock that goes on while a command runs.
     pub fn clock(&mut self, has_gone_on: bool) -> i64 {
-        let seen = if has_gone_on { self.now } else { self.cached };
         self.now += if has_gone_on { self.tick } else { 0 };
+        let seen = if has_gone_on { self.now } else { self.cached };
         if let Some(module) = &mut self.module {
             let before = std::mem::replace(&mut module.saw_last, seen);
             self.clock_steps += u64::from(seen < before);
@@ -345,7 +345,9 @@ impl Server {
     }
 
     pub fn touch(&mut self, database: usize, key: &Text) {
-        self.touched.push((database, key.clone()));
+        if self.touched.last().is_none_or(|last| last.0 != database || last.1 != *key) {
+            self.touched.push((database, key.clone()));
+        }
     }
 
     // What replicas are told.
@@ -501,6 +503,7 @@ impl Server {
             return Reply::error("ERR unknown command");
         };
         let (func, arity, count) = (command.func, command.arity, argv.len() as i32);
+        let command_writes = command.writes;
         if arity > 0 && count != arity || count < -arity {
             let name = command.name.to_string_lossy();
             return Reply::Error(format!("ERR wrong number of arguments for '{name}' command"));
@@ -511,7 +514,8 @@ impl Server {
         if self.role == Role::Replica && command.writes {
             return Reply::error("READONLY You can't write against a read only replica.");
         }
-        let frame = Frame::begin(self, database, argv);
+        let mut frame = Frame::begin(self, database, argv);
+        frame.may_write = command_writes;
         self.open.push(frame);
         let reply = api::call(self, func, database, argv);
         if let Some(frame) = self.open.pop() {
@@ -613,6 +617,30 @@ pub fn text(bytes: impl AsRef<[u8]>) -> Text {
 
 pub fn argv(line: &str) -> Vec<Text> {
     line.split(' ').map(text).collect()
+}
+
+/// The name of a command in upper case.
+pub fn name_of(argv: &[Text]) -> Name {
+    let mut name = Name { letters: [0; 20], length: 0 };
+    let given = argv.first().map_or(&[][..], |name| name);
+    if given.len() <= name.letters.len() {
+        name.length = given.len();
+        name.letters[..given.len()].copy_from_slice(given);
+        name.letters.make_ascii_uppercase();
+    }
+    name
+}
+
+/// The name of a command; an empty one if it is longer than any.
+pub struct Name {
+    letters: [u8; 20],
+    length: usize,
+}
+
+impl Name {
+    pub fn bytes(&self) -> &[u8] {
+        &self.letters[..self.length]
+    }
 }
 
 /// A command as one would type it.

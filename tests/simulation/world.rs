@@ -355,7 +355,17 @@ impl World {
             }
             return Ok(());
         }
+        // Long ones now and then, and when the history ends.
+        let is_turn = self.judge.calls % 16 == 0;
+        let is_short =
+            |server: &Server, database: usize, key: &Text| match server.entry(database, key).map(|one| &one.value) {
+                Some(Value::Stream(stream)) => stream.len() < 256,
+                _ => true,
+            };
         for (database, key) in &touched {
+            if !is_turn && !is_short(&self.servers[0], *database, key) {
+                continue;
+            }
             same_key(&self.servers[0], &self.mirror, *database, key, "a server without the module")?;
         }
         Ok(())
