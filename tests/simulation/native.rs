@@ -476,7 +476,8 @@ impl Trim {
         };
         let exact = self.approximately.then(|| match self.by_length {
             Some(_) => text(stream.len().to_string()),
-            None => id_text(stream.iter().next().map_or(Id::MAX, |row| row.id)),
+            // Of the first entry there ever was in the first node.
+            None => id_text(stream.nodes().first().map_or(Id::MAX, |node| node.master)),
         });
         (trimmed, exact)
     }
