@@ -150,8 +150,9 @@ smoke)
     ;;
 replay)
     must_match replays::
+    export HISTORIES="${HISTORIES:-1000}"
     for server in $(command -v "${RATELIMIT_SERVER:-redis-server}") $(servers); do
-        HISTORIES=${HISTORIES:-1000} tests_on "$server" replays:: --nocapture
+        tests_on "$server" replays:: --nocapture
     done
     ;;
 all)
