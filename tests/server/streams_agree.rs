@@ -3,7 +3,9 @@
 
 use fastrand::Rng;
 use redis::{Cmd, Connection, ConnectionLike, Pipeline, Value};
-use simulation::stream::{Bounds, Fields, Id, NodeView, Row, Server, Stream};
+use simulation::replay::flavor_of;
+use simulation::server::FLAVORS;
+use simulation::stream::{Bounds, Dump, Fields, Id, NodeView, Row, Server, Stream};
 use support::client::{call, show, text_of};
 use support::seeds::{calls_or, random};
 use support::{Ask, Setup, get};
@@ -61,13 +63,7 @@ struct Reading {
 
 impl Pair {
     fn new(mut client: Connection) -> Self {
-        let info = client.text("INFO server");
-        let version = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        let kind = match (version("valkey_version"), version("redis_version")) {
-            (Some(valkey), _) if valkey.starts_with('9') => Server::Valkey91,
-            (None, Some(redis)) if redis.starts_with("7.0.") => Server::Redis70,
-            _ => Server::Usual,
-        };
+        let kind = FLAVORS[flavor_of(&client.text("INFO server"))].streams;
         Self {
             client,
             stream: Stream::of(kind),
@@ -158,8 +154,8 @@ impl Pair {
         }
         assert_eq!(fields, 7, "fields of XINFO");
 
-        let theirs = nodes_of(&redis::from_redis_value::<Vec<u8>>(dump).unwrap());
-        assert_eq!(theirs, nodes, "nodes of the server, and ours: {}", told());
+        let theirs = Dump::read(&get::<Vec<u8>>(dump));
+        assert_eq!(theirs, Some(Dump::of(stream)), "DUMP of the server, and ours: {}", told());
 
         self.seen.most_entries = self.seen.most_entries.max(stream.len());
         self.seen.most_nodes = self.seen.most_nodes.max(nodes.len());
@@ -357,58 +353,6 @@ fn walk_is_consistent(stream: &Stream) {
     }
     assert_eq!(taken, stream.iter().count());
     assert!(ends.next().is_none() && ends.next_back().is_none());
-}
-
-/// The nodes in a payload of DUMP: its type, how many, and for each its key and its listpack.
-fn nodes_of(payload: &[u8]) -> Vec<NodeView> {
-    let mut rest = &payload[1..];
-    let many = length(&mut rest);
-    (0..many).map(|_| node_of(string(&mut rest), string(&mut rest))).collect()
-}
-
-fn node_of(key: &[u8], pack: &[u8]) -> NodeView {
-    let half = |at: usize| u64::from_be_bytes(key[at..at + 8].try_into().unwrap());
-    assert_eq!(key.len(), 16, "a key is an ID");
-    assert_eq!(u32::from_le_bytes(pack[..4].try_into().unwrap()) as usize, pack.len(), "bytes in the head");
-    let mut at = 6;
-    let [entries, deleted] = [(); 2].map(|()| count(pack, &mut at));
-    NodeView { master: Id::new(half(0), half(8)), bytes: pack.len() as u64, entries, deleted }
-}
-
-/// A number of the RDB format.
-fn length(rest: &mut &[u8]) -> usize {
-    let mut take = |many: usize| {
-        let (bytes, behind) = rest.split_at(many);
-        *rest = behind;
-        bytes.iter().fold(0, |number: usize, &byte| number << 8 | usize::from(byte))
-    };
-    match take(1) {
-        short @ 0..=0x3f => short,
-        middle @ 0x40..=0x7f => (middle & 0x3f) << 8 | take(1),
-        0x80 => take(4),
-        0x81 => take(8),
-        other => panic!("{other} is no length"),
-    }
-}
-
-fn string<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
-    let many = length(rest);
-    let (bytes, behind) = rest.split_at(many);
-    *rest = behind;
-    bytes
-}
-
-/// A number that is not negative in a listpack.
-fn count(pack: &[u8], at: &mut usize) -> u64 {
-    let byte = |behind: usize| u64::from(pack[*at + behind]);
-    let (value, size) = match byte(0) {
-        short @ 0..=0x7f => (short, 2),
-        middle @ 0xc0..=0xcf => ((middle & 0x0f) << 8 | byte(1), 3),
-        0xf1 => (byte(2) << 8 | byte(1), 4),
-        other => panic!("{other} is no count"),
-    };
-    *at += size;
-    value
 }
 
 /// What the commands of a history are made of.

@@ -14,7 +14,7 @@ use crate::world::{Modules, Profile, START, Step, Verdict, World};
 /// The copies of the module, which histories take in turns.
 pub struct Copies<'a> {
     file: &'a Path,
-    free: Vec<Option<Modules>>,
+    pub(crate) free: Vec<Option<Modules>>,
 }
 
 impl<'a> Copies<'a> {
@@ -22,7 +22,7 @@ impl<'a> Copies<'a> {
         Self { file, free: FLAVORS.iter().map(|_| None).collect() }
     }
 
-    fn take(&mut self, flavor: usize) -> Verdict<Modules> {
+    pub(crate) fn take(&mut self, flavor: usize) -> Verdict<Modules> {
         if let Some(modules) = self.free[flavor].take() {
             return Ok(modules);
         }

@@ -656,6 +656,16 @@ impl Judge {
         if is_whole && listed.iter().all(is_right) { Ok(()) } else { Err(format!("not of {expected:?}")) }
     }
 
+    /// Whether TOP says the same now wherever the module's table of counts has its keys.
+    pub fn is_top_sure(&self, now: i64) -> bool {
+        let is_sure = |refused: &Refused| {
+            let mut refused = refused.clone();
+            refused.decay(now as u64);
+            refused.is_sure
+        };
+        self.top_is_exact && self.refused.values().all(is_sure)
+    }
+
     /// Whether `INFO ratelimit` says what was counted.
     pub fn info(&self, fields: &[(String, String)], clock_steps: u64) -> Verdict {
         let mut counted = self.counted;

@@ -13,6 +13,7 @@
 //! | `world` | a primary, a replica and a server without the module; each step checked |
 //! | `workload` | what a seed makes happen |
 //! | `history` | one history by its seed, and the shortest one that still fails |
+//! | `replay` | a history to be told to a real server, with all that it must do |
 //! | `chance` | random bytes that are the same in every run; a part of the program, not of the library |
 //! | `loading` | what the module does when it is loaded, where anything may be missing or fail |
 
@@ -26,6 +27,7 @@ pub mod loading;
 pub mod module;
 mod native;
 pub mod problems;
+pub mod replay;
 pub mod retention;
 pub mod server;
 pub mod stream;

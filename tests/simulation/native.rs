@@ -47,8 +47,10 @@ impl Server {
         // What comes from a primary is nobody's doing here, and nothing has expired.
         let keys = if self.is_fed { Some(Vec::new()) } else { keys_of(argv) };
         // Others hear first that keys have expired.
-        for key in keys.iter().flatten() {
-            (0..DATABASES).for_each(|database| _ = self.exists(database, key));
+        for (database, key) in self.looked_at(database, argv, keys.as_deref().unwrap_or_default()) {
+            if !self.finds(database, &key) && needs_its_first_key(argv) {
+                break;
+            }
         }
         match keys {
             Some(keys) => self.foreign.extend(keys.into_iter().map(|key| (database, key))),
@@ -56,6 +58,23 @@ impl Server {
         }
         match self.try_native(database, argv) {
             Ok(reply) | Err(reply) => reply,
+        }
+    }
+
+    /// The keys that a command looks at, in this order, which deletes those that have expired.
+    fn looked_at(&self, db: usize, argv: Words, keys: &[Text]) -> Vec<(usize, Text)> {
+        let here = || keys.iter().map(|key| (db, key.clone())).collect();
+        match &argv[0].to_ascii_uppercase()[..] {
+            // What was there goes without a look at it.
+            b"RESTORE" if !self.flavor.restore_looks => Vec::new(),
+            b"COPY" if argv.get(1) == argv.get(2) => Vec::new(),
+            b"MOVE" => match argv.get(2).map(|to| number::<usize>(to)) {
+                Some(Ok(to)) if to != db && to < DATABASES => {
+                    keys.iter().flat_map(|key| [(db, key.clone()), (to, key.clone())]).collect()
+                }
+                _ => Vec::new(),
+            },
+            _ => here(),
         }
     }
 
@@ -131,7 +150,7 @@ impl Server {
         let last = self.stream(db, key)?.map_or(Id::default(), |stream| stream.last_id());
         let id = match &wanted[..] {
             b"*" if now as u64 > last.ms => Id { ms: now as u64, seq: 0 },
-            b"*" => Id { seq: last.seq.wrapping_add(1), ..last },
+            b"*" => last.next().ok_or_else(|| Reply::error("ERR The stream has exhausted the last possible ID"))?,
             text => id(text, 0)?,
         };
         if id <= last || id == Id::default() {
@@ -292,7 +311,7 @@ impl Server {
         }
         if !self.is_fed && at <= self.cached {
             self.remove(db, key);
-            self.tell(db, vec![text("DEL"), key.clone()]);
+            self.tell(db, vec![text(self.flavor.expires_by), key.clone()]);
             self.done(db, GENERIC, c"del", key);
             return Ok(Reply::Integer(1));
         }
@@ -393,11 +412,14 @@ impl Server {
         let Some(value) = self.dumps.borrow().get(at).cloned() else { return Err(Reply::error("ERR Bad data format")) };
         let absolute = argv.len() > 5;
         let expires = if absolute { ttl } else { self.cached.saturating_add(ttl) };
-        self.finds(db, key);
         self.remove(db, key);
         self.put(db, key, value, (ttl > 0).then_some(expires));
-        let ttl = if ttl > 0 { text(expires.to_string()) } else { text("0") };
-        self.tell(db, vec![text("RESTORE"), key.clone(), ttl, argv[3].clone(), text("REPLACE"), text("ABSTTL")]);
+        let mut told = argv.to_vec();
+        if ttl > 0 && !absolute {
+            told[2] = text(expires.to_string());
+            told.push(text("ABSTTL"));
+        }
+        self.tell(db, told);
         self.done(db, GENERIC, c"restore", key);
         Ok(Reply::ok())
     }
@@ -419,6 +441,11 @@ impl Server {
         }
         Ok(Reply::ok())
     }
+}
+
+/// Whether a command ends at once if its first key is not there.
+fn needs_its_first_key(argv: Words) -> bool {
+    ["COPY", "MOVE", "RENAME"].iter().any(|name| is(&argv[0], name))
 }
 
 /// The trimming that a command asks for, and where its words end.
@@ -450,7 +477,8 @@ impl Trim {
         };
         let exact = self.approximately.then(|| match self.by_length {
             Some(_) => text(stream.len().to_string()),
-            None => id_text(stream.iter().next().map_or(Id::MAX, |row| row.id)),
+            // Of the first entry there ever was in the first node.
+            None => id_text(stream.nodes().first().map_or(Id::MAX, |node| node.master)),
         });
         (trimmed, exact)
     }

@@ -26,6 +26,8 @@ pub struct Flavor {
     pub streams: stream::Server,
     /// The command with which it replicates that a key has expired.
     pub expires_by: &'static str,
+    /// RESTORE with REPLACE looks at what is there, so that a key that has expired is deleted first.
+    pub restore_looks: bool,
 }
 
 const SINCE_7_2: [&str; 4] = [
@@ -44,6 +46,7 @@ pub static FLAVORS: [Flavor; 4] = [
         options: 0,
         streams: stream::Server::Redis70,
         expires_by: "DEL",
+        restore_looks: false,
     },
     Flavor {
         name: "Redis 8.2",
@@ -53,6 +56,7 @@ pub static FLAVORS: [Flavor; 4] = [
         options: 0x1f,
         streams: stream::Server::Usual,
         expires_by: "DEL",
+        restore_looks: true,
     },
     Flavor {
         name: "Valkey 8.1",
@@ -62,6 +66,7 @@ pub static FLAVORS: [Flavor; 4] = [
         options: 0x1f,
         streams: stream::Server::Usual,
         expires_by: "UNLINK",
+        restore_looks: false,
     },
     Flavor {
         name: "Valkey 9.1",
@@ -71,6 +76,7 @@ pub static FLAVORS: [Flavor; 4] = [
         options: 0x3f,
         streams: stream::Server::Valkey91,
         expires_by: "UNLINK",
+        restore_looks: false,
     },
 ];
 

@@ -11,9 +11,11 @@
 //! | `sizes.rs` | bytes of integers and texts in a listpack |
 //! | `node.rs` | a node: what it takes, when it is full, tombstones |
 //! | `walk.rs` | finding entries, and ranges of them |
+//! | `dump.rs` | what DUMP of a server shows of one |
 //!
 //! In nearly all of this the servers are alike; [`Server`] says what they differ in.
 
+mod dump;
 mod fields;
 mod id;
 mod node;
@@ -23,6 +25,7 @@ mod walk;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
+pub use dump::Dump;
 pub use fields::Fields;
 pub use id::Id;
 use node::{Entry, Node};

@@ -8,7 +8,7 @@ use crate::stream::{Bounds, Id, Text};
 use crate::world::{Profile, START, Step, World};
 
 /// Names of keys: those in `s` are called with the longest window alone, so that nothing that counts is ever forgotten.
-const KEYS: [&str; 8] = ["s1", "s2", "s3", "d", "e", "f", "g", "h"];
+pub const KEYS: [&str; 8] = ["s1", "s2", "s3", "d", "e", "f", "g", "h"];
 
 /// Lengths of windows, the longest last.
 const WINDOWS: [&[u64]; 5] = [
@@ -124,6 +124,15 @@ impl Workload {
         }
     }
 
+    /// The same as far as a real server of this flavor can be told it, whose clock stands still while it is not set.
+    pub fn for_real(seed: u64, flavor: usize) -> Self {
+        let mut workload = Self::new(seed);
+        workload.profile = Profile { flavor, tick: 0, replica_ahead: 0, has_replica: true, ..workload.profile };
+        (workload.reactions, workload.faults) = (0, 0);
+        workload.steps = workload.steps.min(400);
+        workload
+    }
+
     pub fn profile(&self) -> Profile {
         self.profile.clone()
     }
@@ -178,7 +187,7 @@ impl Workload {
         })
     }
 
-    fn key(&mut self) -> Text {
+    pub(crate) fn key(&mut self) -> Text {
         self.vocabulary.keys[self.rng.usize(..self.keys)].clone()
     }
 

@@ -147,6 +147,16 @@ impl World {
         &self.servers[1]
     }
 
+    /// Whether TOP says the same wherever the module's table has its keys, which depends on a secret.
+    pub fn is_top_sure(&self) -> bool {
+        self.judge.is_top_sure(self.servers[0].now)
+    }
+
+    /// What the replica has not read yet, a step of the server at a time.
+    pub fn unread(&self) -> &VecDeque<Vec<Effect>> {
+        &self.behind
+    }
+
     pub fn profile(&self) -> &Profile {
         &self.profile
     }
@@ -207,6 +217,8 @@ impl World {
                 let steps = self.servers[0].clock_steps;
                 let fields = self.servers[0].info();
                 self.judge.info(&fields, steps)?;
+                let line = |(name, value): &(String, String)| Reply::Status(format!("{name}:{value}"));
+                replies.push(Reply::Array(fields.iter().map(line).collect()));
             }
         }
         if self.is_replica_step(step) {

@@ -1,5 +1,7 @@
 //! Replicas, append-only files, and the effects that reach both.
 
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
 use redis::Connection;
@@ -31,7 +33,7 @@ pub fn start_again(setup: Setup, dir: TempDir) -> Server {
 /// The commands that reach the append-only file of a server, which are those that reach its replicas.
 pub struct Effects {
     file: PathBuf,
-    read: usize,
+    read: u64,
 }
 
 impl Effects {
@@ -55,22 +57,45 @@ impl Effects {
 
     /// What has come since the last time, one command a line.
     pub fn take(&mut self) -> Vec<String> {
-        let bytes = std::fs::read(&self.file).unwrap();
-        let mut rest = &bytes[self.read..];
+        let line = |command: Vec<Vec<u8>>| String::from_utf8_lossy(&command.join(&b' ')).into_owned();
+        self.commands().into_iter().map(line).collect()
+    }
+
+    /// The same as replicas take it: what belongs together, each command with its database. None is selected at first.
+    pub fn steps(&mut self, database: &mut usize) -> Vec<Vec<(usize, Vec<Vec<u8>>)>> {
+        let (mut steps, mut is_open) = (Vec::new(), false);
+        for command in self.commands() {
+            match &command[0][..] {
+                b"SELECT" => *database = String::from_utf8_lossy(&command[1]).parse().unwrap(),
+                b"MULTI" => {
+                    is_open = true;
+                    steps.push(Vec::new());
+                }
+                b"EXEC" => is_open = false,
+                _ if is_open => steps.last_mut().unwrap().push((*database, command)),
+                _ => steps.push(vec![(*database, command)]),
+            }
+        }
+        steps
+    }
+
+    fn commands(&mut self) -> Vec<Vec<Vec<u8>>> {
+        let mut file = File::open(&self.file).unwrap();
+        file.seek(SeekFrom::Start(self.read)).unwrap();
+        let mut bytes = Vec::new();
+        self.read += file.read_to_end(&mut bytes).unwrap() as u64;
+        let mut rest = &bytes[..];
         let mut commands = Vec::new();
         while !rest.is_empty() {
             let arguments = count(&mut rest, b'*');
-            let command: Vec<String> = (0..arguments)
-                .map(|_| {
-                    let length = count(&mut rest, b'$');
-                    let (argument, after) = rest.split_at(length);
-                    rest = &after[2..];
-                    String::from_utf8_lossy(argument).into_owned()
-                })
-                .collect();
-            commands.push(command.join(" "));
+            let argument = |_| {
+                let length = count(&mut rest, b'$');
+                let (argument, after) = rest.split_at(length);
+                rest = &after[2..];
+                argument.to_vec()
+            };
+            commands.push((0..arguments).map(argument).collect());
         }
-        self.read = bytes.len();
         commands
     }
 }
