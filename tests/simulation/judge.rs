@@ -21,6 +21,12 @@ pub const APPEND_FAILED: &str = "ERR the server did not accept the log entry";
 /// Entries above which a log of which nothing counts is started again.
 const LONG: usize = 1_000;
 
+/// Entries that one hit drops at most.
+const MOST_DROPPED: usize = 1_000;
+
+/// Hits after which something of a large backlog must have gone. It is looked for when the tally passes a multiple.
+const MOST_HITS: u32 = 100;
+
 /// Expired entries that may stay: those of a node, and what comes until the next look for them.
 const MOST_DEAD: usize = 300;
 
@@ -331,6 +337,8 @@ pub struct Judge {
     admitted: HashMap<(usize, Text), Vec<Hit>>,
     /// The longest window; no key is single-minded if it is 0.
     longest: u64,
+    /// How often in a row a hit on a key has dropped nothing of a large backlog.
+    stuck: HashMap<(usize, Text), u32>,
     counted: [u64; 6],
     /// Steps of the clock that are not counted any more.
     clock_steps: u64,
@@ -494,6 +502,7 @@ impl Judge {
                 self.forget(frame.database, &frame.keys[n]);
             } else if is_stored {
                 let kept = one.is_kept(id, log)?;
+                self.drops(frame, &one, log, kept)?;
                 match log.is_wild {
                     true => self.forget(frame.database, &frame.keys[n]),
                     false => self.admit(frame, &one, kept)?,
@@ -542,6 +551,23 @@ impl Judge {
                     .or_insert(fresh);
             }
         }
+    }
+
+    /// A hit drops no more than a bounded number of entries, and yet what has expired goes, bit by bit.
+    fn drops(&mut self, frame: &Frame, one: &One, log: &Log, kept: Kept) -> Verdict {
+        if kept == Kept::First || one.restarts || log.is_wild {
+            return Ok(());
+        }
+        let (before, after) = (one.before.rows(), one.after.rows());
+        let dropped = (before.len() + 1).saturating_sub(after.len());
+        if dropped > MOST_DROPPED {
+            return Err(format!("{dropped} entries are dropped at once"));
+        }
+        let keep = after.last().and_then(|row| row.meaning).map_or(0, |meaning| meaning.keep);
+        let dead = after.iter().take_while(|row| row.id.ms + keep <= one.after.last().ms).count();
+        let stuck = self.stuck.entry((frame.database, frame.keys[one.n].clone())).or_default();
+        *stuck = if dropped == 0 && dead > MOST_DROPPED { *stuck + 1 } else { 0 };
+        if *stuck > MOST_HITS { Err(format!("{dead} expired entries stay for ever")) } else { Ok(()) }
     }
 
     /// No more was admitted in any window than the limit of this call.
