@@ -11,7 +11,7 @@ use crate::module::{
     CommandFunc, FilterFunc, GetFunc, InfoFunc, KeyEventFunc, Registered, ServerEventFunc, SetFunc, Setting,
 };
 use crate::problems::problem;
-use crate::server::{Entry, Failure, NEW, Reply, Server, Value, text};
+use crate::server::{Entry, Failure, NEW, Reply, Server, Value, text, texts_of};
 use crate::stream::{Id, Place, Stream, Text};
 use crate::strings::{self, Str};
 
@@ -925,7 +925,7 @@ unsafe extern "C" fn stream_add(
         return ERR;
     }
     let pairs: Vec<&[u8]> = texts.iter().map(|text| &**text).collect();
-    let fields = server.fields(&pairs);
+    let fields = crate::server::fields(&pairs);
     let (database, name) = (ctx.database, key.name.clone());
     if key.birth == 0 {
         // Others hear of a new key at once.
@@ -1073,16 +1073,17 @@ unsafe extern "C" fn stream_iterator_next_field(key: *mut Key, field: *mut *mut 
     };
     let (Some(at), true) = (iterator.at, iterator.left > 0) else { return ERR };
     let row = stream.at(at);
-    let (name, content) = row.fields.get(iterator.field);
+    let texts = if field.is_null() && value.is_null() { None } else { Some(texts_of(row.fields)) };
+    let at = 2 * iterator.field;
     iterator.field += 1;
     iterator.left -= 1;
     // SAFETY: both are pointers to pointers, or null.
     unsafe {
         if let Some(field) = field.as_mut() {
-            *field = strings::give(text(name));
+            *field = texts.as_ref().map_or(null_mut(), |texts| strings::give(texts[at].clone()));
         }
         if let Some(value) = value.as_mut() {
-            *value = strings::give(text(content));
+            *value = texts.as_ref().map_or(null_mut(), |texts| strings::give(texts[at + 1].clone()));
         }
     }
     OK
@@ -1105,11 +1106,34 @@ unsafe fn arguments(args: *const Argument, count: usize) -> Vec<Text> {
     unsafe {
         let args = if count == 0 { &[][..] } else { std::slice::from_raw_parts(args, count) };
         let one = |arg: &Argument| match arg.string.is_null() {
+            true if arg.length <= 9 => Some(known_word(if arg.length == 0 {
+                &[]
+            } else {
+                std::slice::from_raw_parts(arg.start.cast(), arg.length)
+            })),
             true => Some(bytes(arg.start, arg.length)),
             false => strings::text_of(arg.string),
         };
         args.iter().filter_map(one).collect()
     }
+}
+
+thread_local! {
+    static WORDS: std::cell::RefCell<Vec<Text>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// A word that comes again and again.
+fn known_word(word: &[u8]) -> Text {
+    WORDS.with_borrow_mut(|words| {
+        if let Some(known) = words.iter().find(|known| ***known == *word) {
+            return known.clone();
+        }
+        let word = text(word);
+        if words.len() < 8 {
+            words.push(word.clone());
+        }
+        word
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -1129,7 +1153,8 @@ unsafe extern "C" fn simulated_replicate(
     if server.open.last().is_some_and(|frame| !frame.events.is_empty()) {
         problem("something is replicated after the first event");
     }
-    let mut argv = vec![text(command.to_bytes())];
+    let mut argv = Vec::with_capacity(args.len() + 1);
+    argv.push(known_word(command.to_bytes()));
     argv.extend(args);
     if let Some(frame) = server.open.last_mut() {
         frame.effects.push(crate::server::Effect { database: ctx.database, argv: argv.clone() });

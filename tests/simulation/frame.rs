@@ -47,14 +47,14 @@ impl Known {
                 let mut rows = Vec::with_capacity(stream.len() as usize);
                 // Most entries share their fields with the one before.
                 let mut known: Option<(&Fields, Option<Meaning>)> = None;
-                for row in stream.iter() {
+                stream.each(|row| {
                     let meaning = match known {
                         Some((fields, meaning)) if fields.is_same(row.fields) => meaning,
                         _ => meaning_of(row.fields),
                     };
                     known = Some((row.fields, meaning));
                     rows.push(Row { id: row.id, meaning });
-                }
+                });
                 What::Stream { rows, last: stream.last_id() }
             }
         };

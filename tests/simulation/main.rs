@@ -1,7 +1,7 @@
 //! Drives the module through histories until the time is up or one of them is wrong.
 //!
-//! `MODULE` names the file of the module, `SECONDS` or `MINUTES` how long to go on, `HISTORIES` how many there may be, and
-//! `SEED` where to begin. With `BRIEF` a failure is not made shorter, with `UPDATE` what the module registers is written down.
+//! `MODULE` names the file of the module, `SECONDS` or `MINUTES` how long to go on, `HISTORIES` and `CALLS` how many there
+//! may be, and `SEED` where to begin. With `BRIEF` a failure is not made shorter, with `UPDATE` what the module registers is written down.
 
 mod chance;
 
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         std::env::var_os("MODULE").map_or_else(|| PathBuf::from("target/release/libratelimit.so"), PathBuf::from);
     let first = number("SEED").unwrap_or_else(chance::seed);
     let seconds = number("SECONDS").or(number("MINUTES").map(|minutes| minutes * 60)).unwrap_or(20);
-    let histories = number("HISTORIES").unwrap_or(u64::MAX);
+    let (histories, most) = (number("HISTORIES").unwrap_or(u64::MAX), number("CALLS").unwrap_or(u64::MAX));
     if let Err(error) = loading::check(&module) {
         println!("{error}");
         return ExitCode::FAILURE;
@@ -30,7 +30,11 @@ fn main() -> ExitCode {
     let mut copies = Copies::of(&module);
     let began = Instant::now();
     let (mut calls, mut seed) = (0, first);
-    while seed - first < histories && (seed == first || began.elapsed() < Duration::from_secs(seconds)) {
+    let goes_on = |seed: u64, calls: u64| {
+        let is_time = began.elapsed() < Duration::from_secs(seconds);
+        seed == first || is_time && seed - first < histories && calls < most
+    };
+    while goes_on(seed, calls) {
         let outcome = history::of_seed(&mut copies, seed, None);
         if let Some(error) = outcome.error {
             report(&mut copies, seed, &error);

@@ -7,7 +7,7 @@ use std::ffi::{CStr, c_int};
 
 use crate::frame::keys_of;
 use crate::server::{
-    DATABASES, Entry, GENERIC, LIST, Reply, STREAM, STRING, SWAPDB, Server, Value, id_text, name_of, text,
+    DATABASES, Entry, GENERIC, LIST, Reply, STREAM, STRING, SWAPDB, Server, Value, fields, id_text, name_of, text,
 };
 use crate::stream::{Bounds, Id, Stream, Text};
 
@@ -44,7 +44,8 @@ type Words<'a> = &'a [Text];
 
 impl Server {
     pub fn native(&mut self, database: usize, argv: &[Text]) -> Reply {
-        let keys = keys_of(argv);
+        // What comes from a primary is nobody's doing here, and nothing has expired.
+        let keys = if self.is_fed { Some(Vec::new()) } else { keys_of(argv) };
         // Others hear first that keys have expired.
         for (database, key) in self.looked_at(database, argv, keys.as_deref().unwrap_or_default()) {
             if !self.finds(database, &key) && needs_its_first_key(argv) {
@@ -158,7 +159,7 @@ impl Server {
             ));
         }
         let pairs: Vec<&[u8]> = pairs.iter().map(|text| &**text).collect();
-        let fields = self.fields(&pairs);
+        let fields = fields(&pairs);
         let bounds = self.bounds;
         if self.entry(db, key).is_none() {
             let empty = self.empty_stream();

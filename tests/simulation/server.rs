@@ -205,7 +205,6 @@ pub struct Server {
     /// Counts the calls of the module in the order in which they have had their effect.
     pub turns: Cell<u64>,
     births: u64,
-    fields: VecDeque<Fields>,
 }
 
 impl Server {
@@ -240,7 +239,6 @@ impl Server {
             born: Vec::new(),
             turns: Cell::new(0),
             births: 0,
-            fields: VecDeque::new(),
         }
     }
 
@@ -261,21 +259,6 @@ impl Server {
     pub fn birth(&mut self) -> u64 {
         self.births += 1;
         self.births
-    }
-
-    /// The fields of an entry; most entries have those of recent ones.
-    pub fn fields(&mut self, pairs: &[&[u8]]) -> Fields {
-        let same = |known: &&Fields| {
-            known.len() * 2 == pairs.len()
-                && (0..known.len()).all(|at| known.get(at) == (pairs[2 * at], pairs[2 * at + 1]))
-        };
-        if let Some(known) = self.fields.iter().find(same) {
-            return known.clone();
-        }
-        let fields = Fields::new(pairs);
-        self.fields.truncate(11);
-        self.fields.push_front(fields.clone());
-        fields
     }
 
     /// An empty stream, as XADD and the module API begin with.
@@ -611,6 +594,42 @@ fn is_of_module(argv: &[Text]) -> bool {
     argv.first().is_some_and(|name| name.len() > 10 && name[..10].eq_ignore_ascii_case(b"RATELIMIT."))
 }
 
+/// The fields of an entry, with its texts. Most entries have those of recent ones, on every server, and share them.
+pub fn fields(pairs: &[&[u8]]) -> Fields {
+    RECENT.with_borrow_mut(|recent| {
+        let same = |(known, _): &&(Fields, Rc<[Text]>)| {
+            known.len() * 2 == pairs.len()
+                && (0..known.len()).all(|at| known.get(at) == (pairs[2 * at], pairs[2 * at + 1]))
+        };
+        if let Some((known, _)) = recent.iter().find(same) {
+            return known.clone();
+        }
+        let fields = Fields::new(pairs);
+        recent.truncate(MOST_RECENT);
+        recent.push_front((fields.clone(), pairs.iter().map(text).collect()));
+        fields
+    })
+}
+
+/// The texts of fields: name, value, name, value.
+pub fn texts_of(fields: &Fields) -> Rc<[Text]> {
+    RECENT.with_borrow_mut(|recent| {
+        if let Some((_, texts)) = recent.iter().find(|(known, _)| known.is_same(fields)) {
+            return texts.clone();
+        }
+        let texts: Rc<[Text]> = fields.iter().flat_map(|(name, value)| [text(name), text(value)]).collect();
+        recent.truncate(MOST_RECENT);
+        recent.push_front((fields.clone(), texts.clone()));
+        texts
+    })
+}
+
+const MOST_RECENT: usize = 15;
+
+thread_local! {
+    static RECENT: RefCell<VecDeque<(Fields, Rc<[Text]>)>> = const { RefCell::new(VecDeque::new()) };
+}
+
 pub fn text(bytes: impl AsRef<[u8]>) -> Text {
     Rc::from(bytes.as_ref())
 }
@@ -649,7 +668,19 @@ pub fn words(argv: &[Text]) -> String {
 }
 
 pub fn id_text(id: Id) -> Text {
-    text(id.to_string())
+    // Two numbers of at most 20 digits, written from the right, and a dash between them.
+    let mut digits = [b'-'; 41];
+    let write = |digits: &mut [u8; 41], mut at: usize, mut number: u64| loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break at;
+        }
+    };
+    let dash = write(&mut digits, 41, id.seq) - 1;
+    let start = write(&mut digits, dash, id.ms);
+    text(&digits[start..])
 }
 
 // Classes of keyspace events, and events of the server.

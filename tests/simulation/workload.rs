@@ -51,6 +51,8 @@ struct Vocabulary {
     keys: Vec<Text>,
     numbers: Vec<Text>,
     words: Vec<(&'static str, Text)>,
+    /// Lengths of time, in all their spellings.
+    spans: Vec<(u64, Vec<Text>)>,
 }
 
 impl Vocabulary {
@@ -59,6 +61,7 @@ impl Vocabulary {
             keys: KEYS.iter().map(text).collect(),
             numbers: (0..=100).map(|number: u64| text(number.to_string())).collect(),
             words: Vec::new(),
+            spans: Vec::new(),
         }
     }
 
@@ -234,7 +237,7 @@ impl Workload {
     fn hit(&mut self) -> Vec<Text> {
         let key = self.key();
         let longest = self.windows[self.windows.len() - 1];
-        let many = self.rng.choice([1, 1, 1, 2, 3, 8]).unwrap_or(1);
+        let many = self.rng.choice([1, 1, 1, 1, 1, 1, 1, 2, 2, 3, 8]).unwrap_or(1);
         let mut tiers: Vec<Tier> = (0..many).map(|_| (self.limit(), self.window())).collect();
         if key.starts_with(b"s") {
             tiers[0].1 = longest;
@@ -244,7 +247,7 @@ impl Workload {
         let mut words = Vec::with_capacity(5 + 2 * tiers.len());
         words.extend([self.vocabulary.word(if is_peek { "RATELIMIT.PEEK" } else { "RATELIMIT.HIT" }), key]);
         for (limit, window) in tiers {
-            words.extend([self.vocabulary.number(limit), text(self.spell(window))]);
+            words.extend([self.vocabulary.number(limit), self.spell(window)]);
         }
         let cost = self.cost();
         if cost != 1 || self.rng.u8(..4) == 0 {
@@ -264,7 +267,7 @@ impl Workload {
         words.extend(keys.iter().map(text));
         for key in &keys {
             let window = if key.starts_with('s') { self.windows[self.windows.len() - 1] } else { self.window() };
-            words.extend([text(self.limit().to_string()), text(self.spell(window))]);
+            words.extend([text(self.limit().to_string()), self.spell(window)]);
         }
         let cost = self.cost();
         if cost != 1 {
@@ -274,16 +277,12 @@ impl Workload {
     }
 
     /// One of the spellings of a length of time.
-    fn spell(&mut self, milliseconds: u64) -> String {
-        for (unit, suffix) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1_000, "")] {
-            if milliseconds % unit == 0 && self.rng.bool() {
-                return format!("{}{suffix}", milliseconds / unit);
-            }
-        }
-        if milliseconds % 100 == 0 && self.rng.u8(..3) == 0 {
-            return format!("{}.{}s", milliseconds / 1_000, milliseconds % 1_000 / 100);
-        }
-        format!("{milliseconds}ms")
+    fn spell(&mut self, milliseconds: u64) -> Text {
+        let Some((_, spellings)) = self.vocabulary.spans.iter().find(|(span, _)| *span == milliseconds) else {
+            self.vocabulary.spans.push((milliseconds, spellings_of(milliseconds)));
+            return self.spell(milliseconds);
+        };
+        spellings[self.rng.usize(..spellings.len())].clone()
     }
 
     /// A call with something wrong, or unusual.
@@ -464,6 +463,19 @@ impl Workload {
             _ => Step::Info,
         }
     }
+}
+
+fn spellings_of(milliseconds: u64) -> Vec<Text> {
+    let mut spellings = vec![text(format!("{milliseconds}ms"))];
+    for (unit, suffix) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1_000, "")] {
+        if milliseconds % unit == 0 {
+            spellings.push(text(format!("{}{suffix}", milliseconds / unit)));
+        }
+    }
+    if milliseconds % 100 == 0 {
+        spellings.push(text(format!("{}.{}s", milliseconds / 1_000, milliseconds % 1_000 / 100)));
+    }
+    spellings
 }
 
 /// A stream ID as nobody should choose it, or nearly as the module would.
