@@ -46,7 +46,8 @@ impl Server {
     pub fn native(&mut self, database: usize, argv: &[Text]) -> Reply {
         // What comes from a primary is nobody's doing here, and nothing has expired.
         let keys = if self.is_fed { Some(Vec::new()) } else { keys_of(argv) };
-        // Others hear first that keys have expired.
+        // Others hear that keys have expired, but do not act.
+        self.natives += 1;
         for (database, key) in self.looked_at(database, argv, keys.as_deref().unwrap_or_default()) {
             if !self.finds(database, &key) && needs_its_first_key(argv) {
                 break;
@@ -56,7 +57,9 @@ impl Server {
             Some(keys) => self.foreign.extend(keys.into_iter().map(|key| (database, key))),
             None => self.all_foreign = true,
         }
-        match self.try_native(database, argv) {
+        let result = self.try_native(database, argv);
+        self.natives -= 1;
+        match result {
             Ok(reply) | Err(reply) => reply,
         }
     }
