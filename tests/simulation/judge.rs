@@ -9,7 +9,7 @@ use oracle::{Hit, Moment, Question, Tier, is_in_range};
 
 use crate::frame::{Frame, Known, Meaning, Row, What};
 use crate::retention;
-use crate::server::{Reply, name_of, words};
+use crate::server::{Effect, Reply, name_of, words};
 use crate::stream::{Id, Text};
 
 pub const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
@@ -26,9 +26,6 @@ const MOST_DROPPED: usize = 1_000;
 
 /// Hits after which something of a large backlog must have gone. It is looked for when the tally passes a multiple.
 const MOST_HITS: u32 = 100;
-
-/// Expired entries that may stay: those of a node, and what comes until the next look for them.
-const MOST_DEAD: usize = 300;
 
 /// What a call asks for.
 #[derive(Clone, Debug)]
@@ -194,8 +191,6 @@ struct One<'a> {
     is_stored: bool,
     /// The key was removed first.
     restarts: bool,
-    /// Nodes are not larger than usual.
-    has_bounds: bool,
 }
 
 type Verdict<T = ()> = Result<T, String>;
@@ -265,15 +260,6 @@ impl One<'_> {
         let due_at = due.expires.map_or(before.expires, |at| at as i64);
         if !log.is_wild && ((keep, fallback) != (due.longest, due.fallback) || after.expires != due_at) {
             return Err(format!("it must be kept as {due:?} says"));
-        }
-        // Whole nodes are dropped, and only now and then.
-        let counts = |row: &Row| row.id.ms + keep > stamp;
-        let dead = after.rows().iter().take_while(|row| !counts(row)).count();
-        if after.rows().len() <= before.rows().len()
-            && dead > before.rows().len().saturating_sub(900).max(MOST_DEAD)
-            && self.has_bounds
-        {
-            return Err(format!("{dead} expired entries stay"));
         }
         let is_first = log.is_stale || rest.is_empty() && newest.id.seq == call.cost;
         if restarts && !log.is_stale && !log.is_wild {
@@ -345,8 +331,8 @@ pub struct Judge {
     refused: HashMap<(usize, Text), Refused>,
     /// Whether the table of TOP has room for every key.
     top_is_exact: bool,
-    /// Nodes are not larger than usual.
-    has_bounds: bool,
+    /// The most entries of a node; 0 for any number.
+    most_entries: usize,
     pub calls: u64,
 }
 
@@ -354,8 +340,8 @@ pub struct Judge {
 const SINGLE_MINDED: u8 = b's';
 
 impl Judge {
-    pub fn new(longest: u64, top_is_exact: bool, has_bounds: bool) -> Self {
-        Self { longest, top_is_exact, has_bounds, ..Self::default() }
+    pub fn new(longest: u64, top_is_exact: bool, most_entries: usize) -> Self {
+        Self { longest, top_is_exact, most_entries, ..Self::default() }
     }
 
     /// Others have touched the key.
@@ -481,17 +467,7 @@ impl Judge {
             let restarts =
                 frame.effects.iter().any(|told| *told.argv[0] == b"UNLINK"[..] && told.argv[1] == frame.keys[n]);
             let (before, after) = (&frame.before[n], &after[n]);
-            let one = One {
-                call,
-                n,
-                before,
-                after,
-                answer: answers[n],
-                allowed,
-                is_stored,
-                restarts,
-                has_bounds: self.has_bounds,
-            };
+            let one = One { call, n, before, after, answer: answers[n], allowed, is_stored, restarts };
             let (id, expected) = one.expected(log, now, moments[n].0, expected[n]);
             if !is_wild && one.answer != expected {
                 return Err(format!("the answer {:?} is not {expected:?}", one.answer));
@@ -555,18 +531,36 @@ impl Judge {
 
     /// A hit drops no more than a bounded number of entries, and yet what has expired goes, bit by bit.
     fn drops(&mut self, frame: &Frame, one: &One, log: &Log, kept: Kept) -> Verdict {
-        if kept == Kept::First || one.restarts || log.is_wild {
+        let (before, after) = (one.before.rows(), one.after.rows());
+        let key = &frame.keys[one.n];
+        let newest = log.newest.map_or(0, |(id, meaning)| id.ms + meaning.keep.max(one.call.longest(one.n)));
+        if before.len() > LONG
+            && newest <= one.after.last().ms
+            && !one.restarts
+            && !log.is_wild
+            && log.last == Id::default()
+        {
+            return Err("a long log of which nothing counts is not removed as a whole".into());
+        }
+        if kept == Kept::First || one.restarts {
             return Ok(());
         }
-        let (before, after) = (one.before.rows(), one.after.rows());
         let dropped = (before.len() + 1).saturating_sub(after.len());
         if dropped > MOST_DROPPED {
             return Err(format!("{dropped} entries are dropped at once"));
         }
+        let is_cut = |effect: &Effect| {
+            effect.argv.get(1) == Some(key) && effect.argv.get(2).is_some_and(|word| **word == b"MINID"[..])
+        };
+        if frame.effects.iter().any(is_cut) != (dropped > 0) {
+            return Err(format!("replicas are told to drop entries, or not, and {dropped} are dropped"));
+        }
         let keep = after.last().and_then(|row| row.meaning).map_or(0, |meaning| meaning.keep);
         let dead = after.iter().take_while(|row| row.id.ms + keep <= one.after.last().ms).count();
-        let stuck = self.stuck.entry((frame.database, frame.keys[one.n].clone())).or_default();
-        *stuck = if dropped == 0 && dead > MOST_DROPPED { *stuck + 1 } else { 0 };
+        // A node that is not dead as a whole stays. One that is too large to be dropped at once goes bit by bit.
+        let may_stay = if self.most_entries == 0 { MOST_DROPPED } else { self.most_entries };
+        let stuck = self.stuck.entry((frame.database, key.clone())).or_default();
+        *stuck = if dropped == 0 && dead > may_stay { *stuck + 1 } else { 0 };
         if *stuck > MOST_HITS { Err(format!("{dead} expired entries stay for ever")) } else { Ok(()) }
     }
 

@@ -92,7 +92,11 @@ impl Workload {
             flavor,
             bounds: Bounds {
                 bytes: if backlog > 0 { 0 } else { rng.choice([4_096, 4_096, 512, 128, 0]).unwrap_or(0) },
-                entries: if backlog > 0 { 0 } else { rng.choice([100, 4, 4, 16, 1, 2, 0]).unwrap_or(0) },
+                entries: if backlog > 0 {
+                    rng.choice([0, 100]).unwrap_or(0)
+                } else {
+                    rng.choice([100, 4, 4, 16, 1, 2, 0]).unwrap_or(0)
+                },
             },
             cursors: rng.choice([8_192, 8_192, 8, 4, 0]).unwrap_or(0),
             top_entries: rng.choice([1_000, 1_000, 64, 8, 0]).unwrap_or(0),

@@ -111,7 +111,7 @@ impl World {
         let judge = Judge::new(
             profile.longest,
             profile.top_entries >= 1_000 && !profile.is_backwards,
-            profile.bounds.entries > 0,
+            profile.bounds.entries as usize,
         );
         for server in [&mut primary, &mut replica] {
             // Whatever the last history left.
