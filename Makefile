@@ -1,7 +1,8 @@
 # `make` lists the targets. Each installs what it needs first.
 .POSIX:
-.PHONY: help run build test test-all test-examples example test-fastapi test-histories test-long fuzz memcheck soak \
-	sim-faults sim-mutants dist test-dist lint msrv mutants bench instructions clean
+.PHONY: help run build test test-all test-examples example test-fastapi test-histories test-long fuzz sim sim-asan \
+	sim-faults sim-mutants memcheck soak \
+	dist test-dist lint msrv mutants bench instructions clean
 
 PORT = 6379
 HTTP_PORT = 8000
@@ -17,6 +18,8 @@ help:
 	@echo 'make test-histories a hundred random histories, about ten minutes; SEED=n repeats one'
 	@echo 'make test-long      crashes, clock steps, memory and cost limits in their long form, about twenty minutes'
 	@echo 'make fuzz           broken arguments, histories and calls, MINUTES=1 for each'
+	@echo 'make sim            the module on a simulated server, through everything that a seed can think of, for MINUTES=1; SEED=n repeats'
+	@echo 'make sim-asan       the same under AddressSanitizer, which takes five times as long'
 	@echo 'make memcheck       commands, loading, and other modules that act in events, under valgrind'
 	@echo 'make soak           a server near saturation, checked by the oracle, with rewrites and failovers, for MINUTES=1'
 	@echo 'make example        run examples/fastapi: a REST API and its live monitor, with its own Redis (PORT=6379 HTTP_PORT=8000)'
@@ -44,13 +47,15 @@ build:
 
 test:
 	@scripts/setup.sh test
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked -p redis-ratelimit -p simulation
+	SECONDS=20 target/release/simulation
 	$(CARGO) test --locked
 	@scripts/servers.sh smoke
 
 test-all:
 	@scripts/setup.sh test-all
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked -p redis-ratelimit -p simulation
+	SECONDS=20 target/release/simulation
 	$(CARGO) test --locked
 	@scripts/clients.sh
 	@scripts/servers.sh fetch
@@ -95,6 +100,15 @@ fuzz:
 	@scripts/setup.sh fuzz
 	$(CARGO) build --release --locked
 	@scripts/fuzz.sh $(MINUTES)
+
+sim:
+	@scripts/setup.sh build
+	$(CARGO) build --release --locked -p redis-ratelimit -p simulation
+	MINUTES=$(MINUTES) target/release/simulation
+
+sim-asan:
+	@scripts/setup.sh build
+	@MINUTES=$(MINUTES) scripts/sim-asan.sh
 
 memcheck:
 	@scripts/setup.sh memcheck

@@ -106,11 +106,14 @@ pub fn subscribe(ctx: &Context) -> Option<()> {
                 let event = raw::RedisModuleEvent { id, dataver: 1 };
                 to_server(ctx.ctx, event, Some(on_server_event)) == OK
             });
+        if !subscribed {
+            return None;
+        }
         // Servers that move slots key by key do not have this event.
         let event = raw::RedisModuleEvent { id: SLOTS_HAVE_MOVED, dataver: 1 };
         to_server(ctx.ctx, event, Some(on_server_event));
         HEARD.store(1, Relaxed);
-        subscribed.then_some(())
+        Some(())
     }
 }
 

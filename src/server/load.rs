@@ -37,11 +37,12 @@ impl<'c> Loader<'c> {
         if !args.is_empty() {
             return Err("ratelimit takes no arguments at load, settings are ratelimit.* in the configuration");
         }
-        if replicated_commands_are_renamed(ctx) {
-            return Err("ratelimit replicates by XADD, PEXPIREAT and UNLINK, which must not be renamed");
-        }
+        // First, because the crate panics where a function is missing that it needs.
         if api::missing().is_some() || !set_options(ctx) {
             return Err("ratelimit needs Redis 7.0 or Valkey 7.2 or later");
+        }
+        if replicated_commands_are_renamed(ctx) {
+            return Err("ratelimit replicates by XADD, PEXPIREAT and UNLINK, which must not be renamed");
         }
         advise_on_node_size(ctx);
         Ok(Self { ctx, has_category: add_category(ctx) })

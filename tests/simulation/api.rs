@@ -1164,17 +1164,17 @@ struct CallReply {
     state: u64,
     ctx: *mut Ctx,
     reply: Reply,
-    items: Vec<Box<CallReply>>,
+    items: Vec<CallReply>,
     is_root: bool,
 }
 
 impl CallReply {
-    fn new(reply: Reply, ctx: *mut Ctx, is_root: bool) -> Box<Self> {
+    fn of(reply: Reply, ctx: *mut Ctx, is_root: bool) -> Self {
         let items = match &reply {
-            Reply::Array(items) => items.iter().map(|item| Self::new(item.clone(), ctx, false)).collect(),
+            Reply::Array(items) => items.iter().map(|item| Self::of(item.clone(), ctx, false)).collect(),
             _ => Vec::new(),
         };
-        Box::new(Self { state: CALL_REPLY, ctx, reply, items, is_root })
+        Self { state: CALL_REPLY, ctx, reply, items, is_root }
     }
 }
 
@@ -1248,7 +1248,7 @@ unsafe extern "C" fn simulated_call(
         }
     };
     ctx.open_replies += 1;
-    Box::into_raw(CallReply::new(reply, place, true))
+    Box::into_raw(Box::new(CallReply::of(reply, place, true)))
 }
 
 unsafe extern "C" fn call_reply_type(reply: *mut CallReply) -> c_int {
@@ -1279,7 +1279,7 @@ unsafe extern "C" fn call_reply_length(reply: *mut CallReply) -> usize {
 
 unsafe extern "C" fn call_reply_array_element(reply: *mut CallReply, at: usize) -> *mut CallReply {
     let item = call_reply(reply).and_then(|reply| reply.items.get_mut(at));
-    item.map_or(null_mut(), |item| &raw mut **item)
+    item.map_or(null_mut(), |item| &raw mut *item)
 }
 
 unsafe extern "C" fn call_reply_string_ptr(reply: *mut CallReply, length: *mut usize) -> *const c_char {

@@ -1,13 +1,16 @@
 //! Drives the module through histories until the time is up or one of them is wrong.
 //!
-//! `MODULE` names the file of the module, `SECONDS` how long to go on, `SEED` where to begin.
+//! `MODULE` names the file of the module, `SECONDS` or `MINUTES` how long to go on, `HISTORIES` how many there may be, and
+//! `SEED` where to begin. With `BRIEF` a failure is not made shorter, with `UPDATE` what the module registers is written down.
+
+mod chance;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use simulation::chance;
 use simulation::history::{self, Copies};
+use simulation::loading;
 use simulation::workload::Workload;
 
 fn number(name: &str) -> Option<u64> {
@@ -18,7 +21,12 @@ fn main() -> ExitCode {
     let module =
         std::env::var_os("MODULE").map_or_else(|| PathBuf::from("target/release/libratelimit.so"), PathBuf::from);
     let first = number("SEED").unwrap_or_else(chance::seed);
-    let (seconds, histories) = (number("SECONDS").unwrap_or(20), number("HISTORIES").unwrap_or(u64::MAX));
+    let seconds = number("SECONDS").or(number("MINUTES").map(|minutes| minutes * 60)).unwrap_or(20);
+    let histories = number("HISTORIES").unwrap_or(u64::MAX);
+    if let Err(error) = loading::check(&module) {
+        println!("{error}");
+        return ExitCode::FAILURE;
+    }
     let mut copies = Copies::of(&module);
     let began = Instant::now();
     let (mut calls, mut seed) = (0, first);

@@ -103,6 +103,24 @@ impl Module {
         unsafe { libc::dlsym(self.handle as *mut c_void, name.as_ptr()) }
     }
 
+    /// What it has registered, without the module itself.
+    pub fn facts(&self) -> Self {
+        Self {
+            commands: self.commands.clone(),
+            settings: self.settings.clone(),
+            key_events: self.key_events,
+            server_events: self.server_events.clone(),
+            filter: self.filter,
+            info: self.info,
+            options: self.options,
+            category: self.category.clone(),
+            name: self.name.clone(),
+            version: self.version,
+            log: self.log.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Everything that the module has told the server about itself.
     pub fn describe(&self) -> String {
         let mut lines = vec![format!("{} version {}, options {:#x}", self.name, self.version, self.options)];
