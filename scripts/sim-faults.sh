@@ -99,12 +99,9 @@ for patch in "$@"; do
     if [ "$what" = mutants ]; then title=$(head -n 1 "$patch"); fi
     git apply --directory=$here/tree "$patch" || fail "$patch does not apply"
     if ! build; then
-        if [ "$what" = faults ]; then
-            cat $here/build.log >&2
-            fail "$patch does not build"
-        fi
         unbuildable=$((unbuildable + 1))
         echo "does not build    $title"
+        if [ "$what" = faults ]; then cat $here/build.log; fi
     else
         run
         if [ $status = 0 ]; then
@@ -126,4 +123,5 @@ if [ "$what" = mutants ]; then
     echo "$((score / 10)).$((score % 10)) %: $missed missed, see $here/missed.txt; $unbuildable do not build"
 fi
 echo "$found of $((found + missed)) $what found, each within $slowest seconds"
+[ "$what" = mutants ] || [ $unbuildable = 0 ] || fail "$unbuildable do not build"
 [ $score -ge $least ] || fail "fewer than $((least / 10)) %"
