@@ -14,7 +14,7 @@ help:
 	@echo 'make run            build, and start Redis with the module in the foreground (PORT=6379)'
 	@echo 'make build          build target/release/libratelimit.so, to load into your own server'
 	@echo 'make test           all tests, on real servers that they start and stop'
-	@echo 'make test-all       the same on every supported server, with Python and Node clients, and the FastAPI example'
+	@echo 'make test-all       the same on six servers, two of them built here, with Python and Node clients, and the FastAPI example'
 	@echo 'make test-histories a hundred random histories, about ten minutes; SEED=n repeats one'
 	@echo 'make test-long      crashes, clock steps, memory and cost limits in their long form, about twenty minutes'
 	@echo 'make fuzz           broken arguments, histories and calls, MINUTES=1 for each'
@@ -56,11 +56,11 @@ test-all:
 	@scripts/setup.sh test-all
 	$(CARGO) build --release --locked -p redis-ratelimit -p simulation
 	SECONDS=20 target/release/simulation
-	$(CARGO) test --locked
-	@scripts/clients.sh
-	@scripts/servers.sh fetch
-	@scripts/servers.sh all
+	$(CARGO) test --locked --workspace --exclude redis-ratelimit
 	@scripts/fastapi.sh test
+	@scripts/servers.sh fetch
+	@scripts/servers.sh build
+	@scripts/servers.sh all
 
 test-examples:
 	@scripts/setup.sh test-examples

@@ -90,8 +90,10 @@ bench)
     # For one of the alternatives, which is skipped without it.
     command -v protoc >/dev/null || apt_install protobuf-compiler || true
     ;;
-fuzz | lint)
-    command -v c++ >/dev/null || need g++ "compiles libFuzzer"
+esac
+case $purpose in
+fuzz | lint | test-all)
+    command -v c++ >/dev/null || need g++ "compiles libFuzzer, and a part of Redis 8.6"
     ;;
 esac
 case $purpose in

@@ -3,7 +3,7 @@
 use redis::{Connection, Value};
 use support::client::{FORMAT, HIT, MHIT, PEEK, RESET, TOP, call};
 use support::errors::WRONG_TYPE;
-use support::{Ask, Server, Setup, get, words};
+use support::{Ask, Server, Setup, get, skipped, words};
 
 #[test]
 fn under_an_acl() {
@@ -104,7 +104,7 @@ fn the_category_of_the_module() {
     if !categories.contains(&"ratelimit".to_owned()) {
         // Before Redis 7.4 and Valkey 8 a module cannot add one.
         assert!(client.info("server", "redis_version").starts_with("7."), "{categories:?}");
-        eprintln!("skipped: this server has no ACL categories of modules");
+        skipped("this server has no ACL categories of modules");
         return;
     }
     let mut commands: Vec<String> = get(client.run("ACL CAT ratelimit"));

@@ -5,7 +5,6 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::io::Write;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -16,7 +15,7 @@ use redis::{Client, Cmd, Connection, ConnectionLike, Value};
 use support::client::{number, time_of};
 use support::clock::now;
 use support::seeds::random;
-use support::{Ask, PATIENCE, Running, Server, Setup, assert_same, get, six, wait_for, wait_for_more, words};
+use support::{Ask, PATIENCE, Running, Server, Setup, assert_same, get, six, skipped, wait_for, wait_for_more, words};
 
 /// The first and the last slot of each primary, as `redis-cli --cluster create` deals them out.
 const SLOTS: [(u16, u16); 3] = [(0, 5460), (5461, 10922), (10923, 16383)];
@@ -697,7 +696,7 @@ fn owns(line: &str, slot: u16) -> bool {
 #[test]
 fn slots_move_as_a_whole() {
     let Some(how) = AsAWhole::of_the_server() else {
-        let _ = writeln!(std::io::stderr(), "skipped: slots_move_as_a_whole: this server moves slots key by key only");
+        skipped("this server moves slots key by key only");
         return;
     };
     let (args, databases): (&[&str], &[u8]) = match how {

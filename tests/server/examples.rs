@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use redis::Connection;
 use support::modules::bounded;
 use support::servers::free_port;
-use support::{Ask, Clock, PATIENCE, START, Server, Setup, Stage, get, root, wait_for};
+use support::{Ask, Clock, PATIENCE, START, Server, Setup, Stage, get, root, skipped, wait_for};
 use tempfile::TempDir;
 
 /// A server that examples find, on a set clock.
@@ -220,7 +220,7 @@ fn express_in_outages() {
 fn unpacked() -> Option<PathBuf> {
     let path = root().join("target/examples/debian");
     if !path.exists() {
-        let _ = writeln!(std::io::stderr(), "skipped: {}", std::thread::current().name().unwrap_or("a test"));
+        skipped("there are no packages of Debian here");
         return None;
     }
     Some(path)

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use redis::{Connection, ConnectionLike, Value};
 use support::modules::{module, panicking_module};
-use support::{Ask, Running, Server, Setup, assert_same, get, six, wait_for, wait_for_more, words};
+use support::{Ask, Running, Server, Setup, assert_same, get, six, skipped, wait_for, wait_for_more, words};
 use tempfile::TempDir;
 
 const UNLOAD: &str = "MODULE UNLOAD ratelimit";
@@ -145,7 +145,7 @@ fn refused_with_acl_users() {
         operator.run("ACL SETUSER desk on >pw ~rl:* +@ratelimit -ratelimit.top");
         operator.run("ACL SETUSER other on >pw ~* +@all -@ratelimit");
     } else {
-        eprintln!("skipped: rules by category, this server has no ACL categories of modules");
+        skipped("this server has no ACL categories of modules");
     }
     let users = |client: &mut Connection| -> (Vec<String>, String) {
         let users: Vec<String> = get(client.run("ACL USERS"));
@@ -274,7 +274,7 @@ fn a_load_that_failed_leaves_nothing() {
         assert_eq!(client.run("ACL DRYRUN app RATELIMIT.RESET k"), Value::Okay);
         assert_ne!(client.run("ACL DRYRUN web RATELIMIT.RESET k"), Value::Okay);
     } else {
-        eprintln!("skipped: this server keeps no ACL category of a module");
+        skipped("this server keeps no ACL category of a module");
     }
     assert!(server.is_alive());
 }
@@ -380,7 +380,7 @@ fn taken_out_for_good() {
     if client.ask(&words("ACL CAT ratelimit")).is_ok() {
         rules.extend(["+@ratelimit", "+@all -@ratelimit"]);
     } else {
-        eprintln!("skipped: rules by category, this server has no ACL categories of modules");
+        skipped("this server has no ACL categories of modules");
     }
     for rule in rules {
         for in_file in [false, true] {

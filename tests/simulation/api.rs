@@ -7,7 +7,9 @@ use std::ptr::{null, null_mut};
 
 use redis_module::raw::{self, RedisModuleCommandArg, RedisModuleCommandInfo, RedisModuleStreamID};
 
-use crate::module::{FilterFunc, GetFunc, InfoFunc, KeyEventFunc, Registered, ServerEventFunc, SetFunc, Setting};
+use crate::module::{
+    CommandFunc, FilterFunc, GetFunc, InfoFunc, KeyEventFunc, Registered, ServerEventFunc, SetFunc, Setting,
+};
 use crate::problems::problem;
 use crate::server::{Entry, Failure, NEW, Reply, Server, Value, text};
 use crate::stream::{Id, Place, Stream, Text};
@@ -119,7 +121,7 @@ pub fn leave(server: *mut Server, ctx: *mut Ctx) -> Option<Reply> {
 }
 
 /// Runs a command of the module.
-pub fn call(server: *mut Server, command: &Registered, database: usize, argv: &[Text]) -> Reply {
+pub fn call(server: *mut Server, command: CommandFunc, database: usize, argv: &[Text]) -> Reply {
     let ctx = enter(server, Kind::Command, database);
     run(ctx, command, argv);
     leave(server, ctx).unwrap_or_else(|| {
@@ -128,15 +130,15 @@ pub fn call(server: *mut Server, command: &Registered, database: usize, argv: &[
     })
 }
 
-fn run(ctx: *mut Ctx, command: &Registered, argv: &[Text]) {
+fn run(ctx: *mut Ctx, command: CommandFunc, argv: &[Text]) {
     let mut strings: Vec<*mut Str> = argv.iter().map(strings::lend).collect();
     // SAFETY: the context and the strings live until the function returns.
-    unsafe { (command.func)(ctx.cast(), strings.as_mut_ptr().cast(), strings.len() as c_int) };
+    unsafe { command(ctx.cast(), strings.as_mut_ptr().cast(), strings.len() as c_int) };
     strings.into_iter().for_each(strings::take_back);
 }
 
 /// Asks a command for the positions of its keys, as a cluster does.
-pub fn key_positions(server: *mut Server, command: &Registered, argv: &[Text]) -> Vec<(i32, i32)> {
+pub fn key_positions(server: *mut Server, command: CommandFunc, argv: &[Text]) -> Vec<(i32, i32)> {
     let ctx = enter(server, Kind::Command, 0);
     // SAFETY: the context is ours until it is left.
     unsafe { (*ctx).asks_for_keys = true };
@@ -294,7 +296,7 @@ unsafe extern "C" fn get_module_options_all() -> c_int {
 unsafe extern "C" fn create_command(
     ctx: *mut Ctx,
     name: *const c_char,
-    func: Option<crate::module::CommandFunc>,
+    func: Option<CommandFunc>,
     flags: *const c_char,
     first: c_int,
     last: c_int,
@@ -310,6 +312,8 @@ unsafe extern "C" fn create_command(
     module.commands.push(Box::new(Registered {
         name,
         func,
+        writes: flags.split(' ').any(|flag| flag == "write"),
+        denies_oom: flags.split(' ').any(|flag| flag == "deny-oom"),
         flags,
         keys: [first, last, step],
         arity: -1,

@@ -9,8 +9,8 @@ use crate::stream::{Fields, Id, Text};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meaning {
     pub keep: u64,
-    /// A longer policy may be on its way out.
-    pub waits: bool,
+    /// A longer policy may be on its way out, and then it is kept for this long.
+    pub fallback: Option<u64>,
     pub cost: u64,
 }
 
@@ -91,12 +91,12 @@ fn meaning_of(fields: &Fields) -> Option<Meaning> {
         number(digits).filter(|ms| (1..=LONGEST).contains(ms))
     };
     let keep = span()?;
-    let waits = name.contains(&b'>');
-    if waits && span()? >= keep {
-        return None;
-    }
+    let fallback = match name.contains(&b'>') {
+        true => Some(span().filter(|fallback| *fallback < keep)?),
+        false => None,
+    };
     let cost = number(value).filter(|cost| (1..1 << 53).contains(cost))?;
-    Some(Meaning { keep, waits, cost })
+    Some(Meaning { keep, fallback, cost })
 }
 
 /// The keys that a command names; None if it may touch any.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use oracle::{Hit, Moment, Question, Tier, is_in_range};
 
 use crate::frame::{Frame, Known, Meaning, Row, What};
+use crate::retention;
 use crate::server::{Reply, words};
 use crate::stream::{Id, Text};
 
@@ -19,6 +20,9 @@ pub const APPEND_FAILED: &str = "ERR the server did not accept the log entry";
 
 /// Entries above which a log of which nothing counts is started again.
 const LONG: usize = 1_000;
+
+/// Expired entries that may stay: those of a node, and what comes until the next look for them.
+const MOST_DEAD: usize = 300;
 
 /// What a call asks for.
 #[derive(Clone, Debug)]
@@ -184,6 +188,8 @@ struct One<'a> {
     is_stored: bool,
     /// The key was removed first.
     restarts: bool,
+    /// Nodes are not larger than usual.
+    has_bounds: bool,
 }
 
 type Verdict<T = ()> = Result<T, String>;
@@ -216,45 +222,52 @@ impl One<'_> {
         (id, expected)
     }
 
-    /// Whether a call that stores nothing has written nothing. While a longer policy may be on its way out, a refused hit may
-    /// prolong the key's life. And it does where the hit is told to wait for longer.
-    fn is_left_alone(&self, log: &Log, now: u64) -> Verdict {
+    /// Whether a call that stores nothing has written nothing, but what keeps the key alive.
+    fn is_left_alone(&self, log: &Log, moment: Moment) -> Verdict {
         let Self { call, n, before, after, answer, .. } = *self;
         if call.name == Name::Peek {
             return if before == after { Ok(()) } else { Err("PEEK wrote".into()) };
         }
-        let retry = answer[3];
-        let waits = before.rows().last().and_then(|row| row.meaning).is_some_and(|meaning| meaning.waits);
-        let longer = !log.is_stale && log.newest.is_some() && call.longest(n) > log.keep() && retry > 0;
-        let dies_early = |known: &Known| (0..now as i64 + retry).contains(&known.expires);
-        let is_prolonged = before.expires != after.expires;
-        if before.what != after.what || is_prolonged && !waits && !(longer && dies_early(before)) {
+        if before.what != after.what {
             return Err("a refused hit wrote".into());
         }
-        if is_prolonged && after.expires < before.expires && before.expires >= 0 && !log.is_wild {
-            return Err("a refused hit made the key's life shorter".into());
-        }
-        if longer && dies_early(after) {
-            return Err("the key does not live to see the end of the wait".into());
-        }
-        Ok(())
+        let until = u64::try_from(answer[3]).ok().filter(|wait| *wait > 0).map(|wait| moment.clock + wait);
+        let newest = log.newest.map(|newest| newest.1);
+        let expires = u64::try_from(before.expires).ok();
+        let due = newest.and_then(|newest| retention::refused(newest, expires, moment.now, call.longest(n), until));
+        let due = due.map_or(before.expires, |due| due as i64);
+        if log.is_wild || after.expires == due { Ok(()) } else { Err(format!("the key must expire at {due}")) }
     }
 
     /// Whether a hit was stored as it must be, and nothing else was lost. True if the log begins with it.
     fn is_kept(&self, id: Id, log: &Log) -> Verdict<Kept> {
         let Self { call, n, before, after, allowed, restarts, .. } = *self;
         let Some((newest, rest)) = after.rows().split_last() else { return Err("nothing is stored".into()) };
-        let Some(Meaning { keep, cost, .. }) = newest.meaning else { return Err("a foreign entry is stored".into()) };
+        let Some(Meaning { keep, fallback, cost }) = newest.meaning else {
+            return Err("a foreign entry is stored".into());
+        };
         let longest = call.longest(n);
         if !log.is_wild && newest.id != id || cost != call.cost || after.last() != newest.id {
             return Err(format!("not stored as {id:?}"));
         }
-        if keep < longest || after.expires < (newest.id.ms + keep) as i64 {
+        let stamp = newest.id.ms;
+        if keep < longest || after.expires < (stamp + keep) as i64 {
             return Err("it is not kept for long enough".into());
         }
-        let latest = newest.id.ms + 2 * keep + keep / 8;
-        if before.expires != after.expires && after.expires > latest as i64 && !log.is_wild {
-            return Err("it is kept for too long".into());
+        let expires = u64::try_from(before.expires).ok().filter(|_| !restarts);
+        let due = retention::stored(log.newest.map(|newest| newest.1), expires, stamp, longest);
+        let due_at = due.expires.map_or(before.expires, |at| at as i64);
+        if !log.is_wild && ((keep, fallback) != (due.longest, due.fallback) || after.expires != due_at) {
+            return Err(format!("it must be kept as {due:?} says"));
+        }
+        // Whole nodes are dropped, and only now and then.
+        let counts = |row: &Row| row.id.ms + keep > stamp;
+        let dead = after.rows().iter().take_while(|row| !counts(row)).count();
+        if after.rows().len() <= before.rows().len()
+            && dead > before.rows().len().saturating_sub(900).max(MOST_DEAD)
+            && self.has_bounds
+        {
+            return Err(format!("{dead} expired entries stay"));
         }
         let is_first = log.is_stale || rest.is_empty() && newest.id.seq == call.cost;
         if restarts && !log.is_stale && !log.is_wild {
@@ -324,6 +337,8 @@ pub struct Judge {
     refused: HashMap<(usize, Text), Refused>,
     /// Whether the table of TOP has room for every key.
     top_is_exact: bool,
+    /// Nodes are not larger than usual.
+    has_bounds: bool,
     pub calls: u64,
 }
 
@@ -331,8 +346,8 @@ pub struct Judge {
 const SINGLE_MINDED: u8 = b's';
 
 impl Judge {
-    pub fn new(longest: u64, top_is_exact: bool) -> Self {
-        Self { longest, top_is_exact, ..Self::default() }
+    pub fn new(longest: u64, top_is_exact: bool, has_bounds: bool) -> Self {
+        Self { longest, top_is_exact, has_bounds, ..Self::default() }
     }
 
     /// Others have touched the key.
@@ -387,6 +402,7 @@ impl Judge {
             }
         }
         let name = frame.argv[0].to_ascii_uppercase();
+        let call = Call::parse(&frame.argv);
         match &name[..] {
             b"RATELIMIT.RESET" => self.reset(frame, after)?,
             b"RATELIMIT.TOP" => self.top(frame)?,
@@ -397,8 +413,8 @@ impl Judge {
                 self.start_counting();
                 self.clock_steps = frame.clock_steps;
             }
-            _ => match Call::parse(&frame.argv) {
-                Some(call) => self.call(frame, &call, after)?,
+            _ => match &call {
+                Some(call) => self.call(frame, call, after)?,
                 None => {
                     let is_error = matches!(&frame.reply, Reply::Error(text) if text.starts_with("ERR "));
                     if !is_error || !frame.is_disturbed && frame.before != after || !frame.effects.is_empty() {
@@ -407,7 +423,7 @@ impl Judge {
                 }
             },
         }
-        events_fit(frame, after)
+        events_fit(frame, call.as_ref(), after)
     }
 
     fn call(&mut self, frame: &Frame, call: &Call, after: &[Known]) -> Verdict {
@@ -454,7 +470,17 @@ impl Judge {
             let restarts =
                 frame.effects.iter().any(|told| *told.argv[0] == b"UNLINK"[..] && told.argv[1] == frame.keys[n]);
             let (before, after) = (&frame.before[n], &after[n]);
-            let one = One { call, n, before, after, answer: answers[n], allowed, is_stored, restarts };
+            let one = One {
+                call,
+                n,
+                before,
+                after,
+                answer: answers[n],
+                allowed,
+                is_stored,
+                restarts,
+                has_bounds: self.has_bounds,
+            };
             let (id, expected) = one.expected(log, now, moments[n].0, expected[n]);
             if !is_wild && one.answer != expected {
                 return Err(format!("the answer {:?} is not {expected:?}", one.answer));
@@ -466,7 +492,7 @@ impl Judge {
                     false => self.admit(frame, &one, kept)?,
                 }
             } else {
-                one.is_left_alone(log, now)?;
+                one.is_left_alone(log, moments[n].1)?;
             }
         }
         Ok(())
@@ -674,9 +700,9 @@ fn expected_of(call: &Call, logs: &[Log], moments: &[(Id, Moment)]) -> Vec<[i64;
 }
 
 /// Whether others hear of what was done, in the order of the server's own commands, and of nothing else.
-fn events_fit(frame: &Frame, after: &[Known]) -> Verdict {
+fn events_fit(frame: &Frame, call: Option<&Call>, after: &[Known]) -> Verdict {
     const ORDER: [&str; 5] = ["del", "xadd", "xtrim", "expire", "ratelimit.refused"];
-    let is_call = Call::parse(&frame.argv).is_some();
+    let may_refuse = call.is_some_and(|call| call.name != Name::Peek);
     for (n, key) in frame.keys.iter().enumerate() {
         if frame.keys[..n].contains(key) {
             continue;
@@ -703,7 +729,7 @@ fn events_fit(frame: &Frame, after: &[Known]) -> Verdict {
             return Err("replicas are not told exactly what has changed".into());
         }
         let refuses = match &frame.reply {
-            Reply::Array(items) if is_call && !frame.argv[0].eq_ignore_ascii_case(b"RATELIMIT.PEEK") => {
+            Reply::Array(items) if may_refuse => {
                 let answer =
                     if matches!(items.first(), Some(Reply::Array(_))) { items.get(n) } else { Some(&frame.reply) };
                 matches!(answer, Some(Reply::Array(six)) if matches!(six[..], [Reply::Integer(0), _, _, Reply::Integer(retry), ..] if retry != 0))

@@ -9,6 +9,7 @@
 //! | `server`, `native` | databases, expiry, events, replication; the server's own commands |
 //! | `api`, `variadic.c`, `strings`, `module` | the module API, with every rule checked; the module and what it registers |
 //! | `frame`, `judge` | one call with what was before and after it; whether it is right |
+//! | `retention` | how long a log must be kept |
 //! | `world` | a primary, a replica and a server without the module; each step checked |
 //! | `workload` | what a seed makes happen |
 //! | `history` | one history by its seed, and the shortest one that still fails |
@@ -25,6 +26,7 @@ pub mod loading;
 pub mod module;
 mod native;
 pub mod problems;
+pub mod retention;
 pub mod server;
 pub mod stream;
 pub mod strings;

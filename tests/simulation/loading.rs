@@ -246,7 +246,7 @@ impl Trial<'_> {
     fn key_positions(&self) -> Verdict {
         const FLAGS: i32 = 1 << 1 | 1 << 4 | 1 << 5;
         let (mut server, module) = self.loads(Conditions::default())?;
-        let command = module.command(b"ratelimit.mhit").ok_or("no MHIT")?.clone();
+        let command = module.command(b"ratelimit.mhit").ok_or("no MHIT")?.func;
         let of = |keys: &[i32]| keys.iter().map(|&key| (key, FLAGS)).collect::<Vec<_>>();
         for (line, keys) in [
             ("RATELIMIT.MHIT 1 a 1 1s", &[2][..]),
@@ -258,7 +258,7 @@ impl Trial<'_> {
             ("RATELIMIT.MHIT x a b c", &[]),
             ("RATELIMIT.MHIT", &[]),
         ] {
-            let positions = api::key_positions(&raw mut server, &command, &argv(line));
+            let positions = api::key_positions(&raw mut server, command, &argv(line));
             has(&format!("keys of {line}: {positions:?}"), positions == of(keys))?;
         }
         // Without the function that a cluster asks by, it is an ordinary call.

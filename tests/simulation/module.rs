@@ -26,17 +26,13 @@ pub struct Registered {
     pub name: CString,
     pub func: CommandFunc,
     pub flags: String,
+    pub writes: bool,
+    pub denies_oom: bool,
     pub keys: [c_int; 3],
     pub arity: c_int,
     /// Key specs, arguments and texts, as `COMMAND DOCS` would show them.
     pub info: String,
     pub categories: Option<String>,
-}
-
-impl Registered {
-    pub fn has_flag(&self, name: &str) -> bool {
-        self.flags.split(' ').any(|flag| flag == name)
-    }
 }
 
 #[derive(Clone, Debug)]

@@ -491,22 +491,23 @@ impl Server {
             // SAFETY: the module ignores the argument.
             unsafe { filter(std::ptr::null_mut()) };
         }
-        let command = self.module.as_ref().and_then(|module| module.command(name).cloned());
-        let Some(command) = command else { return Reply::error("ERR unknown command") };
-        let arity = command.arity;
-        if (arity > 0 && argv.len() as i32 != arity) || (argv.len() as i32) < -arity {
+        let Some(command) = self.module.as_ref().and_then(|module| module.command(name)) else {
+            return Reply::error("ERR unknown command");
+        };
+        let (func, arity, count) = (command.func, command.arity, argv.len() as i32);
+        if arity > 0 && count != arity || count < -arity {
             let name = command.name.to_string_lossy();
             return Reply::Error(format!("ERR wrong number of arguments for '{name}' command"));
         }
-        if self.is_out_of_memory && command.has_flag("deny-oom") {
+        if self.is_out_of_memory && command.denies_oom {
             return Reply::error("OOM command not allowed when used memory > 'maxmemory'.");
         }
-        if self.role == Role::Replica && command.has_flag("write") {
+        if self.role == Role::Replica && command.writes {
             return Reply::error("READONLY You can't write against a read only replica.");
         }
         let frame = Frame::begin(self, database, argv);
         self.open.push(frame);
-        let reply = api::call(self, &command, database, argv);
+        let reply = api::call(self, func, database, argv);
         if let Some(frame) = self.open.pop() {
             let frame = frame.end(self, &reply);
             self.frames.push(frame);

@@ -38,6 +38,36 @@ pub struct Workload {
     is_out_of_memory: bool,
     pub steps: usize,
     profile: Profile,
+    vocabulary: Vocabulary,
+}
+
+/// Words that come again and again, so that they need not be made again and again.
+struct Vocabulary {
+    keys: Vec<Text>,
+    numbers: Vec<Text>,
+    words: Vec<(&'static str, Text)>,
+}
+
+impl Vocabulary {
+    fn new() -> Self {
+        Self {
+            keys: KEYS.iter().map(text).collect(),
+            numbers: (0..=100).map(|number: u64| text(number.to_string())).collect(),
+            words: Vec::new(),
+        }
+    }
+
+    fn number(&self, number: u64) -> Text {
+        self.numbers.get(number as usize).cloned().unwrap_or_else(|| text(number.to_string()))
+    }
+
+    fn word(&mut self, word: &'static str) -> Text {
+        if let Some((_, text)) = self.words.iter().find(|(known, _)| std::ptr::eq(*known, word)) {
+            return text.clone();
+        }
+        self.words.push((word, text(word)));
+        text(word)
+    }
 }
 
 impl Workload {
@@ -78,6 +108,7 @@ impl Workload {
             is_out_of_memory: false,
             steps: rng.choice([100, 400, 1_000, 2_000]).unwrap_or(0),
             profile,
+            vocabulary: Vocabulary::new(),
             rng,
         }
     }
@@ -131,7 +162,7 @@ impl Workload {
     }
 
     fn key(&mut self) -> Text {
-        text(KEYS[self.rng.usize(..self.keys)])
+        self.vocabulary.keys[self.rng.usize(..self.keys)].clone()
     }
 
     fn limit(&mut self) -> u64 {
@@ -187,16 +218,17 @@ impl Workload {
             self.rng.shuffle(&mut tiers);
         }
         let is_peek = self.rng.u8(..10) == 0;
-        let mut words = vec![text(if is_peek { "RATELIMIT.PEEK" } else { "RATELIMIT.HIT" }), key];
+        let mut words = Vec::with_capacity(5 + 2 * tiers.len());
+        words.extend([self.vocabulary.word(if is_peek { "RATELIMIT.PEEK" } else { "RATELIMIT.HIT" }), key]);
         for (limit, window) in tiers {
-            words.extend([text(limit.to_string()), text(self.spell(window))]);
+            words.extend([self.vocabulary.number(limit), text(self.spell(window))]);
         }
         let cost = self.cost();
         if cost != 1 || self.rng.u8(..4) == 0 {
-            words.extend([text("COST"), text(cost.to_string())]);
+            words.extend([self.vocabulary.word("COST"), self.vocabulary.number(cost)]);
         }
         if !is_peek && self.is_strict && self.rng.u8(..6) == 0 {
-            words.push(text("STRICT"));
+            words.push(self.vocabulary.word("STRICT"));
         }
         words
     }

@@ -106,7 +106,11 @@ impl World {
             server.role = Role::Replica;
             server.dumps = Rc::clone(&primary.dumps);
         }
-        let judge = Judge::new(profile.longest, profile.top_entries >= 1_000 && !profile.is_backwards);
+        let judge = Judge::new(
+            profile.longest,
+            profile.top_entries >= 1_000 && !profile.is_backwards,
+            profile.bounds.entries > 0,
+        );
         for server in [&mut primary, &mut replica] {
             // Whatever the last history left.
             server.flush_all();

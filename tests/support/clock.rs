@@ -1,8 +1,7 @@
 //! Clocks of servers: set, or running beside the machine's.
 
 use std::fs;
-use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -11,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::client::Ask;
 use crate::servers::Setup;
+use crate::skips::skipped;
 
 /// Milliseconds of a day on which nothing happened: where set clocks start.
 pub const START: u64 = 1_767_225_600_000;
@@ -40,13 +40,7 @@ impl Clock {
         if *CAN_BE_SET.get_or_init(|| clock.stands_still()) {
             return Some(clock);
         }
-        let test = std::thread::current();
-        // Not by `eprintln`, which shows failed tests only.
-        let _ = writeln!(
-            std::io::stderr(),
-            "skipped: {}: the server's clock cannot be set",
-            test.name().unwrap_or("a test")
-        );
+        skipped("the server's clock cannot be set");
         None
     }
 
@@ -90,8 +84,11 @@ impl Clock {
     }
 }
 
-pub(crate) fn faketime_library() -> PathBuf {
-    let output = Command::new("find").args(["/usr/lib", "-name", "libfaketime.so.1"]).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    PathBuf::from(text.lines().next().expect("libfaketime is missing, run: make test"))
+pub(crate) fn faketime_library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let output = Command::new("find").args(["/usr/lib", "-name", "libfaketime.so.1"]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        PathBuf::from(text.lines().next().expect("libfaketime is missing, run: make test"))
+    })
 }

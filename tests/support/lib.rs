@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `servers`, `clock`, `client`, `waiting` | a server with its options, a clock that can be set, what tests ask, patience |
 //! | `stage` | the fixture of most tests: a server on a set clock, and a client |
+//! | `skips` | how a test says that a server cannot run it |
 //! | `modules` | paths, and the modules that servers load |
 //! | `seeds`, `calls` | chance that can be repeated, and random calls |
 //! | `errors` | the texts of errors |
@@ -28,6 +29,7 @@ pub mod reactions;
 pub mod replication;
 pub mod seeds;
 pub mod servers;
+pub mod skips;
 pub mod stage;
 pub mod streams;
 pub mod waiting;
@@ -38,5 +40,6 @@ pub use modules::root;
 pub use oracle;
 pub use seeds::is_long;
 pub use servers::{Server, Setup};
+pub use skips::skipped;
 pub use stage::Stage;
 pub use waiting::{PATIENCE, Running, wait_for, wait_for_more};
