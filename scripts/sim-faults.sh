@@ -33,13 +33,13 @@ build() {
         >$here/build.log 2>&1
 }
 
-# Runs the simulation. Sets `status`, `message` and `took`, in seconds.
+# Runs the simulation for so many seconds. Sets `status`, `message` and `took`, in seconds.
 run() {
     began=$(date +%s) status=0
     (
         # shellcheck disable=SC3045 # dash and bash know it; a fault may ask for memory without end
         ulimit -v 4000000
-        exec env MODULE=$module SEED="$seed" SECONDS="$seconds" BRIEF=1 timeout --kill-after 5 $((seconds + 30)) $simulation
+        exec env MODULE=$module SEED="$seed" SECONDS="$1" BRIEF=1 timeout --kill-after 5 $(($1 + 30)) $simulation
     ) >$here/run.log 2>&1 || status=$?
     took=$(($(date +%s) - began))
     case $status in
@@ -62,7 +62,7 @@ build || {
     cat $here/build.log >&2
     fail "the module does not build"
 }
-run
+run 20
 [ $status = 0 ] || fail "the simulation fails without any fault: $message"
 
 # Mutants as patches of the same form: a line that says what is wrong, and the difference.
@@ -103,7 +103,7 @@ for patch in "$@"; do
         echo "does not build    $title"
         if [ "$what" = faults ]; then cat $here/build.log; fi
     else
-        run
+        run "$seconds"
         if [ $status = 0 ]; then
             missed=$((missed + 1))
             echo "NOT FOUND         $title"
