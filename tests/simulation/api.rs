@@ -11,7 +11,7 @@ use crate::module::{
     CommandFunc, FilterFunc, GetFunc, InfoFunc, KeyEventFunc, Registered, ServerEventFunc, SetFunc, Setting,
 };
 use crate::problems::problem;
-use crate::server::{Entry, Failure, NEW, Reply, Server, Value, text};
+use crate::server::{Entry, Failure, NEW, Reply, Server, Value, text, texts_of};
 use crate::stream::{Id, Place, Stream, Text};
 use crate::strings::{self, Str};
 
@@ -786,6 +786,9 @@ unsafe extern "C" fn open_key(ctx: *mut Ctx, name: *mut Str, mode: c_int) -> *mu
     if server.open.last().is_some_and(|frame| !frame.events.is_empty()) {
         problem("a key is opened after the first event");
     }
+    if writes && server.open.last().is_some_and(|frame| !frame.may_write) {
+        problem("a command that only reads opens a key for writing");
+    }
     let exists = server.exists(ctx.database, &name);
     CURRENT.set(server);
     if !exists && !writes {
@@ -922,7 +925,7 @@ unsafe extern "C" fn stream_add(
         return ERR;
     }
     let pairs: Vec<&[u8]> = texts.iter().map(|text| &**text).collect();
-    let fields = server.fields(&pairs);
+    let fields = crate::server::fields(&pairs);
     let (database, name) = (ctx.database, key.name.clone());
     if key.birth == 0 {
         // Others hear of a new key at once.
@@ -1070,16 +1073,17 @@ unsafe extern "C" fn stream_iterator_next_field(key: *mut Key, field: *mut *mut 
     };
     let (Some(at), true) = (iterator.at, iterator.left > 0) else { return ERR };
     let row = stream.at(at);
-    let (name, content) = row.fields.get(iterator.field);
+    let texts = if field.is_null() && value.is_null() { None } else { Some(texts_of(row.fields)) };
+    let at = 2 * iterator.field;
     iterator.field += 1;
     iterator.left -= 1;
     // SAFETY: both are pointers to pointers, or null.
     unsafe {
         if let Some(field) = field.as_mut() {
-            *field = strings::give(text(name));
+            *field = texts.as_ref().map_or(null_mut(), |texts| strings::give(texts[at].clone()));
         }
         if let Some(value) = value.as_mut() {
-            *value = strings::give(text(content));
+            *value = texts.as_ref().map_or(null_mut(), |texts| strings::give(texts[at + 1].clone()));
         }
     }
     OK

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use crate::server::{Effect, Entry, MODULE, Reply, Role, Server, Value};
+use crate::server::{Effect, Entry, MODULE, Reply, Role, Server, Value, name_of};
 use crate::stream::{Fields, Id, Text};
 
 /// An entry as the documents describe it: how long the log is kept, and what the hit weighs.
@@ -47,14 +47,14 @@ impl Known {
                 let mut rows = Vec::with_capacity(stream.len() as usize);
                 // Most entries share their fields with the one before.
                 let mut known: Option<(&Fields, Option<Meaning>)> = None;
-                for row in stream.iter() {
+                stream.each(|row| {
                     let meaning = match known {
                         Some((fields, meaning)) if fields.is_same(row.fields) => meaning,
                         _ => meaning_of(row.fields),
                     };
                     known = Some((row.fields, meaning));
                     rows.push(Row { id: row.id, meaning });
-                }
+                });
                 What::Stream { rows, last: stream.last_id() }
             }
         };
@@ -101,10 +101,10 @@ fn meaning_of(fields: &Fields) -> Option<Meaning> {
 
 /// The keys that a command names; None if it may touch any.
 pub fn keys_of(argv: &[Text]) -> Option<Vec<Text>> {
-    let name = argv.first()?.to_ascii_uppercase();
+    let name = name_of(argv);
     let from = |at: usize| argv.get(at..).unwrap_or_default().to_vec();
     let one = || from(1).into_iter().take(1).collect();
-    Some(match &name[..] {
+    Some(match name.bytes() {
         b"FLUSHALL" | b"FLUSHDB" | b"SWAPDB" | b"EVAL" => return None,
         b"RATELIMIT.MHIT" => {
             let count = argv.get(1).and_then(|count| number(count)).unwrap_or(0) as usize;
@@ -141,6 +141,10 @@ pub struct Frame {
     pub effects: Vec<Effect>,
     pub sends_module_events: bool,
     pub on_replica: bool,
+    /// The server knows the command as one that writes.
+    pub may_write: bool,
+    /// The server can tell when the command began.
+    pub knows_beginning: bool,
     /// In which order it had its effect.
     pub turn: u64,
     /// How often the module has seen the clock go back, by the end of this call.
@@ -167,6 +171,8 @@ impl Frame {
             effects: Vec::new(),
             sends_module_events: false,
             on_replica: server.role == Role::Replica,
+            may_write: false,
+            knows_beginning: server.flavor.lacks.is_empty(),
             turn: 0,
             clock_steps: 0,
         }

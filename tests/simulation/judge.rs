@@ -9,7 +9,7 @@ use oracle::{Hit, Moment, Question, Tier, is_in_range};
 
 use crate::frame::{Frame, Known, Meaning, Row, What};
 use crate::retention;
-use crate::server::{Reply, words};
+use crate::server::{Reply, name_of, words};
 use crate::stream::{Id, Text};
 
 pub const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
@@ -68,34 +68,34 @@ fn span(text: &str) -> Option<u64> {
 impl Call {
     /// The call in these words, if they are one.
     pub fn parse(argv: &[Text]) -> Option<Self> {
-        let words: Vec<&str> = argv.iter().map(|word| std::str::from_utf8(word)).collect::<Result<_, _>>().ok()?;
-        let name = words.first()?.to_ascii_uppercase();
-        let (name, keys, rest) = match name.as_str() {
-            "RATELIMIT.HIT" => (Name::Hit, 1, words.get(2..)?),
-            "RATELIMIT.PEEK" => (Name::Peek, 1, words.get(2..)?),
-            "RATELIMIT.MHIT" => {
-                let keys = digits(words.get(1)?)? as usize;
+        let word = |at: usize| std::str::from_utf8(argv.get(at)?).ok();
+        let (name, keys, from) = match name_of(argv).bytes() {
+            b"RATELIMIT.HIT" => (Name::Hit, 1, 2),
+            b"RATELIMIT.PEEK" => (Name::Peek, 1, 2),
+            b"RATELIMIT.MHIT" => {
+                let keys = digits(word(1)?)? as usize;
                 let names = argv.get(2..2_usize.checked_add(keys)?)?;
                 let repeats = names.iter().enumerate().any(|(at, name)| names[..at].contains(name));
                 if !(1..=1_024).contains(&keys) || repeats {
                     return None;
                 }
-                (Name::MultiHit, keys, words.get(2 + keys..)?)
+                (Name::MultiHit, keys, 2 + keys)
             }
             _ => return None,
         };
-        let (mut tiers, mut cost, mut strict) = (Vec::new(), None, false);
-        let mut at = 0;
-        while let Some(word) = rest.get(at) {
-            let is_option = !tiers.is_empty() && !word.starts_with(|letter: char| letter.is_ascii_digit());
-            if is_option && word.eq_ignore_ascii_case("COST") && cost.is_none() {
-                cost = Some(digits(rest.get(at + 1)?).filter(|cost| (1..1 << 53).contains(cost))?);
+        let (mut tiers, mut cost, mut strict) = (Vec::with_capacity(argv.len() / 2), None, false);
+        let mut at = from;
+        while at < argv.len() {
+            let one = word(at)?;
+            let is_option = !tiers.is_empty() && !one.starts_with(|letter: char| letter.is_ascii_digit());
+            if is_option && one.eq_ignore_ascii_case("COST") && cost.is_none() {
+                cost = Some(digits(word(at + 1)?).filter(|cost| (1..1 << 53).contains(cost))?);
                 at += 2;
-            } else if is_option && word.eq_ignore_ascii_case("STRICT") && name == Name::Hit && !strict {
+            } else if is_option && one.eq_ignore_ascii_case("STRICT") && name == Name::Hit && !strict {
                 strict = true;
                 at += 1;
             } else {
-                tiers.push((digits(word).filter(|limit| *limit < 1 << 53)?, span(rest.get(at + 1)?)?));
+                tiers.push((digits(one).filter(|limit| *limit < 1 << 53)?, span(word(at + 1)?)?));
                 at += 2;
             }
         }
@@ -210,7 +210,7 @@ impl One<'_> {
             let question = Question { tiers: call.tiers_of(n), cost: call.cost, strict: call.strict };
             let next = log.next_id(now, call.cost);
             id = next.0;
-            expected = oracle::ask_at(&mut log.hits.clone(), next.1, question);
+            expected = ask(&mut log.hits, next.1, question);
         }
         if is_stored && !allowed && !log.is_wild {
             // The reply describes the log after the call, which has dropped what no longer decides anything. The hit itself
@@ -401,9 +401,9 @@ impl Judge {
                 return Err("an error that nobody should see".into());
             }
         }
-        let name = frame.argv[0].to_ascii_uppercase();
+        let name = name_of(&frame.argv);
         let call = Call::parse(&frame.argv);
-        match &name[..] {
+        match name.bytes() {
             b"RATELIMIT.RESET" => self.reset(frame, after)?,
             b"RATELIMIT.TOP" => self.top(frame)?,
             b"RATELIMIT.RESETSTAT" => {
@@ -436,6 +436,9 @@ impl Judge {
                 Err("it has not looked at the clock".into())
             };
         };
+        if frame.knows_beginning && now as i64 != frame.began {
+            return Err("it goes by another time than that at which the command began".into());
+        }
         if let Reply::Error(_) = frame.reply {
             return self.error(frame, call, after, now);
         }
@@ -465,7 +468,7 @@ impl Judge {
         let is_possible = call.tiers.iter().all(|(limit, _)| call.cost <= *limit);
         let is_stored = call.name != Name::Peek && (allowed || call.strict && is_possible);
         let moments: Vec<(Id, Moment)> = logs.iter().map(|log| log.next_id(now, call.cost)).collect();
-        let expected = expected_of(call, &logs, &moments);
+        let expected = expected_of(call, &mut logs, &moments);
         for (n, log) in logs.iter_mut().enumerate() {
             let restarts =
                 frame.effects.iter().any(|told| *told.argv[0] == b"UNLINK"[..] && told.argv[1] == frame.keys[n]);
@@ -688,15 +691,23 @@ fn answers_of(reply: &Reply, call: &Call) -> Verdict<Vec<[i64; 6]>> {
     }
 }
 
+/// Asks the oracle, and leaves the hits as they were.
+fn ask(hits: &mut Vec<Hit>, moment: Moment, question: Question) -> [i64; 6] {
+    let before = hits.len();
+    let answer = oracle::ask_at(hits, moment, question);
+    hits.truncate(before);
+    answer
+}
+
 /// What the oracle answers for each key.
-fn expected_of(call: &Call, logs: &[Log], moments: &[(Id, Moment)]) -> Vec<[i64; 6]> {
+fn expected_of(call: &Call, logs: &mut [Log], moments: &[(Id, Moment)]) -> Vec<[i64; 6]> {
     if call.name == Name::MultiHit {
         let mut hits: Vec<Vec<Hit>> = logs.iter().map(|log| log.hits.clone()).collect();
         let moments: Vec<Moment> = moments.iter().map(|moment| moment.1).collect();
         return oracle::ask_all_at(&mut hits, &moments, &call.tiers, call.cost);
     }
     let question = Question { tiers: &call.tiers, cost: call.cost, strict: call.strict };
-    vec![oracle::ask_at(&mut logs[0].hits.clone(), moments[0].1, question)]
+    vec![ask(&mut logs[0].hits, moments[0].1, question)]
 }
 
 /// Whether others hear of what was done, in the order of the server's own commands, and of nothing else.

@@ -266,6 +266,17 @@ impl Trial<'_> {
         has("MHIT after that", matches!(reply, Reply::Array(_)))
     }
 
+    fn most_keys(&self) -> Verdict {
+        let (mut server, _) = self.loads(Conditions::default())?;
+        for (keys, is_accepted) in [(1_024, true), (1_025, false)] {
+            let names: String = (0..keys).map(|key| format!(" k{key}")).collect();
+            let line = format!("RATELIMIT.MHIT {keys}{names}{}", " 1 1s".repeat(keys));
+            let reply = server.command(0, &argv(&line));
+            has(&format!("MHIT of {keys} keys"), matches!(reply, Reply::Array(_)) == is_accepted)?;
+        }
+        Ok(())
+    }
+
     fn info(&self) -> Verdict {
         let (mut server, _) = self.loads(Conditions::default())?;
         server.command(0, &argv("RATELIMIT.HIT a 1 1s"));
@@ -313,6 +324,7 @@ pub fn check(file: &Path) -> Verdict {
         trial.settings()?;
         trial.unloading()?;
         trial.key_positions()?;
+        trial.most_keys()?;
         trial.info()?;
         if let Some(problem) = problems::first() {
             return Err(format!("loading: {problem}"));

@@ -6,7 +6,9 @@
 use std::ffi::{CStr, c_int};
 
 use crate::frame::keys_of;
-use crate::server::{DATABASES, Entry, GENERIC, LIST, Reply, STREAM, STRING, SWAPDB, Server, Value, id_text, text};
+use crate::server::{
+    DATABASES, Entry, GENERIC, LIST, Reply, STREAM, STRING, SWAPDB, Server, Value, fields, id_text, name_of, text,
+};
 use crate::stream::{Bounds, Id, Stream, Text};
 
 const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
@@ -57,11 +59,11 @@ impl Server {
     }
 
     fn try_native(&mut self, database: usize, argv: &[Text]) -> Result<Reply, Reply> {
-        let name = argv[0].to_ascii_uppercase();
+        let name = name_of(argv);
         let db = database;
         let too_few = || Reply::error("ERR wrong number of arguments");
         let key = argv.get(1).ok_or_else(too_few);
-        match &name[..] {
+        match name.bytes() {
             b"XADD" => self.xadd(db, key?, argv),
             b"XDEL" => self.xdel(db, key?, argv),
             b"XTRIM" => self.xtrim(db, key?, argv),
@@ -137,7 +139,7 @@ impl Server {
             ));
         }
         let pairs: Vec<&[u8]> = pairs.iter().map(|text| &**text).collect();
-        let fields = self.fields(&pairs);
+        let fields = fields(&pairs);
         let bounds = self.bounds;
         if self.entry(db, key).is_none() {
             let empty = self.empty_stream();
@@ -279,7 +281,7 @@ impl Server {
 
     fn expire(&mut self, db: usize, key: &Text, argv: Words) -> Result<Reply, Reply> {
         let given: i64 = number(argv.get(2).ok_or_else(|| Reply::error(SYNTAX))?)?;
-        let at = match &argv[0].to_ascii_uppercase()[..] {
+        let at = match name_of(argv).bytes() {
             b"PEXPIRE" => self.cached.saturating_add(given),
             b"EXPIRE" => self.cached.saturating_add(given.saturating_mul(1_000)),
             _ => given,

@@ -199,7 +199,6 @@ pub struct Server {
     /// Counts the calls of the module in the order in which they have had their effect.
     pub turns: Cell<u64>,
     births: u64,
-    fields: VecDeque<Fields>,
 }
 
 impl Server {
@@ -234,14 +233,13 @@ impl Server {
             born: Vec::new(),
             turns: Cell::new(0),
             births: 0,
-            fields: VecDeque::new(),
         }
     }
 
     /// The time that the module is told: when the command began, or by a clock that goes on while a command runs.
     pub fn clock(&mut self, has_gone_on: bool) -> i64 {
-        let seen = if has_gone_on { self.now } else { self.cached };
         self.now += if has_gone_on { self.tick } else { 0 };
+        let seen = if has_gone_on { self.now } else { self.cached };
         if let Some(module) = &mut self.module {
             let before = std::mem::replace(&mut module.saw_last, seen);
             self.clock_steps += u64::from(seen < before);
@@ -255,21 +253,6 @@ impl Server {
     pub fn birth(&mut self) -> u64 {
         self.births += 1;
         self.births
-    }
-
-    /// The fields of an entry; most entries have those of recent ones.
-    pub fn fields(&mut self, pairs: &[&[u8]]) -> Fields {
-        let same = |known: &&Fields| {
-            known.len() * 2 == pairs.len()
-                && (0..known.len()).all(|at| known.get(at) == (pairs[2 * at], pairs[2 * at + 1]))
-        };
-        if let Some(known) = self.fields.iter().find(same) {
-            return known.clone();
-        }
-        let fields = Fields::new(pairs);
-        self.fields.truncate(11);
-        self.fields.push_front(fields.clone());
-        fields
     }
 
     /// An empty stream, as XADD and the module API begin with.
@@ -339,7 +322,9 @@ impl Server {
     }
 
     pub fn touch(&mut self, database: usize, key: &Text) {
-        self.touched.push((database, key.clone()));
+        if self.touched.last().is_none_or(|last| last.0 != database || last.1 != *key) {
+            self.touched.push((database, key.clone()));
+        }
     }
 
     // What replicas are told.
@@ -495,6 +480,7 @@ impl Server {
             return Reply::error("ERR unknown command");
         };
         let (func, arity, count) = (command.func, command.arity, argv.len() as i32);
+        let command_writes = command.writes;
         if arity > 0 && count != arity || count < -arity {
             let name = command.name.to_string_lossy();
             return Reply::Error(format!("ERR wrong number of arguments for '{name}' command"));
@@ -505,7 +491,8 @@ impl Server {
         if self.role == Role::Replica && command.writes {
             return Reply::error("READONLY You can't write against a read only replica.");
         }
-        let frame = Frame::begin(self, database, argv);
+        let mut frame = Frame::begin(self, database, argv);
+        frame.may_write = command_writes;
         self.open.push(frame);
         let reply = api::call(self, func, database, argv);
         if let Some(frame) = self.open.pop() {
@@ -601,12 +588,72 @@ fn is_of_module(argv: &[Text]) -> bool {
     argv.first().is_some_and(|name| name.len() > 10 && name[..10].eq_ignore_ascii_case(b"RATELIMIT."))
 }
 
+/// The fields of an entry, with its texts. Most entries have those of recent ones, on every server, and share them.
+pub fn fields(pairs: &[&[u8]]) -> Fields {
+    RECENT.with_borrow_mut(|recent| {
+        let same = |(known, _): &&(Fields, Rc<[Text]>)| {
+            known.len() * 2 == pairs.len()
+                && (0..known.len()).all(|at| known.get(at) == (pairs[2 * at], pairs[2 * at + 1]))
+        };
+        if let Some((known, _)) = recent.iter().find(same) {
+            return known.clone();
+        }
+        let fields = Fields::new(pairs);
+        recent.truncate(MOST_RECENT);
+        recent.push_front((fields.clone(), pairs.iter().map(text).collect()));
+        fields
+    })
+}
+
+/// The texts of fields: name, value, name, value.
+pub fn texts_of(fields: &Fields) -> Rc<[Text]> {
+    RECENT.with_borrow_mut(|recent| {
+        if let Some((_, texts)) = recent.iter().find(|(known, _)| known.is_same(fields)) {
+            return texts.clone();
+        }
+        let texts: Rc<[Text]> = fields.iter().flat_map(|(name, value)| [text(name), text(value)]).collect();
+        recent.truncate(MOST_RECENT);
+        recent.push_front((fields.clone(), texts.clone()));
+        texts
+    })
+}
+
+const MOST_RECENT: usize = 15;
+
+thread_local! {
+    static RECENT: RefCell<VecDeque<(Fields, Rc<[Text]>)>> = const { RefCell::new(VecDeque::new()) };
+}
+
 pub fn text(bytes: impl AsRef<[u8]>) -> Text {
     Rc::from(bytes.as_ref())
 }
 
 pub fn argv(line: &str) -> Vec<Text> {
     line.split(' ').map(text).collect()
+}
+
+/// The name of a command in upper case.
+pub fn name_of(argv: &[Text]) -> Name {
+    let mut name = Name { letters: [0; 20], length: 0 };
+    let given = argv.first().map_or(&[][..], |name| name);
+    if given.len() <= name.letters.len() {
+        name.length = given.len();
+        name.letters[..given.len()].copy_from_slice(given);
+        name.letters.make_ascii_uppercase();
+    }
+    name
+}
+
+/// The name of a command; an empty one if it is longer than any.
+pub struct Name {
+    letters: [u8; 20],
+    length: usize,
+}
+
+impl Name {
+    pub fn bytes(&self) -> &[u8] {
+        &self.letters[..self.length]
+    }
 }
 
 /// A command as one would type it.

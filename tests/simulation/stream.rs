@@ -385,11 +385,6 @@ impl Stream {
     pub fn groups(&self) -> impl Iterator<Item = (&Text, Id)> {
         self.groups.iter().map(|(name, &id)| (name, id))
     }
-
-    /// Equal live entries and last ID, whatever the nodes.
-    pub fn same_entries(&self, other: &Self) -> bool {
-        self.last == other.last && self.length == other.length && self.iter().eq(other.iter())
-    }
 }
 
 impl PartialEq for Stream {

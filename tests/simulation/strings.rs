@@ -37,7 +37,7 @@ thread_local! {
 }
 
 /// How many freed strings wait before their memory is used again.
-const WAITING: usize = 256;
+const WAITING: usize = 32;
 
 fn make(text: Text, owner: Owner) -> *mut Str {
     STRINGS.with_borrow_mut(|strings| {

@@ -19,6 +19,9 @@ const WINDOWS: [&[u64]; 5] = [
     &[1_000, 86_400_000, 3_650 * 86_400_000],
 ];
 
+/// More entries than any log is given to begin with.
+const BACKLOG: u64 = 10_000;
+
 /// How often things happen, in a history.
 pub struct Workload {
     rng: Rng,
@@ -29,6 +32,8 @@ pub struct Workload {
     reactions: u32,
     faults: u32,
     pauses: u32,
+    /// Entries to append before anything else.
+    backlog: u64,
     /// The longest pause in milliseconds.
     pause: u64,
     /// Entries that nobody should write.
@@ -76,13 +81,15 @@ impl Workload {
         let flavor = rng.usize(..FLAVORS.len());
         let windows = WINDOWS[rng.choice([0, 0, 0, 1, 1, 2, 3, 4]).unwrap_or(0)];
         let longest = windows[windows.len() - 1];
-        let is_ticking = FLAVORS[flavor].lacks.contains(&"RedisModule_CachedMicroseconds") && rng.u8(..3) == 0;
+        let is_ticking = rng.u8(..3) == 0;
+        // A log as only nodes without a bound can hold it, all of which expires at once.
+        let backlog = if rng.u8(..64) == 0 && !windows.contains(&1) { rng.u64(1_100..3_000) } else { 0 };
         let is_backwards = rng.u8(..3) == 0;
         let profile = Profile {
             flavor,
             bounds: Bounds {
-                bytes: rng.choice([4_096, 4_096, 512, 128, 0]).unwrap_or(0),
-                entries: rng.choice([100, 4, 4, 16, 1, 2, 0]).unwrap_or(0),
+                bytes: if backlog > 0 { 0 } else { rng.choice([4_096, 4_096, 512, 128, 0]).unwrap_or(0) },
+                entries: if backlog > 0 { 0 } else { rng.choice([100, 4, 4, 16, 1, 2, 0]).unwrap_or(0) },
             },
             cursors: rng.choice([8_192, 8_192, 8, 4, 0]).unwrap_or(0),
             top_entries: rng.choice([1_000, 1_000, 64, 8, 0]).unwrap_or(0),
@@ -101,12 +108,13 @@ impl Workload {
             reactions: often(&mut rng, 80),
             faults: often(&mut rng, 60),
             pauses: rng.choice([50, 300, 500]).unwrap_or(0),
-            pause: rng.choice([2, 15, longest / 4 + 1, longest + 2]).unwrap_or(0),
+            pause: if backlog > 0 { longest } else { rng.choice([2, 15, longest / 4 + 1, longest + 2]).unwrap_or(0) },
+            backlog,
             is_forged: rng.u8(..4) == 0,
             is_strict: rng.bool(),
             limits: rng.choice([3, 10, 30, 30, 100]).unwrap_or(0),
             is_out_of_memory: false,
-            steps: rng.choice([100, 400, 1_000, 2_000]).unwrap_or(0),
+            steps: backlog as usize + rng.choice([100, 400, 1_000, 2_000]).unwrap_or(0),
             profile,
             vocabulary: Vocabulary::new(),
             rng,
@@ -119,6 +127,12 @@ impl Workload {
 
     /// The next step. It may depend on what is stored, but once it is chosen it is the same wherever it is taken.
     pub fn step(&mut self, world: &World) -> Step {
+        if self.backlog > 0 {
+            self.backlog -= 1;
+            let line =
+                format!("XADD s1 {START}-{} {}ms 1", BACKLOG - self.backlog, self.windows[self.windows.len() - 1]);
+            return Step::Command(0, argv(&line));
+        }
         let mut ticket = self.rng.u32(..1_000);
         let mut is = |share: u32| {
             let drawn = ticket < share;

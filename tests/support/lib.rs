@@ -8,7 +8,7 @@
 //! | `modules` | paths, and the modules that servers load |
 //! | `seeds`, `calls` | chance that can be repeated, and random calls |
 //! | `errors` | the texts of errors |
-//! | `oracle`, `judge` | what the reply must be; what it may be at all, and stalls |
+//! | `oracle`, `checked`, `judge` | what the reply must be; calls that are held to it; what it may be at all, and stalls |
 //! | `interference` | what others do to the keys |
 //! | `replication` | replicas, append-only files, effects |
 //! | `fuzzer`, `streams`, `reactions` | what several tests put a server through: broken calls, hostile streams, other modules |
@@ -17,6 +17,7 @@
 //! `reactor.rs` is no part of it: cargo builds it as an example, a second module for servers to load.
 
 pub mod calls;
+pub mod checked;
 pub mod client;
 pub mod clock;
 pub mod contenders;
