@@ -1,7 +1,7 @@
 # `make` lists the targets. Each installs what it needs first.
 .POSIX:
 .PHONY: help run build test test-all test-examples example test-fastapi test-long fuzz sim sim-asan sim-replay \
-	memcheck soak \
+	sim-faults sim-mutants memcheck soak \
 	dist test-dist lint msrv mutants bench instructions clean
 
 PORT = 6379
@@ -30,6 +30,8 @@ help:
 	@echo 'make lint           formatting, clippy, shellcheck, ruff and dependencies; warnings are errors'
 	@echo 'make msrv           build with the oldest Rust that Cargo.toml allows'
 	@echo 'make mutants        mutation tests of src/limiter, and its coverage; about half an hour'
+	@echo 'make sim-faults     plant the faults of tests/simulation/faults, which the simulation must find (ONLY=word, SEED=n)'
+	@echo 'make sim-mutants    the same with mutants of src/server and src/commands; hours (ONLY=src/server/key.rs)'
 	@echo 'make bench          measure what a decision costs, beside the alternatives (UPDATE=1 writes docs/benchmarks.md)'
 	@echo 'make instructions   count the instructions of a decision, which must not grow (UPDATE=1, ONLY=refused)'
 	@echo 'make clean          remove what was built'
@@ -138,6 +140,16 @@ msrv:
 mutants:
 	@scripts/setup.sh mutants
 	@scripts/mutants.sh
+
+sim-faults:
+	@scripts/setup.sh build
+	$(CARGO) build --release --locked --package simulation
+	@scripts/sim-faults.sh faults
+
+sim-mutants:
+	@scripts/setup.sh mutants
+	$(CARGO) build --release --locked --package simulation
+	@scripts/sim-faults.sh mutants
 
 bench:
 	@scripts/setup.sh bench
