@@ -556,6 +556,12 @@ impl Judge {
             return Err(format!("replicas are told to drop entries, or not, and {dropped} are dropped"));
         }
         let keep = after.last().and_then(|row| row.meaning).map_or(0, |meaning| meaning.keep);
+        // A hit that sets the expiry looks for what has expired. Whole nodes of it go, and something of a larger node.
+        let expired = before.iter().take_while(|row| row.id.ms + keep < one.after.last().ms).count();
+        let least = if self.most_entries > 0 { self.most_entries } else { MOST_DROPPED + 1 };
+        if one.before.expires != one.after.expires && dropped == 0 && expired >= least {
+            return Err(format!("none of {expired} expired entries are dropped"));
+        }
         let dead = after.iter().take_while(|row| row.id.ms + keep <= one.after.last().ms).count();
         // A node that is not dead as a whole stays. One that is too large to be dropped at once goes bit by bit.
         let may_stay = if self.most_entries == 0 { MOST_DROPPED } else { self.most_entries };

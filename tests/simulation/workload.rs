@@ -86,12 +86,16 @@ impl Workload {
         let longest = windows[windows.len() - 1];
         let is_ticking = rng.u8(..3) == 0;
         // A log as only nodes without a bound can hold it, all of which expires at once.
-        let backlog = if rng.u8(..64) == 0 && !windows.contains(&1) { rng.u64(1_100..3_000) } else { 0 };
+        let backlog = if rng.u8(..48) == 0 && !windows.contains(&1) { rng.u64(1_100..3_000) } else { 0 };
         let is_backwards = rng.u8(..3) == 0;
         let profile = Profile {
             flavor,
             bounds: Bounds {
-                bytes: if backlog > 0 { 0 } else { rng.choice([4_096, 4_096, 512, 128, 0]).unwrap_or(0) },
+                bytes: if backlog > 0 {
+                    rng.choice([0, 0, 512]).unwrap_or(0)
+                } else {
+                    rng.choice([4_096, 4_096, 512, 128, 0]).unwrap_or(0)
+                },
                 entries: if backlog > 0 {
                     rng.choice([0, 100]).unwrap_or(0)
                 } else {
@@ -115,7 +119,11 @@ impl Workload {
             reactions: often(&mut rng, 80),
             faults: often(&mut rng, 60),
             pauses: rng.choice([50, 300, 500]).unwrap_or(0),
-            pause: if backlog > 0 { longest } else { rng.choice([2, 15, longest / 4 + 1, longest + 2]).unwrap_or(0) },
+            pause: if backlog > 0 {
+                rng.choice([longest, longest / 4 + 1]).unwrap_or(0)
+            } else {
+                rng.choice([2, 15, longest / 4 + 1, longest + 2]).unwrap_or(0)
+            },
             backlog,
             is_forged: rng.u8(..4) == 0,
             is_strict: rng.bool(),
