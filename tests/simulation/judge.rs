@@ -202,7 +202,11 @@ impl One<'_> {
         let Self { call, n, before, after, allowed, is_stored, .. } = *self;
         // The server refuses an ID that is not above the last one. Then the log goes by the last one, or is started again
         // where that is further ahead than the log is kept.
-        let is_pushed = !log.is_stale && matches!(before.what, What::Stream { .. }) && id <= before.last();
+        let dead_at = log.newest.map_or(u64::MAX, |(id, one)| id.ms.saturating_add(one.keep.max(call.longest(n))));
+        // A long log of which nothing counts is removed first, last ID and all.
+        let is_removed = before.rows().len() > LONG && dead_at <= now;
+        let is_pushed =
+            !is_removed && !log.is_stale && matches!(before.what, What::Stream { .. }) && id <= before.last();
         if is_pushed && is_stored && !log.is_wild {
             match before.last().ms > now + log.keep() {
                 true => *log = Log { is_stale: true, ..Log::default() },
