@@ -127,7 +127,8 @@ impl Workload {
             backlog,
             is_forged: rng.u8(..4) == 0,
             is_strict: rng.bool(),
-            limits: rng.choice([3, 10, 30, 30, 100]).unwrap_or(0),
+            // Hits that are admitted keep the log alive while the backlog expires.
+            limits: if backlog > 0 { 1 << 40 } else { rng.choice([3, 10, 30, 30, 100]).unwrap_or(0) },
             is_out_of_memory: false,
             steps: backlog as usize + rng.choice([100, 400, 1_000, 2_000]).unwrap_or(0),
             profile,
