@@ -54,7 +54,11 @@ impl Server {
             }
         }
         match keys {
-            Some(keys) => self.foreign.extend(keys.into_iter().map(|key| (database, key))),
+            // MOVE brings them to the other database.
+            Some(keys) => {
+                let both = keys.into_iter().flat_map(|key| (0..DATABASES).map(move |database| (database, key.clone())));
+                self.foreign.extend(both);
+            }
             None => self.all_foreign = true,
         }
         let result = self.try_native(database, argv);
