@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use crate::server::{Effect, Entry, MODULE, Reply, Role, Server, Value, name_of};
+use crate::server::{Effect, Entry, MODULE, Reply, Server, Value, name_of};
 use crate::stream::{Fields, Id, Text};
 
 /// An entry as the documents describe it: how long the log is kept, and what the hit weighs.
@@ -73,7 +73,8 @@ impl Known {
 /// Ten years.
 const LONGEST: u64 = 3_650 * 86_400_000;
 
-fn number(digits: &[u8]) -> Option<u64> {
+/// Digits and nothing else.
+pub fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -140,7 +141,6 @@ pub struct Frame {
     pub signalled: Vec<Text>,
     pub effects: Vec<Effect>,
     pub sends_module_events: bool,
-    pub on_replica: bool,
     /// The server knows the command as one that writes.
     pub may_write: bool,
     /// The server can tell when the command began.
@@ -170,7 +170,6 @@ impl Frame {
             signalled: Vec::new(),
             effects: Vec::new(),
             sends_module_events: false,
-            on_replica: server.role == Role::Replica,
             may_write: false,
             knows_beginning: server.flavor.lacks.is_empty(),
             turn: 0,

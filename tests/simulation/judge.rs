@@ -7,10 +7,11 @@ use std::collections::HashMap;
 
 use oracle::{Hit, Moment, Question, Tier, is_in_range};
 
-use crate::frame::{Frame, Known, Meaning, Row, What};
+use crate::frame::{Frame, Known, Meaning, Row, What, number};
 use crate::retention;
 use crate::server::{Effect, Reply, name_of, words};
 use crate::stream::{Id, Text};
+use crate::world::Verdict;
 
 pub const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
 pub const NOT_A_LOG: &str = "ERR the stream at this key was not written by this module, it is left as it was";
@@ -44,7 +45,7 @@ pub enum Name {
 }
 
 fn digits(text: &str) -> Option<u64> {
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) { None } else { text.parse().ok() }
+    number(text.as_bytes())
 }
 
 /// Milliseconds of `500ms`, `1.5s`, `10`, `1h`.
@@ -192,8 +193,6 @@ struct One<'a> {
     /// The key was removed first.
     restarts: bool,
 }
-
-type Verdict<T = ()> = Result<T, String>;
 
 impl One<'_> {
     /// The ID of the hit and the answer, which are others than at first sight where the server refuses the ID or a refusal
@@ -704,14 +703,13 @@ impl Judge {
     pub fn info(&self, fields: &[(String, String)], clock_steps: u64) -> Verdict {
         let mut counted = self.counted;
         counted[5] = clock_steps - self.clock_steps;
-        let mut expected = vec![("section", String::new()), ("version", env!("CARGO_PKG_VERSION").to_owned())];
-        expected[1].1.clear();
+        let mut expected =
+            vec![("section", String::new()), ("version", env!("CARGO_PKG_VERSION_OF_MODULE").to_owned())];
         expected.extend(COUNTERS.iter().zip(counted).map(|(name, value)| (*name, value.to_string())));
-        let shown = |(name, value): &(String, String)| {
-            (name.clone(), if name == "version" { String::new() } else { value.clone() })
-        };
-        let is_same =
-            fields.iter().map(shown).eq(expected.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        let is_same = fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), value))
+            .eq(expected.iter().map(|(name, value)| (*name, value)));
         if is_same { Ok(()) } else { Err(format!("INFO says {fields:?}, not {expected:?}")) }
     }
 }

@@ -7,8 +7,8 @@ use std::ptr::null_mut;
 use redis_module::raw;
 
 use crate::api::{self, Kind};
-use crate::server::{Flavor, Server};
-use crate::stream::{Bounds, Text};
+use crate::server::Server;
+use crate::stream::Text;
 use crate::strings;
 
 pub type CommandFunc = unsafe extern "C" fn(*mut raw::RedisModuleCtx, *mut *mut raw::RedisModuleString, c_int) -> c_int;
@@ -198,11 +198,4 @@ fn open_copy(file: &Path) -> Result<*mut c_void, String> {
         }
         Ok(handle)
     }
-}
-
-/// A server of this flavor with the module.
-pub fn server_with_module(file: &Path, flavor: &'static Flavor, now: i64) -> Result<Server, String> {
-    let mut server = Server::new(flavor, now, Bounds { bytes: 4_096, entries: 100 });
-    load(file, &mut server, Conditions::default())?;
-    Ok(server)
 }

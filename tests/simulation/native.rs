@@ -3,8 +3,6 @@
 //! They are what the real ones are to the module: what they leave at a key, which events they send, and what they tell
 //! replicas. No other module acts in the middle of them: that is between that module and the server.
 
-use std::ffi::{CStr, c_int};
-
 use crate::frame::keys_of;
 use crate::server::{
     DATABASES, Entry, GENERIC, LIST, Reply, STREAM, STRING, SWAPDB, Server, Value, fields, id_text, name_of, text,
@@ -71,7 +69,7 @@ impl Server {
     /// The keys that a command looks at, in this order, which deletes those that have expired.
     fn looked_at(&self, db: usize, argv: Words, keys: &[Text]) -> Vec<(usize, Text)> {
         let here = || keys.iter().map(|key| (db, key.clone())).collect();
-        match &argv[0].to_ascii_uppercase()[..] {
+        match name_of(argv).bytes() {
             // What was there goes without a look at it.
             b"RESTORE" if !self.flavor.restore_looks => Vec::new(),
             b"COPY" if argv.get(1) == argv.get(2) => Vec::new(),
@@ -143,10 +141,6 @@ impl Server {
         }
     }
 
-    fn done(&mut self, database: usize, class: c_int, name: &CStr, key: &Text) {
-        self.notify(database, class, name, key);
-    }
-
     fn xadd(&mut self, db: usize, key: &Text, argv: Words) -> Result<Reply, Reply> {
         let (trim, at) = trim_of(argv, 2)?;
         let (Some(wanted), Some(pairs)) = (argv.get(at), argv.get(at + 1..)) else { return Err(Reply::error(SYNTAX)) };
@@ -185,9 +179,9 @@ impl Server {
             told.splice(2..at, trim.words(&exact));
         }
         self.tell(db, told);
-        self.done(db, STREAM, c"xadd", key);
+        self.notify(db, STREAM, c"xadd", key);
         if trimmed > 0 {
-            self.done(db, STREAM, c"xtrim", key);
+            self.notify(db, STREAM, c"xtrim", key);
         }
         Ok(Reply::Text(id_text(id)))
     }
@@ -202,7 +196,7 @@ impl Server {
             let mut told = argv[..2].to_vec();
             told.extend(exact.map_or(argv[2..].to_vec(), |exact| trim.words(&exact)));
             self.tell(db, told);
-            self.done(db, STREAM, c"xtrim", key);
+            self.notify(db, STREAM, c"xtrim", key);
         }
         Ok(Reply::Integer(trimmed as i64))
     }
@@ -214,7 +208,7 @@ impl Server {
         let deleted = ids.into_iter().filter(|&id| stream.delete(id)).count();
         if deleted > 0 {
             self.tell(db, argv.to_vec());
-            self.done(db, STREAM, c"xdel", key);
+            self.notify(db, STREAM, c"xdel", key);
         }
         Ok(Reply::Integer(deleted as i64))
     }
@@ -225,7 +219,7 @@ impl Server {
         let Some(stream) = self.stream(db, key)? else { return Err(Reply::error(NO_KEY)) };
         stream.set_id(id, None, None).map_err(Reply::error)?;
         self.tell(db, argv.to_vec());
-        self.done(db, STREAM, c"xsetid", key);
+        self.notify(db, STREAM, c"xsetid", key);
         Ok(Reply::ok())
     }
 
@@ -256,7 +250,7 @@ impl Server {
             };
         }
         self.tell(db, argv.to_vec());
-        self.done(db, STREAM, if creates { c"xgroup-create" } else { c"xgroup-destroy" }, key);
+        self.notify(db, STREAM, if creates { c"xgroup-create" } else { c"xgroup-destroy" }, key);
         Ok(if creates { Reply::ok() } else { Reply::Integer(1) })
     }
 
@@ -271,7 +265,7 @@ impl Server {
             self.tell(db, argv.to_vec());
         }
         for key in &deleted {
-            self.done(db, GENERIC, c"del", key);
+            self.notify(db, GENERIC, c"del", key);
         }
         Ok(Reply::Integer(deleted.len() as i64))
     }
@@ -288,9 +282,9 @@ impl Server {
         let mut told = argv[..3].to_vec();
         told.extend(expires.iter().flat_map(|at| [text("PXAT"), text(at.to_string())]));
         self.tell(db, told);
-        self.done(db, STRING, c"set", key);
+        self.notify(db, STRING, c"set", key);
         if expires.is_some() {
-            self.done(db, GENERIC, c"expire", key);
+            self.notify(db, GENERIC, c"expire", key);
         }
         Ok(Reply::ok())
     }
@@ -302,7 +296,7 @@ impl Server {
             Some(_) => return Err(Reply::error(WRONG_TYPE)),
         }
         self.tell(db, argv.to_vec());
-        self.done(db, LIST, c"rpush", key);
+        self.notify(db, LIST, c"rpush", key);
         Ok(Reply::Integer(1))
     }
 
@@ -319,7 +313,7 @@ impl Server {
         if !self.is_fed && at <= self.cached {
             self.remove(db, key);
             self.tell(db, vec![text(self.flavor.expires_by), key.clone()]);
-            self.done(db, GENERIC, c"del", key);
+            self.notify(db, GENERIC, c"del", key);
             return Ok(Reply::Integer(1));
         }
         self.touch(db, key);
@@ -327,7 +321,7 @@ impl Server {
             entry.expires = Some(at);
         }
         self.tell(db, vec![text("PEXPIREAT"), key.clone(), text(at.to_string())]);
-        self.done(db, GENERIC, c"expire", key);
+        self.notify(db, GENERIC, c"expire", key);
         Ok(Reply::Integer(1))
     }
 
@@ -341,7 +335,7 @@ impl Server {
             return Ok(Reply::Integer(0));
         }
         self.tell(db, argv.to_vec());
-        self.done(db, GENERIC, c"persist", key);
+        self.notify(db, GENERIC, c"persist", key);
         Ok(Reply::Integer(1))
     }
 
@@ -359,8 +353,8 @@ impl Server {
             self.put(db, to, entry.value, entry.expires);
         }
         self.tell(db, argv.to_vec());
-        self.done(db, GENERIC, c"rename_from", key);
-        self.done(db, GENERIC, c"rename_to", to);
+        self.notify(db, GENERIC, c"rename_from", key);
+        self.notify(db, GENERIC, c"rename_to", to);
         Ok(Reply::ok())
     }
 
@@ -378,7 +372,7 @@ impl Server {
         self.remove(db, to);
         self.put(db, to, value, expires);
         self.tell(db, argv.to_vec());
-        self.done(db, GENERIC, c"copy_to", to);
+        self.notify(db, GENERIC, c"copy_to", to);
         Ok(Reply::Integer(1))
     }
 
@@ -395,8 +389,8 @@ impl Server {
             self.remove(db, key);
         }
         self.tell(db, argv.to_vec());
-        self.done(db, GENERIC, c"move_from", key);
-        self.done(to, GENERIC, c"move_to", key);
+        self.notify(db, GENERIC, c"move_from", key);
+        self.notify(to, GENERIC, c"move_to", key);
         Ok(Reply::Integer(1))
     }
 
@@ -427,7 +421,7 @@ impl Server {
             told.push(text("ABSTTL"));
         }
         self.tell(db, told);
-        self.done(db, GENERIC, c"restore", key);
+        self.notify(db, GENERIC, c"restore", key);
         Ok(Reply::ok())
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::rc::Rc;
 
-use crate::api::{self, Ctx, Kind};
+use crate::api::{self, Kind};
 use crate::frame::{Frame, Known, keys_of};
 use crate::module::Module;
 use crate::stream::{self, Bounds, Fields, Id, Stream, Text};
@@ -609,11 +609,7 @@ fn is_of_module(argv: &[Text]) -> bool {
 /// The fields of an entry, with its texts. Most entries have those of recent ones, on every server, and share them.
 pub fn fields(pairs: &[&[u8]]) -> Fields {
     RECENT.with_borrow_mut(|recent| {
-        let same = |(known, _): &&(Fields, Rc<[Text]>)| {
-            known.len() * 2 == pairs.len()
-                && (0..known.len()).all(|at| known.get(at) == (pairs[2 * at], pairs[2 * at + 1]))
-        };
-        if let Some((known, _)) = recent.iter().find(same) {
+        if let Some((known, _)) = recent.iter().find(|(known, _)| known.are(pairs)) {
             return known.clone();
         }
         let fields = Fields::new(pairs);
@@ -711,5 +707,3 @@ pub const CRON: u64 = 8;
 pub const SWAPDB: u64 = 11;
 pub const ASYNC_LOAD: u64 = 14;
 pub const SLOTS_TRIMMED: u64 = 19;
-
-pub type RawCtx = *mut Ctx;

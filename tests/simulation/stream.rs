@@ -201,18 +201,9 @@ impl Stream {
         self.last
     }
 
-    /// Without the checks of XSETID, which [`Stream::set_id`] has.
-    pub fn set_last_id(&mut self, id: Id) {
-        self.last = id;
-    }
-
     /// recorded-first-entry-id: of the first live entry, or 0-0 if there is none. Entries that a module deletes are not noticed.
     pub fn first_id(&self) -> Id {
         self.first
-    }
-
-    pub fn set_first_id(&mut self, id: Id) {
-        self.first = id;
     }
 
     /// max-deleted-entry-id: the largest that XDEL has deleted. Trimming does not count, nor does a module's deleting.
@@ -220,17 +211,9 @@ impl Stream {
         self.max_deleted
     }
 
-    pub fn set_max_deleted_id(&mut self, id: Id) {
-        self.max_deleted = id;
-    }
-
     /// entries-added: how many there ever were.
     pub fn entries_added(&self) -> u64 {
         self.added
-    }
-
-    pub fn set_entries_added(&mut self, added: u64) {
-        self.added = added;
     }
 
     /// XSETID, with the server's error if it refuses. A larger `max_deleted` than `id` is refused even where there is no key.

@@ -11,7 +11,7 @@ use crate::module::Module;
 use crate::problems;
 use crate::server::{
     ASYNC_LOAD, CRON, DATABASES, Database, Effect, FLAVORS, Failure, LOADING, Reactor, Reply, Role, Server, Value,
-    words,
+    argv, words,
 };
 use crate::stream::{Bounds, Text};
 use crate::strings;
@@ -122,7 +122,7 @@ impl World {
                     server.set_config(name, value).unwrap_or_else(problems::problem);
                 }
             }
-            server.command(0, &[Rc::from(&b"RATELIMIT.RESETSTAT"[..])]);
+            server.command(0, &argv("RATELIMIT.RESETSTAT"));
             server.frames.clear();
             server.clock_steps = 0;
         }
@@ -141,10 +141,6 @@ impl World {
 
     pub fn primary(&self) -> &Server {
         &self.servers[0]
-    }
-
-    pub fn replica(&self) -> &Server {
-        &self.servers[1]
     }
 
     /// Whether TOP says the same wherever the module's table has its keys, which depends on a secret.
@@ -295,7 +291,7 @@ impl World {
         primary.touched.clear();
         self.mirror.databases = primary.databases.clone();
         self.mirror.now = primary.now;
-        primary.command(0, &[Rc::from(&b"RATELIMIT.RESETSTAT"[..])]);
+        primary.command(0, &argv("RATELIMIT.RESETSTAT"));
         primary.frames.clear();
         primary.clock_steps = 0;
         self.judge.start_counting();
