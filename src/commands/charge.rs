@@ -49,6 +49,7 @@ pub fn charge(server: Server, name: Arg, call: &Call, clock: u64, verdict: Optio
                 last_id = log.last_id()?.max(tried);
                 events.add(logs::close(log));
             }
+            Applied::KeyExists => events.add(logs::close(log)),
         }
     }
     Err(error::APPEND_FAILED)

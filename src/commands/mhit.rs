@@ -80,7 +80,7 @@ fn charge_all(server: Server, names: &[Arg], calls: &[Call]) -> Result<Vec<Charg
         let applied = if is_created { Applied::IdTooLow } else { log.apply(&decision.plan)? };
         written.push(match applied {
             Applied::Done { oldest } => Ok(finish(server, *name, log, &usage, &mut decision, oldest)?),
-            Applied::IdTooLow => Err((usage, decision.answer)),
+            Applied::IdTooLow | Applied::KeyExists => Err((usage, decision.answer)),
         });
     }
     let mut charged = Vec::with_capacity(names.len());

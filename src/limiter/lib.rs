@@ -14,6 +14,7 @@
 //! | `answer.rs` | what the caller learns |
 //! | `plan.rs` | what a call writes |
 //! | `decision.rs` | the answer and the plan, in one step |
+//! | `dump.rs` | a log of one hit as the server's RESTORE reads it |
 //! | `cursors/` | a cache of what is known of busy keys' logs |
 //! | `refusals.rs` | which keys are refused most: a sketch of fixed size |
 //! | `hash.rs` | the place of a key in the tables of the last two |
@@ -35,6 +36,7 @@
 pub mod answer;
 pub mod cursors;
 pub mod decision;
+pub mod dump;
 pub mod duration;
 pub mod error;
 pub mod hash;

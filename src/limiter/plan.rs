@@ -72,6 +72,8 @@ pub enum Applied {
     },
     /// Nothing was appended, because the stream's last ID is not below that of the new entry.
     IdTooLow,
+    /// Nothing was appended, because another module has put something at a key that did not exist.
+    KeyExists,
 }
 
 /// A log with more entries than this, all expired, is removed as a whole, in the background, instead of being trimmed.

@@ -5,6 +5,7 @@
 
 use std::ffi::{c_int, c_longlong};
 
+use limiter::dump::Dump;
 use limiter::error::Error;
 use limiter::log::{Entry, Id};
 use limiter::plan::{Append, Applied, Plan, Store};
@@ -33,6 +34,11 @@ impl Store for Key<'_> {
             Plan::Append(append) => {
                 if append.restart {
                     self.remove()?;
+                }
+                if !self.exists()? {
+                    if let Some(applied) = self.create(append)? {
+                        return Ok(applied);
+                    }
                 }
                 applied = self.append(append)?;
                 if applied == Applied::IdTooLow {
@@ -72,6 +78,53 @@ impl Key<'_> {
         }
         self.events.add(Events::DEL);
         self.signal()
+    }
+
+    /// Creates the log with its first entry and its expiry, by the server's own RESTORE: see [`Dump`]. That is one command for
+    /// replicas as well. None if the server does not do it, because RESTORE is renamed for example; then nothing has changed.
+    ///
+    /// Other modules hear of it at once, so what is at the key afterwards is not known. This key counts as empty.
+    fn create(&mut self, append: &Append) -> Result<Option<Applied>, Error> {
+        let Entry { hit, retention } = append.entry;
+        let strings = EntryStrings::take(retention, hit.cost)?;
+        let Some(dump) = Dump::of(hit, strings.field.bytes()) else { return Ok(None) };
+        strings.put_back();
+        let expire_at = c_longlong::try_from(append.expire_at.unwrap_or(0)).unwrap_or(c_longlong::MAX);
+        // SAFETY: `!` replicates the call, `s` stands for a string, `l` for a long long, `b` for a pointer and its length, `c`
+        // for a C string. All of them outlive the call. The reply is null if the server has no such command; it is freed once.
+        let outcome = unsafe {
+            let call = api(raw::RedisModule_Call)?;
+            let reply = call(
+                self.server().ctx(),
+                c"RESTORE".as_ptr(),
+                c"!slbc".as_ptr(),
+                self.name().as_raw(),
+                expire_at,
+                dump.bytes().as_ptr(),
+                dump.bytes().len(),
+                c"ABSTTL".as_ptr(),
+            );
+            if reply.is_null() {
+                return Ok(None);
+            }
+            let failed = api(raw::RedisModule_CallReplyType)?(reply) as isize == raw::REDISMODULE_REPLY_ERROR;
+            let mut length = 0;
+            let text = api(raw::RedisModule_CallReplyStringPtr)?(reply, &raw mut length);
+            let is_busy = failed && !text.is_null() && {
+                let text = std::slice::from_raw_parts(text.cast::<u8>(), length);
+                text.starts_with(b"BUSYKEY")
+            };
+            api(raw::RedisModule_FreeCallReply)?(reply);
+            (failed, is_busy)
+        };
+        match outcome {
+            (true, true) => return Ok(Some(Applied::KeyExists)),
+            (true, false) => return Ok(None),
+            (false, _) => {}
+        }
+        self.events.add(Events::XADD);
+        self.events.add(Events::EXPIRE);
+        Ok(Some(Applied::Done { oldest: None }))
     }
 
     /// Appends an entry and drops old ones.
