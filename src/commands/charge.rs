@@ -68,7 +68,7 @@ pub fn finish(
 ) -> Result<Charged, Error> {
     decision.adjust(oldest);
     let answer = decision.answer;
-    count(server, name, usage, &answer, log.hash())?;
+    count(server, name, usage, &answer)?;
     let mut events = logs::close(log);
     if answer.refuses() && server.sends_module_events()? {
         events.add(Events::REFUSED);
@@ -76,17 +76,16 @@ pub fn finish(
     Ok(Charged { answer, events })
 }
 
-/// Counts an answer. `hash` is that of the key, if it is already known.
+/// Counts an answer.
 #[inline]
-pub fn count(server: Server, name: Arg, usage: &Usage, answer: &Answer, hash: Option<u64>) -> Result<(), Error> {
+pub fn count(server: Server, name: Arg, usage: &Usage, answer: &Answer) -> Result<(), Error> {
     if answer.allowed {
         STATS.hits_admitted.add(1);
         STATS.units_admitted.add(usage.call.cost);
     } else if answer.refuses() {
         STATS.hits_refused.add(1);
         let (database, name) = (server.database()?, name.bytes());
-        let hash = hash.unwrap_or_else(|| hash::of(database, name));
-        REFUSALS.with(|table| table.record(hash, database, name, usage.clock));
+        REFUSALS.with(|table| table.record(hash::of(database, name), database, name, usage.clock));
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use limiter::usage::Usage;
 
 use super::arguments::{CHARGED, COST, TIER};
 use super::charge::{Charged, charge, count, finish};
-use crate::server::{Arg, Argument, ArgumentKind, Command, Events, Key, Keys, Mode, Reply, Server, Spec, logs};
+use crate::server::{Arg, Argument, ArgumentKind, Command, Events, Key, Keys, Reply, Server, Spec, logs};
 
 pub struct MultiHit;
 
@@ -56,11 +56,11 @@ impl Command for MultiHit {
 
 /// Charges all keys or none, and closes them.
 fn charge_all(server: Server, names: &[Arg], calls: &[Call]) -> Result<Vec<Charged>, Error> {
-    Key::delete_expired(server, names)?;
+    let keys = Key::open_all(server, names)?;
     let clock = server.clock();
     let mut read = Vec::with_capacity(names.len());
-    for (name, call) in names.iter().zip(calls) {
-        let mut log = logs::open(server, *name, Mode::Write)?;
+    for (key, call) in keys.into_iter().zip(calls) {
+        let mut log = logs::with_cursor(key)?;
         let mut usage = Usage::new(call, clock, Id::default());
         usage.read(&mut log)?;
         read.push((log, usage));
@@ -92,7 +92,7 @@ fn charge_all(server: Server, names: &[Arg], calls: &[Call]) -> Result<Vec<Charg
                 // If another module has put something else at the key, that stays, as if it had come a moment later. The other
                 // keys are already charged.
                 Err(_) => {
-                    count(server, *name, &usage, &answer, None)?;
+                    count(server, *name, &usage, &answer)?;
                     Charged { answer, events: Events::default() }
                 }
             },

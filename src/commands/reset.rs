@@ -4,7 +4,7 @@
 //! any other key among its arguments it is an error and deletes nothing. It leaves empty streams alone.
 
 use limiter::error::{self, Error};
-use limiter::log::Log;
+use limiter::log::{Back, Log};
 use redis_module::raw;
 
 use crate::server::{Arg, Argument, ArgumentKind, Command, Key, Keys, Mode, Reply, STATS, Server, Spec};
@@ -27,23 +27,24 @@ impl Command for Reset {
         let [_, names @ ..] = args else {
             return Err(error::SYNTAX);
         };
-        Key::delete_expired(server, names)?;
-        for name in names {
-            Key::open(server, *name, Mode::Write)?.newest()?;
+        let exist = Key::which_exist(server, names)?;
+        let existing = || names.iter().zip(&exist).filter(|(_, exists)| **exists).map(|(name, _)| *name);
+        for name in existing() {
+            Key::open(server, name, Mode::Write)?.read_back(&mut |_, _| Back::Stop)?;
         }
         let mut events = Vec::with_capacity(names.len());
-        for name in names {
-            let mut key = Key::open(server, *name, Mode::Write)?;
+        for name in existing() {
+            let mut key = Key::open(server, name, Mode::Write)?;
             // An empty stream may not be a log but a drained queue, with its consumer groups.
             if key.length() > 0 {
                 key.remove()?;
             }
-            events.push(key.events);
+            events.push((name, key.events));
         }
-        let existed = events.iter().filter(|events| !events.is_empty()).count() as u64;
+        let existed = events.iter().filter(|(_, events)| !events.is_empty()).count() as u64;
         STATS.keys_reset.add(existed);
-        for (name, events) in names.iter().zip(events) {
-            server.notify(*name, events)?;
+        for (name, events) in events {
+            server.notify(name, events)?;
         }
         Ok(Reply::Integer(i64::try_from(existed).unwrap_or(i64::MAX)))
     }

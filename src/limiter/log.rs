@@ -53,10 +53,32 @@ pub struct Entry {
     pub retention: Retention,
 }
 
+/// How to go on after an entry that was read backwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Back {
+    Stop,
+    /// The ID of the next one is enough.
+    Pass,
+    /// The cost of the next one is read as well, which takes twice as long.
+    Read,
+}
+
 /// Read access to the log of one key. An entry that this module did not write is an error.
 pub trait Log {
-    /// The newest entry, if the log holds any.
-    fn newest(&mut self) -> Result<Option<Entry>, Error>;
+    /// The newest entry, if the log holds any. It is passed to `visit`, and then those before it, newest first, each with its
+    /// ID and with its cost, if that was read. Entries before the newest may be foreign; their cost is not known.
+    fn read_back(&mut self, visit: &mut dyn FnMut(Id, Option<u64>) -> Back) -> Result<Option<Entry>, Error>;
+
+    /// The newest entry, if the log holds any. What is asked for next is the start of a window of this length, which ends at
+    /// `clock` or with the newest entry, and of shorter ones.
+    fn newest(&mut self, _clock: u64, _window: u64) -> Result<Option<Entry>, Error> {
+        self.read_back(&mut |_, _| Back::Stop)
+    }
+
+    /// The ID of the newest entry, whoever wrote it.
+    fn newest_id(&mut self) -> Result<Option<Id>, Error> {
+        Ok(self.read_back(&mut |_, _| Back::Stop)?.map(|entry| entry.hit.id))
+    }
 
     /// The ID that the next one must exceed: that of the newest entry there ever was, or what XSETID set. 0-0 if there is no
     /// stream, or if the ID cannot be found out.

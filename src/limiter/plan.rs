@@ -98,7 +98,8 @@ impl Usage<'_> {
         let (retention, expire_at) = retention::after_stored(retention, expires_at, hit.id.time, window);
         let tally = newest.map_or(0, |newest| newest.hit.id.tally);
         let step = TRIM_EVERY.saturating_mul(hit.cost).max(1);
-        let is_time = expire_at.is_some() || tally.checked_div(step) != hit.id.tally.checked_div(step);
+        let is_time = expire_at.is_some() && store.length() >= TRIM_EVERY
+            || tally.checked_div(step) != hit.id.tally.checked_div(step);
         Ok(Plan::Append(Append {
             restart,
             entry: Entry { hit, retention },

@@ -57,7 +57,7 @@ impl<'c> Usage<'c> {
         // Nobody should wait for a time further ahead than the log is kept.
         let clock = self.clock;
         let is_too_far = |id: Id, window: u64| id.time > clock.saturating_add(window);
-        match log.newest()? {
+        match log.newest(clock, self.call.longest_window())? {
             Some(newest) => {
                 let last_id = newest.hit.id.max(self.last_id);
                 self.is_stale = is_too_far(last_id, newest.retention.longest);

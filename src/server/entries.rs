@@ -7,7 +7,7 @@ use std::ffi::{c_int, c_long};
 use std::ptr::null_mut;
 
 use limiter::error::{self, Error};
-use limiter::log::{Entry, Hit, Id, Log};
+use limiter::log::{Back, Entry, Hit, Id, Log};
 use limiter::number::units;
 use limiter::retention::Retention;
 use redis_module::{CallOptionsBuilder, CallReply, CallResult, Context, raw};
@@ -83,9 +83,11 @@ impl<'k, 'a> Entries<'k, 'a> {
 
     /// The next entry. Do not use the iterator after an error.
     fn next(&self) -> Result<Option<Entry>, Error> {
-        let Some((id, fields)) = self.next_id()? else {
-            return Ok(None);
-        };
+        self.next_id()?.map(|(id, fields)| self.read(id, fields)).transpose()
+    }
+
+    /// The entry that [`Self::next_id`] reached.
+    fn read(&self, id: Id, fields: c_long) -> Result<Entry, Error> {
         if fields != 1 {
             return Err(error::NOT_A_LOG);
         }
@@ -101,7 +103,7 @@ impl<'k, 'a> Entries<'k, 'a> {
         }
         let retention = Retention::parse(field.bytes()).ok_or(error::NOT_A_LOG)?;
         let cost = units(value.bytes()).filter(|&cost| cost > 0).ok_or(error::NOT_A_LOG)?;
-        Ok(Some(Entry { hit: Hit { id, cost }, retention }))
+        Ok(Entry { hit: Hit { id, cost }, retention })
     }
 }
 
@@ -129,11 +131,40 @@ impl Key<'_> {
 }
 
 impl Log for Key<'_> {
-    fn newest(&mut self) -> Result<Option<Entry>, Error> {
+    fn read_back(&mut self, visit: &mut dyn FnMut(Id, Option<u64>) -> Back) -> Result<Option<Entry>, Error> {
         if !self.exists()? {
             return Ok(None);
         }
-        Entries::backwards(self)?.next()
+        let entries = Entries::backwards(self)?;
+        let Some(newest) = entries.next()? else {
+            return Ok(None);
+        };
+        let mut step = visit(newest.hit.id, Some(newest.hit.cost));
+        while step != Back::Stop {
+            let Some((id, fields)) = entries.next_id()? else {
+                break;
+            };
+            if step == Back::Read {
+                let Ok(entry) = entries.read(id, fields) else {
+                    visit(id, None);
+                    break;
+                };
+                step = visit(id, Some(entry.hit.cost));
+            } else {
+                step = visit(id, None);
+                if step != Back::Stop {
+                    entries.pass_over(fields)?;
+                }
+            }
+        }
+        Ok(Some(newest))
+    }
+
+    fn newest_id(&mut self) -> Result<Option<Id>, Error> {
+        if !self.exists()? {
+            return Ok(None);
+        }
+        Ok(Entries::backwards(self)?.next_id()?.map(|(id, _)| id))
     }
 
     /// The API has no function for it, so this calls XINFO. Few hits need it.

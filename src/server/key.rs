@@ -1,13 +1,14 @@
 //! An open key.
 
 use std::ffi::c_int;
+use std::ptr::null_mut;
 
 use limiter::error::{self, Error};
 use redis_module::raw;
 
 use super::api::api;
 use super::context::{Arg, Server};
-use super::events::{self, Events};
+use super::events::Events;
 
 /// What a key is opened for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -15,9 +16,6 @@ pub enum Mode {
     Read,
     Write,
 }
-
-/// How often keys are opened anew because another module acted when one expired.
-const MOST_OPENED: usize = 64;
 
 /// An open key that holds a stream or nothing.
 pub struct Key<'a> {
@@ -47,26 +45,10 @@ impl Drop for Key<'_> {
 }
 
 impl<'a> Key<'a> {
-    /// Opens a key that holds a stream or does not exist.
+    /// Opens a key that holds a stream or does not exist. If it has expired just now, another module that heard of it may have
+    /// put something there again; this key counts as empty all the same.
     #[inline]
     pub fn open(server: Server<'a>, name: Arg<'a>, mode: Mode) -> Result<Self, Error> {
-        for _ in 0..MOST_OPENED {
-            let heard = events::heard();
-            let key = Self::open_once(server, name, mode)?;
-            // If it has expired just now, a module that heard of it may have created it again.
-            if mode == Mode::Read || key.exists()? || events::none_since(heard) {
-                return Ok(key);
-            }
-            if heard.is_none() {
-                drop(key);
-                return Self::open_once(server, name, mode);
-            }
-        }
-        Err(error::DISTURBED)
-    }
-
-    #[inline]
-    fn open_once(server: Server<'a>, name: Arg<'a>, mode: Mode) -> Result<Self, Error> {
         let flags = match mode {
             Mode::Read => raw::REDISMODULE_READ,
             Mode::Write => raw::REDISMODULE_READ | raw::REDISMODULE_WRITE,
@@ -81,18 +63,37 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// Deletes those of these keys that have expired. Other modules hear of that and may do anything to any key, so call this
-    /// before reading the first of several keys. After it, opening them for writing sends no event.
-    pub fn delete_expired(server: Server<'a>, names: &[Arg<'a>]) -> Result<(), Error> {
-        for _ in 0..MOST_OPENED {
-            let heard = events::heard();
-            names.iter().try_for_each(|name| Self::open_once(server, *name, Mode::Write).map(drop))?;
-            // With SWAPDB, others can bring in keys that have expired as well.
-            if heard.is_none() || events::none_since(heard) {
-                return Ok(());
+    /// A key that does not exist.
+    fn nothing(server: Server<'a>, name: Arg<'a>) -> Self {
+        Self { raw: null_mut(), name, server, events: Events::default() }
+    }
+
+    /// Which of these keys exist. Opening those for writing, in the same command, deletes nothing.
+    ///
+    /// Opening a key that has expired deletes it. Other modules hear of that, and may do anything to any key. So those that do
+    /// not exist must not be opened again before all others are closed: such a module may have put something there that has
+    /// expired as well.
+    pub fn which_exist(server: Server<'a>, names: &[Arg<'a>]) -> Result<Vec<bool>, Error> {
+        let mut exist = vec![true; names.len()];
+        let mut all_exist = false;
+        while !all_exist {
+            all_exist = true;
+            for (name, exists) in names.iter().zip(&mut exist).filter(|(_, exists)| **exists) {
+                *exists = Self::open(server, *name, Mode::Write)?.exists()?;
+                all_exist &= *exists;
             }
         }
-        Err(error::DISTURBED)
+        Ok(exist)
+    }
+
+    /// Opens several keys for writing, together.
+    pub fn open_all(server: Server<'a>, names: &[Arg<'a>]) -> Result<Vec<Self>, Error> {
+        let exist = Self::which_exist(server, names)?;
+        let open = |(name, exists): (&Arg<'a>, bool)| match exists {
+            true => Self::open(server, *name, Mode::Write),
+            false => Ok(Self::nothing(server, *name)),
+        };
+        names.iter().zip(exist).map(open).collect()
     }
 
     pub fn as_raw(&self) -> *mut raw::RedisModuleKey {

@@ -11,13 +11,11 @@
 use std::ffi::{CStr, c_int};
 use std::io::{Error as SystemError, ErrorKind};
 
-use limiter::cursors::Table;
 use redis_module::{Context, RedisString, RedisValue, Status, raw};
 
 use super::api::{self, OK};
 use super::command::Command;
-use super::shared::CURSORS;
-use super::{command_info, events, info, settings, unload};
+use super::{command_info, info, settings, unload};
 
 /// The module's own ACL category.
 const CATEGORY: &CStr = c"ratelimit";
@@ -58,15 +56,6 @@ impl<'c> Loader<'c> {
     pub fn finish(&self) -> Result<(), &'static str> {
         settings::register(self.ctx).ok_or(NOT_ACCEPTED)?;
         // Nothing fails from here on: Redis 7.0 would keep calling what has subscribed.
-        if events_change_the_database(self.ctx) {
-            self.ctx.log_notice(
-                "ratelimit: with this version of Valkey, MOVE and COPY would leave clients in another database if a module \
-                 heard of them, so that ratelimit.cursors has no effect, and hits are slower; 9.1.2 is not affected",
-            );
-            CURSORS.with(Table::disable);
-        } else {
-            events::subscribe(self.ctx).ok_or(NOT_ACCEPTED)?;
-        }
         info::register(self.ctx).ok_or(NOT_ACCEPTED)?;
         unload::watch(self.ctx).ok_or(NOT_ACCEPTED)
     }
@@ -97,14 +86,6 @@ fn add_category(ctx: &Context) -> bool {
             is_new || SystemError::last_os_error().kind() == ErrorKind::ResourceBusy
         })
     }
-}
-
-/// A bug of Valkey since 8.1.0: an event on a key of another database, as MOVE and COPY send them, selects that database for
-/// the client if any module listens (valkey-io/valkey pull request 4024).
-fn events_change_the_database(ctx: &Context) -> bool {
-    const FIRST: [u32; 3] = [8, 1, 0];
-    const MENDED: [u32; 3] = [9, 1, 2];
-    valkey_version(ctx).is_some_and(|version| (FIRST..MENDED).contains(&version))
 }
 
 /// Options for Valkey only: on Redis the bits may mean something else.

@@ -2,6 +2,7 @@
 
 use limiter::cursors::CachedLog;
 use limiter::error::Error;
+use limiter::hash;
 
 use super::context::{Arg, Server};
 use super::events::Events;
@@ -9,18 +10,19 @@ use super::key::{Key, Mode};
 use super::shared::CURSORS;
 
 /// Opens a key that holds a stream or does not exist, with its cursor if there is one.
+#[inline]
 pub fn open<'a>(server: Server<'a>, name: Arg<'a>, mode: Mode) -> Result<CachedLog<Key<'a>>, Error> {
-    let key = Key::open(server, name, mode)?;
-    let (database, length) = (server.database()?, key.length());
-    let cursor = CURSORS.with(|table| match length {
-        // It may have been deleted without an event.
-        0 => {
-            table.forget(database, name.bytes());
-            None
-        }
-        _ => table.take(database, name.bytes(), length),
-    });
-    Ok(CachedLog::new(key, cursor.flatten()))
+    Ok(with_cursor(Key::open(server, name, mode)?)?)
+}
+
+/// The log of an open key, with its cursor if there is one.
+pub fn with_cursor(key: Key) -> Result<CachedLog<Key>, Error> {
+    let (database, length) = (key.server().database()?, key.length());
+    let cursor = match length {
+        0 => None,
+        _ => CURSORS.with(|table| table.take(hash::of(database, key.name().bytes()), length)).flatten(),
+    };
+    Ok(CachedLog::new(key, cursor))
 }
 
 /// Closes the key and puts its cursor back into the table. Returns the events to send.

@@ -1,33 +1,88 @@
 //! A log that is read through its cursor, and keeps the cursor correct when it is written.
 
-use super::cursor::{Cursor, Expiry};
+use super::cursor::Cursor;
 use crate::error::Error;
-use crate::log::{Entry, Hit, Id, Log};
+use crate::log::{Back, Entry, Hit, Id, Log};
 use crate::plan::{Applied, Plan, Store};
+use crate::usage::window_start;
 
-/// A log with its cursor, if it has one.
+/// Most entries that are read backwards to find where a window starts.
+const MOST_BACK: usize = 16;
+
+/// After so many it can be told whether the start is near.
+const FEW_BACK: usize = 4;
+
+/// A log with its cursor. A key that has no place in the table has one for the running command.
 pub struct CachedLog<S> {
     store: S,
-    cursor: Option<Box<Cursor>>,
+    cursor: Cursor,
+    /// Whether it goes back into the table.
+    is_kept: bool,
 }
 
 impl<S: Store> CachedLog<S> {
-    pub fn new(store: S, cursor: Option<Box<Cursor>>) -> Self {
-        Self { store, cursor }
-    }
-
-    /// The hash of the key, if it is already known.
-    pub fn hash(&self) -> Option<u64> {
-        self.cursor.as_ref().map(|cursor| cursor.hash)
+    pub fn new(store: S, cursor: Option<Cursor>) -> Self {
+        let is_kept = cursor.is_some();
+        Self { store, cursor: cursor.unwrap_or_default(), is_kept }
     }
 
     /// The log, and the cursor to put back into its table.
-    pub fn into_parts(self) -> (S, Option<Box<Cursor>>) {
-        let Self { store, mut cursor } = self;
-        if let Some(cursor) = &mut cursor {
-            cursor.length = store.length();
+    #[inline]
+    pub fn into_parts(mut self) -> (S, Option<Cursor>) {
+        self.cursor.length = self.store.length();
+        (self.store, self.is_kept.then_some(self.cursor))
+    }
+
+    /// Reads the newest entry, and the hits before it as long as that is cheaper than to search for the start of the longest
+    /// window. So a log with few live hits needs one iterator, however many expired ones there are.
+    fn read(&mut self, clock: u64, window: u64) -> Result<Option<Entry>, Error> {
+        let length = self.store.length();
+        // Newest first. A cost of 0 is not known.
+        let mut hits = [Hit::default(); MOST_BACK];
+        let (mut count, mut from, mut step) = (0_usize, 0, Back::Pass);
+        // Whether the start of the window was found.
+        let mut is_found = false;
+        let newest = self.store.read_back(&mut |id, cost| {
+            let [first, ..] = hits;
+            match count.checked_sub(1).and_then(|before| hits.get_mut(before)) {
+                // An entry weighs at least one unit, so none can be missing between them.
+                Some(later) if later.cost == 0 && later.id.tally.wrapping_sub(id.tally) == 1 => later.cost = 1,
+                Some(_) => {}
+                None => {
+                    from = window_start(clock.max(id.time), window);
+                    if cost != Some(1) {
+                        step = Back::Read;
+                    }
+                }
+            }
+            if let Some(place) = hits.get_mut(count) {
+                *place = Hit { id, cost: cost.unwrap_or(0) };
+            }
+            count = count.saturating_add(1);
+            is_found = id.time < from || count as u64 == length;
+            let is_far = count == FEW_BACK && {
+                let so_far = first.id.time.saturating_sub(id.time);
+                from < id.time.saturating_sub(so_far.saturating_mul(4))
+            };
+            match count as u64 {
+                _ if is_found || is_far || count == MOST_BACK => Back::Stop,
+                // No entry tells what the first one weighs.
+                read if read.saturating_add(1) == length => Back::Read,
+                _ => step,
+            }
+        })?;
+        if is_found {
+            let hits = hits.get(..count).unwrap_or_default();
+            // What came in the millisecond of an expired hit has expired too.
+            let known_from = match hits.last() {
+                Some(oldest) if oldest.id.time < from => oldest.id.time.saturating_add(1),
+                _ => 0,
+            };
+            self.cursor.fill(known_from, hits.iter().rev().filter(|hit| hit.id.time >= known_from));
         }
-        (store, cursor)
+        self.cursor.newest = newest;
+        self.cursor.since = newest.map_or(Id::default(), |newest| newest.hit.id);
+        Ok(newest)
     }
 }
 
@@ -37,17 +92,7 @@ impl<S: Store> Store for CachedLog<S> {
     }
 
     fn expires_at(&mut self) -> Option<u64> {
-        let Some(cursor) = &mut self.cursor else {
-            return self.store.expires_at();
-        };
-        match cursor.expiry {
-            Expiry::Known(at) => at,
-            Expiry::Unknown => {
-                let at = self.store.expires_at();
-                cursor.expiry = Expiry::Known(at);
-                at
-            }
-        }
+        self.store.expires_at()
     }
 
     /// The cursor is lost if the log does not carry out the plan.
@@ -56,38 +101,40 @@ impl<S: Store> Store for CachedLog<S> {
         if matches!(plan, Plan::Nothing) {
             return Ok(Applied::Done { oldest: None });
         }
-        let cursor = self.cursor.take();
+        let is_kept = std::mem::take(&mut self.is_kept);
         let applied = self.store.apply(plan)?;
-        let (Some(mut cursor), Applied::Done { oldest }) = (cursor, applied) else {
+        let (true, Applied::Done { oldest }) = (is_kept, applied) else {
             return Ok(applied);
         };
         if let Plan::Append(append) = plan {
             if append.restart {
-                cursor.clear();
+                self.cursor.clear();
             }
-            cursor.append(append.entry);
+            self.cursor.append(append.entry);
         }
         if let Some(oldest) = oldest {
-            cursor.drop_before(oldest);
+            self.cursor.drop_before(oldest);
         }
-        if let Some(at) = plan.expire_at() {
-            cursor.expiry = Expiry::Known(Some(at));
-        }
-        self.cursor = Some(cursor);
+        self.is_kept = true;
         Ok(applied)
     }
 }
 
 impl<S: Store> Log for CachedLog<S> {
-    fn newest(&mut self) -> Result<Option<Entry>, Error> {
-        let Some(cursor) = &mut self.cursor else {
-            return self.store.newest();
-        };
-        if cursor.newest.is_none() {
-            cursor.newest = self.store.newest()?;
-            cursor.since = cursor.newest.map_or(Id::default(), |newest| newest.hit.id);
+    #[inline]
+    fn newest(&mut self, clock: u64, window: u64) -> Result<Option<Entry>, Error> {
+        if let Some(known) = self.cursor.newest {
+            // Nobody else tells what happens to a key. But a log of the same length that ends with the same hit is the same.
+            if self.store.newest_id()? == Some(known.hit.id) {
+                return Ok(Some(known));
+            }
+            self.cursor.clear();
         }
-        Ok(cursor.newest)
+        self.read(clock, window)
+    }
+
+    fn read_back(&mut self, visit: &mut dyn FnMut(Id, Option<u64>) -> Back) -> Result<Option<Entry>, Error> {
+        self.store.read_back(visit)
     }
 
     fn last_id(&mut self) -> Result<Id, Error> {
@@ -99,15 +146,13 @@ impl<S: Store> Log for CachedLog<S> {
     }
 
     fn window_start(&mut self, from: u64) -> Result<Option<Hit>, Error> {
-        let Some(cursor) = &mut self.cursor else {
-            return self.store.window_start(from);
-        };
-        let since = cursor.since;
-        let Some(window) = cursor.window(from) else {
-            return self.store.window_start(from);
-        };
+        let since = self.cursor.since;
+        let window = self.cursor.window(from);
         if let Some(hit) = window.first(from) {
             return Ok(Some(hit));
+        }
+        if !self.is_kept {
+            return self.store.window_start(from);
         }
         let mut left = window.begin(from);
         let mut first = None;

@@ -2,30 +2,44 @@
 
 use crate::log::{Hit, Id};
 
-/// Bytes of packed hits: a thousand hits of a frequent client, at least fifty of any.
-const MAX_BYTES: usize = 1_000;
-
-/// Bytes of the longest packed hit: two numbers.
-const LONGEST_HIT: usize = 20;
+/// Bytes of packed hits: those of a frequent client take one each, and of any other few.
+const MAX_BYTES: usize = 88;
 
 /// Most hits to read ahead at a time.
-const MAX_AHEAD: usize = 64;
+const MAX_AHEAD: u8 = 64;
 
 /// Consecutive hits of a log, all but the first stored as differences.
-#[derive(Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct LookAhead {
     /// There is no hit between this time and the first hit.
     from: u64,
-    first: Option<Hit>,
+    /// Of no cost if there is none.
+    first: Hit,
     /// The last hit pushed, whether or not it is still here.
     last: Hit,
     /// For each hit after the first, the time since the one before, doubled, as LEB128. If it is odd, the hit's cost follows;
     /// otherwise the cost is that of the hit before.
-    bytes: Vec<u8>,
+    bytes: [u8; MAX_BYTES],
     /// Where the second hit begins in `bytes`.
-    start: usize,
-    /// How many hits were read when it was last filled.
-    ahead: usize,
+    start: u8,
+    /// Where the last hit ends.
+    end: u8,
+    /// How many hits were read when it was last filled; 0 if it never was.
+    ahead: u8,
+}
+
+impl Default for LookAhead {
+    fn default() -> Self {
+        Self {
+            from: 0,
+            first: Hit::default(),
+            last: Hit::default(),
+            bytes: [0; MAX_BYTES],
+            start: 0,
+            end: 0,
+            ahead: 0,
+        }
+    }
 }
 
 impl LookAhead {
@@ -34,27 +48,33 @@ impl LookAhead {
         self.from
     }
 
+    /// Whether it was ever filled.
+    pub fn is_used(&self) -> bool {
+        self.ahead > 0
+    }
+
     /// The ID of the last hit pushed.
     pub fn last_id(&self) -> Id {
         self.last.id
     }
 
+    fn known(&self) -> Option<Hit> {
+        (self.first.cost > 0).then_some(self.first)
+    }
+
     /// Forgets the hits before `oldest`, which are no longer in the log.
     pub fn drop_before(&mut self, oldest: Id) {
-        while self.first.is_some_and(|hit| hit.id < oldest) {
+        while self.known().is_some_and(|hit| hit.id < oldest) {
             self.pop();
         }
     }
 
     /// Forgets the first hit.
     fn pop(&mut self) {
-        let mut next = None;
-        if let (Some(before), Some(rest)) = (self.first, self.bytes.get(self.start..)) {
-            let mut rest = rest.iter();
-            next = Self::unpack(before, &mut rest);
-            self.start = self.bytes.len().saturating_sub(rest.len());
-        }
-        self.first = next;
+        let bytes = self.bytes.get(..self.end.into()).unwrap_or_default();
+        let mut rest = bytes.get(self.start.into()..).unwrap_or_default().iter();
+        self.first = Self::unpack(self.first, &mut rest).unwrap_or_default();
+        self.start = self.end.saturating_sub(u8::try_from(rest.len()).unwrap_or(0));
     }
 
     fn unpack<'b>(before: Hit, bytes: &mut impl Iterator<Item = &'b u8>) -> Option<Hit> {
@@ -69,27 +89,43 @@ impl LookAhead {
     pub fn push(&mut self, hit: Hit) -> bool {
         let follows = hit.id.tally == self.last.id.tally.wrapping_add(hit.cost);
         let gap = hit.id.time.checked_sub(self.last.id.time).filter(|gap| *gap < 1 << 63);
-        if self.is_full() && self.start > MAX_BYTES / 4 {
-            self.bytes.drain(..self.start);
-            self.start = 0;
-        }
-        let (true, false, Some(gap)) = (follows, self.is_full(), gap) else {
+        let (true, Some(gap)) = (follows, gap) else {
             return false;
         };
-        if self.first.is_none() {
-            self.first = Some(hit);
+        if self.known().is_none() {
+            self.first = hit;
         } else {
-            push_varint(&mut self.bytes, gap << 1 | u64::from(hit.cost != self.last.cost));
-            if hit.cost != self.last.cost {
-                push_varint(&mut self.bytes, hit.cost);
+            let is_like_last = hit.cost == self.last.cost;
+            let mut packed = Packed::default();
+            packed.push(gap << 1 | u64::from(!is_like_last));
+            if !is_like_last {
+                packed.push(hit.cost);
+            }
+            if !self.append(packed.bytes()) {
+                return false;
             }
         }
         self.last = hit;
         true
     }
 
-    fn is_full(&self) -> bool {
-        self.bytes.len().saturating_add(LONGEST_HIT) > MAX_BYTES
+    /// False if there is no room.
+    fn append(&mut self, packed: &[u8]) -> bool {
+        let (mut start, mut end) = (usize::from(self.start), usize::from(self.end));
+        if end.saturating_add(packed.len()) > MAX_BYTES {
+            // Moving the rest must pay.
+            if start <= MAX_BYTES / 4 || end.saturating_sub(start).saturating_add(packed.len()) > MAX_BYTES {
+                return false;
+            }
+            self.bytes.copy_within(start..end, 0);
+            (start, end) = (0, end.saturating_sub(start));
+        }
+        let places = self.bytes.get_mut(end..).unwrap_or_default();
+        places.iter_mut().zip(packed).for_each(|(place, byte)| *place = *byte);
+        end = end.saturating_add(packed.len());
+        self.start = u8::try_from(start).unwrap_or(0);
+        self.end = u8::try_from(end).unwrap_or(0);
+        true
     }
 
     /// The first hit from time `from` on, if it is known. Forgets the hits before.
@@ -97,25 +133,24 @@ impl LookAhead {
         if from < self.from {
             return None;
         }
-        while self.first?.id.time < from {
+        while self.known()?.id.time < from {
             self.pop();
             self.from = from;
         }
-        self.first
+        self.known()
     }
 
     /// Starts over with the next hit pushed, and says how many hits to read: few while it is not clear that reading ahead
     /// pays.
-    pub fn begin(&mut self, from: u64) -> usize {
+    pub fn begin(&mut self, from: u64) -> u8 {
         let ahead = self.ahead.saturating_mul(4).clamp(2, MAX_AHEAD);
-        let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.clear();
-        *self = Self { from, ahead, bytes, ..Self::default() };
+        (self.from, self.ahead, self.start, self.end) = (from, ahead, 0, 0);
+        (self.first, self.last) = (Hit::default(), Hit::default());
         ahead
     }
 
     pub fn push_first(&mut self, hit: Hit) {
-        self.first = Some(hit);
+        self.first = hit;
         self.last = hit;
     }
 }
@@ -134,12 +169,32 @@ fn take_varint<'b>(bytes: &mut impl Iterator<Item = &'b u8>) -> Option<u64> {
     }
 }
 
-fn push_varint(bytes: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        bytes.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
+/// At most two numbers in LEB128.
+#[derive(Default)]
+struct Packed {
+    bytes: [u8; 20],
+    length: usize,
+}
+
+impl Packed {
+    fn push(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.push_byte((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        self.push_byte(value as u8);
     }
-    bytes.push(value as u8);
+
+    fn push_byte(&mut self, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(self.length) {
+            *place = byte;
+            self.length = self.length.saturating_add(1);
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
@@ -166,7 +221,7 @@ mod tests {
     fn hits_of_a_frequent_client_take_a_byte_each() {
         let (mut ahead, pushed) = full(5);
         // The first takes none.
-        assert_eq!(pushed, (MAX_BYTES - LONGEST_HIT + 1) as u64 + 1);
+        assert_eq!(pushed, MAX_BYTES as u64 + 1);
         assert_eq!((ahead.from(), ahead.last_id()), (5, Id { time: 5 + pushed - 1, tally: pushed }));
         for nth in 0..pushed {
             assert_eq!(ahead.first(5 + nth), Some(hit(5 + nth, 1 + nth, 1)));
@@ -178,9 +233,9 @@ mod tests {
     fn room_is_made_when_a_quarter_is_forgotten() {
         let (mut ahead, pushed) = full(0);
         let next = hit(pushed, 1 + pushed, 1);
-        ahead.first(250);
+        ahead.first(22);
         assert!(!ahead.push(next));
-        ahead.first(251);
+        ahead.first(23);
         assert!(ahead.push(next));
         assert_eq!(ahead.first(pushed), Some(next));
     }
@@ -193,7 +248,7 @@ mod tests {
             let mut hits = vec![hit(rng.u64(..) >> 8, rng.u64(..), 1)];
             ahead.begin(0);
             ahead.push_first(hits[0]);
-            for _ in 0..48 {
+            for _ in 0..4 {
                 let before = *hits.last().unwrap();
                 let cost = if rng.bool() { before.cost } else { rng.u64(..) >> rng.u32(0..64) };
                 let gap = rng.u64(..) >> rng.u32(8..64);
@@ -241,9 +296,9 @@ mod tests {
     #[test]
     fn it_reads_further_ahead_each_time() {
         let (mut ahead, _) = full(0);
-        let bytes = ahead.bytes.capacity();
         assert_eq!([8, 32, 64, 64], [1, 2, 3, 4].map(|from| ahead.begin(from)));
-        assert_eq!((ahead.first(4), ahead.bytes.capacity()), (None, bytes), "the memory is used again");
+        assert_eq!(ahead.first(4), None);
+        assert!(!LookAhead::default().is_used());
         assert_eq!(LookAhead::default().begin(0), 2);
     }
 }

@@ -6,33 +6,25 @@
 use super::cursor::Cursor;
 use crate::hash;
 
-/// Keys that have a cursor. By default they take about 10 MB, if all are busy.
+/// Keys that have a cursor. By default they take about 2 MB, if all are busy.
 pub const DEFAULT_CURSORS: i64 = 8_192;
 pub const MIN_CURSORS: i64 = 0;
 pub const MAX_CURSORS: i64 = 1 << 20;
-
-/// Bytes of the longest key that has a cursor.
-const MAX_KEY: usize = 512;
 
 /// Places a key may use.
 const WAYS: usize = 4;
 
 #[derive(Default)]
-struct Way {
-    /// The hash of the key that was here last; 0 if there was none.
-    hash: u64,
-    /// Also None while it is in use.
-    cursor: Option<Box<Cursor>>,
+struct Set {
+    /// The hashes of the keys that were here last; 0 if there was none.
+    hashes: [u64; WAYS],
+    /// Their cursors, once one of them was used twice.
+    cursors: Option<Box<[Cursor; WAYS]>>,
 }
 
 pub struct Table {
     cursors: usize,
-    is_disabled: bool,
-    sets: Vec<[Way; WAYS]>,
-    /// Cursors of an earlier epoch are invalid.
-    epoch: u64,
-    /// How many changes by others, to one key or many, were seen.
-    changes: u64,
+    sets: Vec<Set>,
     next_victim: usize,
 }
 
@@ -45,90 +37,57 @@ impl Default for Table {
 impl Table {
     /// A table of size 0.
     pub const fn new() -> Self {
-        Self { cursors: 0, is_disabled: false, sets: Vec::new(), epoch: 0, changes: 0, next_victim: 0 }
+        Self { cursors: 0, sets: Vec::new(), next_victim: 0 }
     }
 
-    /// The setting, even if the table is disabled.
+    /// The number of keys it was made for.
     pub fn cursors(&self) -> usize {
         self.cursors
     }
 
-    /// Makes room for this many keys, rounded up to whole sets; with 0 no key has a cursor. The table starts empty. Cursors in
-    /// use are not put back.
+    /// Makes room for this many keys, rounded up to whole sets; with 0 no key has a cursor. The table starts empty.
     pub fn resize(&mut self, cursors: usize) {
-        self.forget_all();
         (self.cursors, self.sets) = (cursors, Vec::new());
-        if !self.is_disabled {
-            self.sets.resize_with(cursors.div_ceil(WAYS), Default::default);
-        }
-    }
-
-    /// For a server that cannot report what happens to keys: no key has a cursor, whatever the setting.
-    pub fn disable(&mut self) {
-        self.is_disabled = true;
-        self.resize(self.cursors);
+        self.sets.resize_with(cursors.div_ceil(WAYS), Default::default);
     }
 
     /// Takes the cursor of a key whose log has `length` entries, or an empty one if nothing is known. None if the key has no
-    /// place in the table yet.
+    /// place in the table yet. `hash` is that of the key.
     #[inline]
-    pub fn take(&mut self, database: i32, key: &[u8], length: u64) -> Option<Box<Cursor>> {
-        if !self.has_place_for(key) {
-            return None;
-        }
-        let hash = hash::of(database, key);
-        let (epoch, changes, victim) = (self.epoch, self.changes, self.next_victim);
+    pub fn take(&mut self, hash: u64, length: u64) -> Option<Cursor> {
+        let victim = self.next_victim;
         let set = self.set_of(hash)?;
-        let Some(way) = set.iter_mut().find(|way| way.hash == hash) else {
-            let empty = set.iter().position(|way| way.hash == 0);
-            if let Some(way) = set.get_mut(empty.unwrap_or(victim)) {
-                *way = Way { hash, cursor: None };
+        let Some(at) = set.hashes.iter().position(|other| *other == hash) else {
+            let empty = set.hashes.iter().position(|other| *other == 0);
+            if let Some(place) = set.hashes.get_mut(empty.unwrap_or(victim)) {
+                *place = hash;
             }
             self.next_victim = victim.wrapping_add(1) % WAYS;
             return None;
         };
-        let mut cursor = way.cursor.take().filter(|cursor| cursor.is_of(database, key)).unwrap_or_default();
-        if cursor.epoch != epoch || cursor.length != length || cursor.newest.is_none() {
-            *cursor = Cursor { hash, database, key: key.into(), epoch, ..Cursor::default() };
-        }
-        cursor.changes = changes;
-        Some(cursor)
+        let cursor = set.cursors.get_or_insert_default().get_mut(at)?;
+        // The place may still hold the cursor of the key that was here before.
+        let is_its = cursor.hash == hash && cursor.length == length;
+        Some(if is_its { std::mem::take(cursor) } else { Cursor::new(hash) })
     }
 
-    /// Puts a cursor back after the command that took it, if nothing has changed since.
+    /// Puts a cursor back after the command that took it.
     #[inline]
-    pub fn put(&mut self, cursor: Box<Cursor>) {
-        let is_its = |way: &&mut Way| way.hash == cursor.hash && way.cursor.is_none();
-        if cursor.changes == self.changes && cursor.newest.is_some() {
-            if let Some(way) = self.set_of(cursor.hash).and_then(|set| set.iter_mut().find(is_its)) {
-                way.cursor = Some(cursor);
+    pub fn put(&mut self, cursor: Cursor) {
+        let hash = cursor.hash;
+        if cursor.newest.is_none() {
+            return;
+        }
+        let Some(set) = self.set_of(hash) else { return };
+        let at = set.hashes.iter().position(|other| *other == hash);
+        if let (Some(at), Some(cursors)) = (at, &mut set.cursors) {
+            if let Some(place) = cursors.get_mut(at) {
+                *place = cursor;
             }
         }
     }
 
-    /// Somebody else changed this key.
-    pub fn forget(&mut self, database: i32, key: &[u8]) {
-        self.changes = self.changes.wrapping_add(1);
-        if !self.has_place_for(key) {
-            return;
-        }
-        let hash = hash::of(database, key);
-        if let Some(way) = self.set_of(hash).and_then(|set| set.iter_mut().find(|way| way.hash == hash)) {
-            *way = Way::default();
-        }
-    }
-
-    /// Somebody changed many keys.
-    pub fn forget_all(&mut self) {
-        self.epoch = self.epoch.wrapping_add(1);
-        self.changes = self.changes.wrapping_add(1);
-    }
-
-    fn has_place_for(&self, key: &[u8]) -> bool {
-        !self.sets.is_empty() && key.len() <= MAX_KEY
-    }
-
-    fn set_of(&mut self, hash: u64) -> Option<&mut [Way; WAYS]> {
+    fn set_of(&mut self, hash: u64) -> Option<&mut Set> {
         let index = hash::set_of(hash, self.sets.len())?;
         self.sets.get_mut(index)
     }
