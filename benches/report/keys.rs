@@ -2,9 +2,9 @@
 
 use std::fs;
 
+use support::Ask;
 use support::contenders::{Contender, HIT, HIT_REFUSED, INCR, THROTTLE, THROTTLE_REFUSED, any_number_of_keys};
 use support::traffic::{Choice, Runner, median};
-use support::Ask;
 
 use crate::load::{Load, redis_benchmark, to};
 use crate::options::Options;
@@ -51,7 +51,7 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// On the server under test, or on another.
+    /// On the server under test, or on another, where refusals are left out.
     pub fn measure(options: &Options, program: Option<&str>, keys: &[usize]) -> Self {
         let mut sweep = Self::default();
         for &keys in keys {
@@ -63,8 +63,12 @@ impl Sweep {
     fn add(&mut self, options: &Options, program: Option<&str>, keys: usize) {
         println!("{keys} keys");
         let mut contenders = any_number_of_keys(keys);
+        if program.is_some() {
+            contenders.retain(|contender| !contender.name.contains("refused"));
+        }
         if let Some(before) = &options.before {
-            let own: Vec<_> = contenders.iter().filter(|contender| contender.name.starts_with("HIT")).cloned().collect();
+            let own: Vec<_> =
+                contenders.iter().filter(|contender| contender.name.starts_with("HIT")).cloned().collect();
             contenders.extend(own.iter().map(|contender| contender.with_module("before", before.clone())));
         }
         let start = |contender: Contender| {
@@ -91,7 +95,7 @@ impl Sweep {
             }
             settled(&mut runners, keys);
         }
-        if keys == 1_000_000 && options.wants("latency") {
+        if keys == 1_000_000 && program.is_none() && options.wants("latency") {
             self.loads = loads(&runners, keys);
             settled(&mut runners, keys);
         }
@@ -138,7 +142,7 @@ fn row(keys: usize, order: &'static str, runners: &[Runner], costs: Vec<Vec<f64>
     let row = Row { keys, order, costs: names.zip(costs).collect() };
     for (name, _) in &row.costs {
         let over = if name.starts_with("HIT") { format!("{:8.2}", row.ratio(peer(name), name)) } else { String::new() };
-        println!("{:>9} {:<8} {name:<26} {:7.2} us {over}", row.keys, row.order, row.cost(name));
+        println!("{:>9} {:<8} {name:<34} {:7.2} us {over}", row.keys, row.order, row.cost(name));
     }
     row
 }
@@ -153,7 +157,7 @@ fn settled(runners: &mut [Runner], keys: usize) {
     for runner in runners {
         runner.contender.check(&mut runner.client, 0);
         let there = runner.client.integer("DBSIZE");
-        if there != keys as i64 {
+        if there != keys as i64 && runner.contender.lasts {
             println!("only {there} keys are left of {}: the machine is too slow", runner.contender.name);
         }
     }

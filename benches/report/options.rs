@@ -7,6 +7,7 @@ use std::path::PathBuf;
 pub const PARTS: [&str; 9] =
     ["new", "uniform", "zipfian", "latency", "servers", "variants", "memory", "expiry", "stall"];
 
+#[derive(Clone)]
 pub struct Options {
     pub keys: Vec<usize>,
     parts: Vec<String>,
@@ -42,6 +43,12 @@ impl Options {
             before: var_os("BEFORE").map(PathBuf::from),
             updates,
         }
+    }
+
+    /// For the other servers: fewer rounds, on each way to take the keys.
+    pub fn on_others(&self, rounds: usize) -> Self {
+        let parts = PARTS[..3].iter().map(|part| (*part).to_owned()).collect();
+        Self { rounds: self.rounds.min(rounds), parts, ..self.clone() }
     }
 
     pub fn wants(&self, part: &str) -> bool {

@@ -45,6 +45,8 @@ pub struct Contender {
     pub touches: usize,
     /// The first item of its reply in the steady state, if it is an array.
     pub verdict: Option<i64>,
+    /// Whether its keys live as long as a run takes.
+    pub lasts: bool,
 }
 
 impl Contender {
@@ -65,6 +67,7 @@ impl Contender {
             fills_up: false,
             touches: 1,
             verdict: None,
+            lasts: true,
         }
     }
 
@@ -210,19 +213,37 @@ pub fn variants(Steady { keys, seconds }: Steady) -> Vec<Contender> {
 pub const INCR: &str = "INCR";
 pub const FIXED: &str = "Lua: fixed window";
 pub const THROTTLE: &str = "CL.THROTTLE admitted";
+pub const THROTTLE_IDLE: &str = "CL.THROTTLE admitted, key expired";
 pub const THROTTLE_REFUSED: &str = "CL.THROTTLE refused";
 pub const HIT: &str = "HIT admitted";
 pub const HIT_REFUSED: &str = "HIT refused";
 
-/// On how many keys there may be, none of which expires within three minutes of its first decision.
+/// On how many keys there may be, none of which expires within three minutes of its first decision. The exception is GCRA as it
+/// is mostly used: a client that is far below its limit has no key a moment later.
 pub fn any_number_of_keys(keys: usize) -> Vec<Contender> {
     let contenders = vec![
         Contender::new(INCR, "INCR KEY"),
         Contender::lua(FIXED, FIXED_WINDOW, "1000000 180000"),
         Contender::new(THROTTLE, "CL.THROTTLE KEY 1000000 1 180 1").verdict(0),
+        Contender { lasts: false, ..Contender::new(THROTTLE_IDLE, "CL.THROTTLE KEY 1000000 1000000 10 1").verdict(0) },
         Contender::new(THROTTLE_REFUSED, "CL.THROTTLE KEY 0 1 3600 1").verdict(1),
         Contender::new(HIT, "RATELIMIT.HIT KEY 1000000 180s").verdict(1),
         Contender { touches: 3, ..Contender::new(HIT_REFUSED, "RATELIMIT.HIT KEY 3 1h").verdict(0) },
     ];
     contenders.into_iter().map(|contender| contender.on(keys)).collect()
 }
+
+/// Rows of `make instructions`: one decision after the other on each of many keys.
+pub const NTH_HITS: [&str; 4] =
+    ["HIT, first on a key", "HIT, second on a key", "HIT, third on a key", "HIT, fourth on a key"];
+pub const NTH_THROTTLES: [&str; 2] = ["CL.THROTTLE, first on a key", "CL.THROTTLE, second on a key"];
+
+/// Commands of others: what a row is called without the module, and the command. With the module it is called the same, and
+/// [`BESIDE`].
+pub const OTHERS: [(&str, &str); 4] = [
+    ("SET EX", "SET KEY 1 EX 100"),
+    ("DEL", "DEL KEY"),
+    ("EXPIRE", "EXPIRE KEY 100"),
+    ("XADD", "XADD KEY * field value"),
+];
+pub const BESIDE: &str = " beside the module";

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::contenders::{BESIDE, OTHERS};
 use crate::modules::root;
 
 fn file() -> PathBuf {
@@ -34,6 +35,23 @@ impl Counts {
 
     pub fn get(&self, name: &str) -> Option<u64> {
         self.rows.iter().find_map(|(known, count)| (known == name).then_some(*count))
+    }
+
+    /// Commands of others: their rows with the module, and without.
+    pub fn pairs(&self) -> impl Iterator<Item = (String, String)> {
+        OTHERS.into_iter().map(|(name, _)| (format!("{name}{BESIDE}"), name.to_owned()))
+    }
+
+    /// Servers that have rows of their own, `Valkey 9.1.2: HIT admitted`.
+    pub fn servers(&self) -> impl Iterator<Item = String> {
+        let mut servers: Vec<String> = self
+            .rows
+            .iter()
+            .filter_map(|(name, _)| name.split_once(": ").map(|(server, _)| server.to_owned()))
+            .filter(|server| server.contains(|c: char| c.is_ascii_digit()))
+            .collect();
+        servers.dedup();
+        servers.into_iter()
     }
 
     pub fn set(&mut self, name: &str, count: u64) {

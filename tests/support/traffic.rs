@@ -156,8 +156,7 @@ impl Runner {
             })
             .collect();
         if self.sockets.is_empty() {
-            self.sockets =
-                (0..CONNECTIONS).map(|_| UnixStream::connect(self.server.socket()).unwrap()).collect();
+            self.sockets = (0..CONNECTIONS).map(|_| UnixStream::connect(self.server.socket()).unwrap()).collect();
         }
         let before = cpu_time(self.server.pid());
         let mut left = keys.len();
