@@ -32,7 +32,7 @@ help:
 	@echo 'make mutants        mutation tests of src/limiter, and its coverage; about half an hour'
 	@echo 'make sim-faults     plant the faults of tests/simulation/faults, which the simulation must find (ONLY=word, SEED=n)'
 	@echo 'make sim-mutants    the same with mutants of src/server and src/commands; hours (ONLY=src/server/key.rs)'
-	@echo 'make bench          measure what a decision costs, beside the alternatives (UPDATE=1 writes docs/benchmarks.md)'
+	@echo 'make bench          measure what a decision costs, beside the alternatives (QUICK=1, KEYS=n, ONLY=part; UPDATE=1 writes docs/benchmarks.md)'
 	@echo 'make instructions   count the instructions of a decision, which must not grow (UPDATE=1, ONLY=refused)'
 	@echo 'make clean          remove what was built'
 
@@ -155,8 +155,7 @@ bench:
 	@scripts/setup.sh bench
 	@scripts/peers.sh all
 	$(CARGO) build --release --locked
-	$(CARGO) bench --locked --bench limiter
-	$(CARGO) bench --locked --bench server
+	[ -n "$$QUICK$$KEYS$$ONLY" ] || $(CARGO) bench --locked --bench limiter
 	$(CARGO) bench --locked --bench report
 
 instructions:

@@ -1,95 +1,118 @@
 //! This module and the alternatives, each as one command on a key.
 
-use redis::{Connection, Pipeline};
+use std::path::PathBuf;
 
-use crate::client::{Ask, words};
+use redis::{Connection, Value};
+
+use crate::client::Ask;
 use crate::clock::now;
 use crate::modules::redis_cell;
 use crate::servers::Setup;
 
-/// Keys of a run. They take turns.
-pub const KEYS: usize = 100;
-
-/// Commands sent at once.
-pub const BATCH: usize = 100;
-
 /// Hits that long logs hold before the run.
 const MANY: u64 = 1_000_000;
 
-/// Nodes as in `redis.conf`.
-pub const CONF: [&str; 2] = ["--stream-node-max-bytes", "512"];
-
-/// What a server must load. Each kind has its own server, because a module that listens to stream events, as this one does,
-/// makes XADD more expensive for everybody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a server must load. Each kind has its own server, because a module that listens to events, as this one does, makes the
+/// commands of others dearer.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Module {
     None,
     Ratelimit,
     RedisCell,
+    /// Another build of this one.
+    Other(PathBuf),
 }
 
-impl Module {
-    pub fn setup(self) -> Setup {
-        let setup = Setup::new().args(CONF).args(["--hz", "1"]);
-        match self {
-            Self::None => setup.without_module(),
-            Self::Ratelimit => setup,
-            Self::RedisCell => setup.module(redis_cell()),
-        }
-    }
-}
-
+/// One way to decide.
+#[derive(Clone)]
 pub struct Contender {
-    pub name: &'static str,
+    pub name: String,
     pub module: Module,
-    /// Options of the server, in addition to those of [`Module::setup`].
+    /// Options of the server, which otherwise has its defaults.
     pub args: &'static [&'static str],
     /// Run once, before anything is measured.
     pub prepare: fn(&mut Connection),
     /// How many keys take turns.
     pub keys: usize,
-    /// The commands of one decision. `KEY` stands for the key, `KEYb` and so on for more keys, `START` for the time at which a
-    /// window of ten seconds begins.
+    /// The commands of one decision. `KEY` stands for the key, `KEYb` and so on for more keys, `START` for the time at which the
+    /// window begins.
     pub templates: Vec<String>,
+    /// Milliseconds of the window.
+    pub window: u64,
     /// Whether the log must first fill up until as many hits leave as come.
     pub fills_up: bool,
+    /// How many decisions a key has behind it once it is in its steady state.
+    pub touches: usize,
+    /// The first item of its reply in the steady state, if it is an array.
+    pub verdict: Option<i64>,
+    /// Whether its keys live as long as a run takes.
+    pub lasts: bool,
 }
 
 impl Contender {
-    fn new(name: &'static str, template: &str) -> Self {
+    pub fn new(name: &str, template: &str) -> Self {
         let module = match template {
             _ if template.starts_with("RATELIMIT.") => Module::Ratelimit,
             _ if template.starts_with("CL.") => Module::RedisCell,
             _ => Module::None,
         };
-        let templates = vec![template.to_owned()];
-        Self { name, module, args: &[], prepare: |_| {}, keys: KEYS, templates, fills_up: false }
+        Self {
+            name: name.to_owned(),
+            module,
+            args: &[],
+            prepare: |_| {},
+            keys: 1,
+            templates: vec![template.to_owned()],
+            window: 0,
+            fills_up: false,
+            touches: 1,
+            verdict: None,
+            lasts: true,
+        }
     }
 
-    fn filling_up(self) -> Self {
-        Self { fills_up: true, ..self }
-    }
-
-    fn lua(name: &'static str, source: &str, args: &str) -> Self {
+    fn lua(name: &str, source: &str, args: &str) -> Self {
         let sha = redis::Script::new(source).get_hash().to_owned();
         Self::new(name, &format!("EVALSHA {sha} 1 KEY {args}"))
     }
 
-    pub fn setup(&self) -> Setup {
-        self.module.setup().args(self.args)
+    fn on(self, keys: usize) -> Self {
+        Self { keys, ..self }
     }
 
-    /// The commands of `size` decisions, on one key after the other.
-    pub fn batch(&self, from: usize, size: usize) -> Pipeline {
-        let ten_seconds_ago = (now() - 10_000).to_string();
-        let mut pipe = redis::pipe();
-        for at in from..from + size {
-            let key = format!("key:{:012}", at % self.keys);
-            for template in &self.templates {
-                pipe.add_command(words(&template.replace("KEY", &key).replace("START", &ten_seconds_ago)));
-            }
+    fn verdict(self, first: i64) -> Self {
+        Self { verdict: Some(first), ..self }
+    }
+
+    /// The same with another build of the module.
+    pub fn with_module(&self, name: &str, path: PathBuf) -> Self {
+        Self { name: format!("{}, {name}", self.name), module: Module::Other(path), ..self.clone() }
+    }
+
+    /// A server for it: the one under test, or another.
+    pub fn setup(&self) -> Setup {
+        let setup = Setup::new().args(self.args);
+        match &self.module {
+            Module::None => setup.without_module(),
+            Module::Ratelimit => setup,
+            Module::RedisCell => setup.module(redis_cell()),
+            Module::Other(path) => setup.module(path.clone()),
         }
-        pipe
+    }
+
+    /// One decision on the key with this number: a reply to each of its commands.
+    pub fn decision(&self, client: &mut Connection, key: usize) -> Vec<Value> {
+        let start = (now() - self.window).to_string();
+        let line = |template: &String| template.replace("KEY", &format!("key:{key:012}")).replace("START", &start);
+        self.templates.iter().map(|template| client.run(&line(template))).collect()
+    }
+
+    /// Fails where it decides otherwise than it should.
+    pub fn check(&self, client: &mut Connection, key: usize) {
+        let replies = self.decision(client, key);
+        if let (Some(verdict), Value::Array(items)) = (self.verdict, &replies[0]) {
+            assert_eq!(items[0], Value::Int(verdict), "{} on key {key}: {replies:?}", self.name);
+        }
     }
 }
 
@@ -135,42 +158,92 @@ fn fill(client: &mut Connection, keys: u64) {
     }
 }
 
-/// If hits are admitted, a key holds those of ten seconds: as many hits leave as come.
-pub fn all() -> Vec<Contender> {
-    let hit = |name, args: &str| Contender::new(name, &format!("RATELIMIT.HIT KEY {args}"));
+/// With which keys and windows logs are in a steady state: each key is hit some 50 times a second, so a log holds 500 hits.
+#[derive(Clone, Copy)]
+pub struct Steady {
+    pub keys: usize,
+    pub seconds: u64,
+}
+
+/// Everything that this module can be asked, and the alternatives, on few keys. If hits are admitted, a key holds those of the
+/// window: as many hits leave as come.
+pub fn variants(Steady { keys, seconds }: Steady) -> Vec<Contender> {
+    let new = |name, template: &str| Contender {
+        window: seconds * 1_000,
+        ..Contender::new(name, &template.replace("WINDOW", &format!("{seconds}s"))).on(keys)
+    };
+    let full = |contender| Contender { fills_up: true, ..contender };
+    let hit = |name, args: &str| new(name, &format!("RATELIMIT.HIT KEY {args}")).verdict(1);
+    let mhit = format!("RATELIMIT.MHIT 3 KEY KEYb KEYc{}", " 1000000 WINDOW".repeat(3));
+    let tiers = format!("1000000 {}ms 1000000 {}ms 1000000 WINDOW", seconds * 100, seconds * 500);
+    let lua = |name, source| Contender::lua(name, source, &format!("1000000 {}", seconds * 1_000)).on(keys);
     let three_trips = ["XADD KEY * hit 1", "XTRIM KEY MINID ~ START", "XLEN KEY"].map(str::to_owned).to_vec();
     vec![
-        Contender::new("PING", "PING"),
-        Contender::new("INCR", "INCR KEY"),
-        hit("HIT admitted", "1000000 10s").filling_up(),
+        new("PING", "PING"),
+        new("INCR", "INCR KEY"),
+        full(hit("HIT admitted", "1000000 WINDOW")),
+        full(Contender {
+            args: &["--stream-node-max-bytes", "512"],
+            ..hit("HIT admitted, nodes of 512 bytes", "1000000 WINDOW")
+        }),
+        full(Contender { args: &["--ratelimit.cursors", "0"], ..hit("HIT admitted, no cursors", "1000000 WINDOW") }),
+        full(hit("HIT admitted, three tiers", &tiers)),
+        full(hit("HIT admitted, COST 1", "1000000000 WINDOW COST 1")),
+        full(hit("HIT admitted, COST 1000", "1000000000 WINDOW COST 1000")),
         Contender {
-            args: &["--stream-node-max-bytes", "4096"],
-            ..hit("HIT admitted, default node size", "1000000 10s").filling_up()
-        },
-        Contender {
-            args: &["--ratelimit.cursors", "0"],
-            ..hit("HIT admitted, no cursors", "1000000 10s").filling_up()
-        },
-        hit("HIT admitted, three tiers", "1000000 1s 1000000 5s 1000000 10s").filling_up(),
-        hit("HIT admitted, COST 1", "1000000000 10s COST 1").filling_up(),
-        hit("HIT admitted, COST 1000", "1000000000 10s COST 1000").filling_up(),
-        Contender {
-            keys: 1,
             prepare: |client| fill(client, 1),
-            ..hit("HIT admitted, 1,000,000 hits in the log", "9000000 1h")
+            ..hit("HIT admitted, 1,000,000 hits in the log", "9000000 1h").on(1)
         },
-        hit("HIT refused", "10 1h"),
+        Contender { touches: 10, ..hit("HIT refused", "10 1h").verdict(0) },
         Contender {
-            prepare: |client| fill(client, KEYS as u64),
-            ..hit("HIT refused, 10,000 hits in the log", "10000 1h")
+            prepare: |client| fill(client, 100),
+            ..hit("HIT refused, 10,000 hits in the log", "10000 1h").on(100).verdict(0)
         },
-        Contender::new("MHIT of three keys", "RATELIMIT.MHIT 3 KEY KEYb KEYc 1000000 10s 1000000 10s 1000000 10s")
-            .filling_up(),
-        Contender::new("CL.THROTTLE admitted", "CL.THROTTLE KEY 1000000 1000000 10 1"),
-        Contender::new("CL.THROTTLE refused", "CL.THROTTLE KEY 10 10 3600 1"),
-        Contender::lua("Lua: fixed window", FIXED_WINDOW, "1000000 10000"),
-        Contender::lua("Lua: the plain recipe", RECIPE, "1000000 10000").filling_up(),
-        Contender::lua("Lua: sorted set", SORTED_SET, "1000000 10000").filling_up(),
-        Contender { templates: three_trips, ..Contender::new("the plain recipe, three trips", "XADD") },
+        full(new("MHIT of three keys", &mhit)),
+        new("CL.THROTTLE admitted", "CL.THROTTLE KEY 1000000 1 60 1").verdict(0),
+        Contender { touches: 11, ..new("CL.THROTTLE refused", "CL.THROTTLE KEY 10 10 3600 1").verdict(1) },
+        lua("Lua: fixed window", FIXED_WINDOW),
+        full(lua("Lua: the plain recipe", RECIPE)),
+        full(lua("Lua: sorted set", SORTED_SET)),
+        Contender { templates: three_trips, ..new("the plain recipe, three trips", "XADD") },
     ]
 }
+
+/// Names of those that are measured on any number of keys.
+pub const INCR: &str = "INCR";
+pub const FIXED: &str = "Lua: fixed window";
+pub const THROTTLE: &str = "CL.THROTTLE admitted";
+pub const THROTTLE_IDLE: &str = "CL.THROTTLE admitted, key expired";
+pub const THROTTLE_REFUSED: &str = "CL.THROTTLE refused";
+pub const HIT: &str = "HIT admitted";
+pub const HIT_REFUSED: &str = "HIT refused";
+
+/// On how many keys there may be, none of which expires within three minutes of its first decision. The exception is GCRA as it
+/// is mostly used: a client that is far below its limit has no key a moment later.
+pub fn any_number_of_keys(keys: usize) -> Vec<Contender> {
+    let contenders = vec![
+        Contender::new(INCR, "INCR KEY"),
+        Contender::lua(FIXED, FIXED_WINDOW, "1000000 180000"),
+        Contender::new(THROTTLE, "CL.THROTTLE KEY 1000000 1 180 1").verdict(0),
+        Contender { lasts: false, ..Contender::new(THROTTLE_IDLE, "CL.THROTTLE KEY 1000000 1000000 10 1").verdict(0) },
+        Contender::new(THROTTLE_REFUSED, "CL.THROTTLE KEY 0 1 3600 1").verdict(1),
+        Contender::new(HIT, "RATELIMIT.HIT KEY 1000000 180s").verdict(1),
+        Contender { touches: 3, ..Contender::new(HIT_REFUSED, "RATELIMIT.HIT KEY 3 1h").verdict(0) },
+    ];
+    contenders.into_iter().map(|contender| contender.on(keys)).collect()
+}
+
+/// Rows of `make instructions`: one decision after the other on each of many keys.
+pub const NTH_HITS: [&str; 4] =
+    ["HIT, first on a key", "HIT, second on a key", "HIT, third on a key", "HIT, fourth on a key"];
+pub const NTH_THROTTLES: [&str; 2] = ["CL.THROTTLE, first on a key", "CL.THROTTLE, second on a key"];
+
+/// Commands of others: what a row is called without the module, and the command. With the module it is called the same, and
+/// [`BESIDE`].
+pub const OTHERS: [(&str, &str); 4] = [
+    ("SET EX", "SET KEY 1 EX 100"),
+    ("DEL", "DEL KEY"),
+    ("EXPIRE", "EXPIRE KEY 100"),
+    ("XADD", "XADD KEY * field value"),
+];
+pub const BESIDE: &str = " beside the module";

@@ -12,7 +12,7 @@
 //! | `interference` | what others do to the keys |
 //! | `replication` | replicas, append-only files, effects |
 //! | `fuzzer`, `streams`, `reactions` | what several tests put a server through: broken calls, hostile streams, other modules |
-//! | `contenders` | what the benchmarks compare |
+//! | `contenders`, `traffic`, `counts` | what the benchmarks compare, how they send it, instructions that were counted |
 //!
 //! `reactor.rs` is no part of it: cargo builds it as an example, a second module for servers to load.
 
@@ -21,6 +21,7 @@ pub mod checked;
 pub mod client;
 pub mod clock;
 pub mod contenders;
+pub mod counts;
 pub mod errors;
 pub mod fuzzer;
 pub mod interference;
@@ -33,6 +34,7 @@ pub mod servers;
 pub mod skips;
 pub mod stage;
 pub mod streams;
+pub mod traffic;
 pub mod waiting;
 
 pub use client::{Ask, assert_same, get, in_minutes, six, text_of, words};

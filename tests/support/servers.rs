@@ -13,12 +13,33 @@ use tempfile::TempDir;
 
 use crate::client::Ask;
 use crate::clock::{Clock, faketime_library};
-use crate::modules::module;
+use crate::modules::{module, root};
 use crate::waiting::PATIENCE;
 
 /// The server under test; `RATELIMIT_SERVER` names another one.
 pub fn server_program() -> String {
     std::env::var("RATELIMIT_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
+/// What a server calls itself: `Valkey 9.1.2`.
+pub fn label(program: &str) -> String {
+    let output = Command::new(program).arg("--version").output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (kind, rest) = text.split_once(" server v=").unwrap_or_else(|| panic!("{program} --version: {text}"));
+    format!("{kind} {}", rest.split(' ').next().unwrap_or_default())
+}
+
+/// Servers that scripts/servers.sh has fetched, each version once: what they call themselves, and their programs.
+pub fn fetched() -> Vec<(String, String)> {
+    let folder = root().join("target/servers/");
+    let mut find = Command::new("find");
+    find.arg(folder).args(["-type", "f", "-perm", "-u+x", "-not", "-path", "*/source-*"]);
+    let output = find.args(["(", "-name", "redis-server", "-o", "-name", "valkey-server", ")"]).output().unwrap();
+    let mut servers: Vec<(String, String)> =
+        String::from_utf8_lossy(&output.stdout).lines().map(|path| (label(path), path.to_owned())).collect();
+    servers.sort();
+    servers.dedup_by(|one, other| one.0 == other.0);
+    servers
 }
 
 /// A port of the loopback interface that nobody listens on.
@@ -62,6 +83,12 @@ impl Default for Setup {
 impl Setup {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Another server than the one under test.
+    pub fn program(mut self, program: &str) -> Self {
+        program.clone_into(&mut self.program);
+        self
     }
 
     pub fn without_module(mut self) -> Self {
