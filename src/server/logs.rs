@@ -18,19 +18,17 @@ pub fn open<'a>(server: Server<'a>, name: Arg<'a>, mode: Mode) -> Result<CachedL
 /// The log of an open key, with its cursor if there is one.
 pub fn with_cursor(key: Key) -> Result<CachedLog<Key>, Error> {
     let (database, length) = (key.server().database()?, key.length());
-    let cursor = match length {
-        0 => None,
-        _ => CURSORS.with(|table| table.take(hash::of(database, key.name().bytes()), length)).flatten(),
-    };
-    Ok(CachedLog::new(key, cursor))
+    let cursor = CURSORS.with(|table| match length {
+        0 => table.take_spare(),
+        _ => table.take(hash::of(database, key.name().bytes()), length),
+    });
+    Ok(CachedLog::new(key, cursor.unwrap_or_default()))
 }
 
 /// Closes the key and puts its cursor back into the table. Returns the events to send.
 #[inline]
 pub fn close(log: CachedLog<Key>) -> Events {
     let (key, cursor) = log.into_parts();
-    if let Some(cursor) = cursor {
-        CURSORS.with(|table| table.put(cursor));
-    }
+    CURSORS.with(|table| table.put(cursor));
     key.events
 }

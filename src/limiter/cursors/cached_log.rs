@@ -15,22 +15,19 @@ const FEW_BACK: usize = 4;
 /// A log with its cursor. A key that has no place in the table has one for the running command.
 pub struct CachedLog<S> {
     store: S,
-    cursor: Cursor,
-    /// Whether it goes back into the table.
-    is_kept: bool,
+    cursor: Box<Cursor>,
 }
 
 impl<S: Store> CachedLog<S> {
-    pub fn new(store: S, cursor: Option<Cursor>) -> Self {
-        let is_kept = cursor.is_some();
-        Self { store, cursor: cursor.unwrap_or_default(), is_kept }
+    pub fn new(store: S, cursor: Box<Cursor>) -> Self {
+        Self { store, cursor }
     }
 
     /// The log, and the cursor to put back into its table.
     #[inline]
-    pub fn into_parts(mut self) -> (S, Option<Cursor>) {
+    pub fn into_parts(mut self) -> (S, Box<Cursor>) {
         self.cursor.length = self.store.length();
-        (self.store, self.is_kept.then_some(self.cursor))
+        (self.store, self.cursor)
     }
 
     /// Reads the newest entry, and the hits before it as long as that is cheaper than to search for the start of the longest
@@ -95,27 +92,25 @@ impl<S: Store> Store for CachedLog<S> {
         self.store.expires_at()
     }
 
-    /// The cursor is lost if the log does not carry out the plan.
+    /// A cursor that differs from the log afterwards, because the plan failed, is found out when it is used next.
     #[inline]
     fn apply(&mut self, plan: &Plan) -> Result<Applied, Error> {
         if matches!(plan, Plan::Nothing) {
             return Ok(Applied::Done { oldest: None });
         }
-        let is_kept = std::mem::take(&mut self.is_kept);
         let applied = self.store.apply(plan)?;
-        let (true, Applied::Done { oldest }) = (is_kept, applied) else {
+        let (true, Applied::Done { oldest }) = (self.cursor.is_kept(), applied) else {
             return Ok(applied);
         };
         if let Plan::Append(append) = plan {
             if append.restart {
-                self.cursor.clear();
+                self.cursor.forget();
             }
             self.cursor.append(append.entry);
         }
         if let Some(oldest) = oldest {
             self.cursor.drop_before(oldest);
         }
-        self.is_kept = true;
         Ok(applied)
     }
 }
@@ -128,7 +123,7 @@ impl<S: Store> Log for CachedLog<S> {
             if self.store.newest_id()? == Some(known.hit.id) {
                 return Ok(Some(known));
             }
-            self.cursor.clear();
+            self.cursor.forget();
         }
         self.read(clock, window)
     }
@@ -146,12 +141,12 @@ impl<S: Store> Log for CachedLog<S> {
     }
 
     fn window_start(&mut self, from: u64) -> Result<Option<Hit>, Error> {
-        let since = self.cursor.since;
+        let (since, is_kept) = (self.cursor.since, self.cursor.is_kept());
         let window = self.cursor.window(from);
         if let Some(hit) = window.first(from) {
             return Ok(Some(hit));
         }
-        if !self.is_kept {
+        if !is_kept {
             return self.store.window_start(from);
         }
         let mut left = window.begin(from);

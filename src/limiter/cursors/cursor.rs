@@ -22,8 +22,9 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    pub(super) fn new(hash: u64) -> Self {
-        Self { hash, ..Self::default() }
+    /// Whether it goes back to a place in the table.
+    pub(super) fn is_kept(&self) -> bool {
+        self.hash != 0
     }
 
     fn windows(&mut self) -> impl Iterator<Item = &mut LookAhead> {
@@ -59,11 +60,17 @@ impl Cursor {
         }
     }
 
-    /// Nothing is known any more.
+    /// Nothing is known any more, and it belongs to nobody.
     pub(super) fn clear(&mut self) {
+        self.hash = 0;
+        self.forget();
+    }
+
+    /// Nothing is known any more.
+    pub(super) fn forget(&mut self) {
         self.newest = None;
         self.since = Id::default();
-        self.window = LookAhead::default();
+        self.window.clear();
         self.more.clear();
     }
 

@@ -53,6 +53,12 @@ impl LookAhead {
         self.ahead > 0
     }
 
+    /// Nothing is known any more, as if it had never been filled.
+    pub fn clear(&mut self) {
+        self.begin(0);
+        self.ahead = 0;
+    }
+
     /// The ID of the last hit pushed.
     pub fn last_id(&self) -> Id {
         self.last.id

@@ -15,17 +15,19 @@ pub const MAX_CURSORS: i64 = 1 << 20;
 const WAYS: usize = 4;
 
 #[derive(Default)]
-struct Set {
-    /// The hashes of the keys that were here last; 0 if there was none.
-    hashes: [u64; WAYS],
-    /// Their cursors, once one of them was used twice.
-    cursors: Option<Box<[Cursor; WAYS]>>,
+struct Way {
+    /// The hash of the key that was here last; 0 if there was none.
+    hash: u64,
+    /// Its cursor, or that of a key that was here before. None while it is in use.
+    cursor: Option<Box<Cursor>>,
 }
 
 pub struct Table {
     cursors: usize,
-    sets: Vec<Set>,
+    sets: Vec<[Way; WAYS]>,
     next_victim: usize,
+    /// For a key that has no place. None while it is in use.
+    spare: Option<Box<Cursor>>,
 }
 
 impl Default for Table {
@@ -37,7 +39,7 @@ impl Default for Table {
 impl Table {
     /// A table of size 0.
     pub const fn new() -> Self {
-        Self { cursors: 0, sets: Vec::new(), next_victim: 0 }
+        Self { cursors: 0, sets: Vec::new(), next_victim: 0, spare: None }
     }
 
     /// The number of keys it was made for.
@@ -47,49 +49,60 @@ impl Table {
 
     /// Makes room for this many keys, rounded up to whole sets; with 0 no key has a cursor. The table starts empty.
     pub fn resize(&mut self, cursors: usize) {
-        (self.cursors, self.sets) = (cursors, Vec::new());
+        (self.cursors, self.sets, self.spare) = (cursors, Vec::new(), None);
         self.sets.resize_with(cursors.div_ceil(WAYS), Default::default);
     }
 
-    /// Takes the cursor of a key whose log has `length` entries, or an empty one if nothing is known. None if the key has no
-    /// place in the table yet. `hash` is that of the key.
+    /// Takes the cursor of a key whose log has `length` entries, or one that knows nothing. `hash` is that of the key.
     #[inline]
-    pub fn take(&mut self, hash: u64, length: u64) -> Option<Cursor> {
-        let victim = self.next_victim;
-        let set = self.set_of(hash)?;
-        let Some(at) = set.hashes.iter().position(|other| *other == hash) else {
-            let empty = set.hashes.iter().position(|other| *other == 0);
-            if let Some(place) = set.hashes.get_mut(empty.unwrap_or(victim)) {
-                *place = hash;
-            }
-            self.next_victim = victim.wrapping_add(1) % WAYS;
-            return None;
+    pub fn take(&mut self, hash: u64, length: u64) -> Box<Cursor> {
+        let Some(way) = self.place_of(hash) else {
+            return self.take_spare();
         };
-        let cursor = set.cursors.get_or_insert_default().get_mut(at)?;
-        // The place may still hold the cursor of the key that was here before.
-        let is_its = cursor.hash == hash && cursor.length == length;
-        Some(if is_its { std::mem::take(cursor) } else { Cursor::new(hash) })
+        let mut cursor = way.cursor.take().unwrap_or_default();
+        if cursor.hash != hash || cursor.length != length {
+            cursor.clear();
+            cursor.hash = hash;
+        }
+        cursor
+    }
+
+    /// Takes a cursor for a key that needs no place, because it has no log.
+    #[inline]
+    pub fn take_spare(&mut self) -> Box<Cursor> {
+        self.spare.take().unwrap_or_default()
+    }
+
+    /// The place of a key that was here before. Otherwise it gets one for the next time.
+    #[inline]
+    fn place_of(&mut self, hash: u64) -> Option<&mut Way> {
+        let victim = self.next_victim;
+        let at = hash::set_of(hash, self.sets.len())?;
+        let set = self.sets.get_mut(at)?;
+        if let Some(at) = set.iter().position(|way| way.hash == hash) {
+            return set.get_mut(at);
+        }
+        let empty = set.iter().position(|way| way.hash == 0);
+        if let Some(way) = set.get_mut(empty.unwrap_or(victim)) {
+            way.hash = hash;
+        }
+        self.next_victim = victim.wrapping_add(1) % WAYS;
+        None
     }
 
     /// Puts a cursor back after the command that took it.
     #[inline]
-    pub fn put(&mut self, cursor: Cursor) {
+    pub fn put(&mut self, mut cursor: Box<Cursor>) {
         let hash = cursor.hash;
-        if cursor.newest.is_none() {
-            return;
-        }
-        let Some(set) = self.set_of(hash) else { return };
-        let at = set.hashes.iter().position(|other| *other == hash);
-        if let (Some(at), Some(cursors)) = (at, &mut set.cursors) {
-            if let Some(place) = cursors.get_mut(at) {
-                *place = cursor;
+        let at = hash::set_of(hash, self.sets.len()).filter(|_| hash != 0);
+        let set = at.and_then(|at| self.sets.get_mut(at));
+        match set.and_then(|set| set.iter_mut().find(|way| way.hash == hash && way.cursor.is_none())) {
+            Some(way) => way.cursor = Some(cursor),
+            None => {
+                cursor.clear();
+                self.spare = Some(cursor);
             }
         }
-    }
-
-    fn set_of(&mut self, hash: u64) -> Option<&mut Set> {
-        let index = hash::set_of(hash, self.sets.len())?;
-        self.sets.get_mut(index)
     }
 }
 
