@@ -2,6 +2,7 @@
 //!
 //! What the server would crash on, or only get wrong at times, is a problem here at once.
 
+use std::alloc::Layout;
 use std::ffi::{CStr, c_char, c_int, c_long, c_longlong, c_uint, c_ulonglong, c_void};
 use std::ptr::{null, null_mut};
 
@@ -204,46 +205,91 @@ unsafe fn word_or_none(name: *const c_char) -> Option<String> {
     (!name.is_null()).then(|| unsafe { word(name) }.to_string_lossy().into_owned())
 }
 
-// Memory. The C library knows the size of each piece.
+// Memory. The head of each piece has its size, and whether it is in use.
 
-unsafe extern "C" {
-    fn malloc_usable_size(place: *mut c_void) -> usize;
+#[repr(C, align(16))]
+struct Head {
+    size: usize,
+    state: u64,
 }
 
-fn count(place: *mut c_void, sign: i64) {
-    // SAFETY: the place is one of malloc's, or null.
-    let size = unsafe { malloc_usable_size(place) } as i64;
+const IN_USE: u64 = 0x6d65_6d6f_7279_2121;
+
+fn count(size: usize, sign: i64) {
     if let Some(module) = current().and_then(|server| server.module.as_mut()) {
-        module.memory += sign * size;
+        module.memory += sign * size as i64;
+    }
+}
+
+fn layout_of(size: usize) -> Option<Layout> {
+    Layout::from_size_align(size.checked_add(size_of::<Head>())?, align_of::<Head>()).ok()
+}
+
+/// The head of a piece of the module's, and its layout.
+fn head_of(place: *mut c_void) -> Option<(*mut Head, Layout)> {
+    let head = place.cast::<Head>().wrapping_sub(1);
+    // SAFETY: every piece has a head, which stays readable when it is freed, or is found by AddressSanitizer.
+    let Head { size, state } = unsafe { &*head };
+    if *state != IN_USE {
+        problem("memory is freed that is not in use");
+        return None;
+    }
+    Some((head, layout_of(*size)?))
+}
+
+fn allocate(size: usize, with: unsafe fn(Layout) -> *mut u8) -> *mut c_void {
+    let Some(layout) = layout_of(size) else { return null_mut() };
+    // SAFETY: the layout has the size of a head at least.
+    let head: *mut Head = unsafe { with(layout) }.cast();
+    if head.is_null() {
+        return null_mut();
+    }
+    count(size, 1);
+    // SAFETY: the head is the beginning of what was allocated.
+    unsafe {
+        head.write(Head { size, state: IN_USE });
+        head.add(1).cast()
     }
 }
 
 unsafe extern "C" fn alloc(size: usize) -> *mut c_void {
-    // SAFETY: any size will do.
-    let place = unsafe { libc::malloc(size) };
-    count(place, 1);
-    place
+    allocate(size, std::alloc::alloc)
 }
 
 unsafe extern "C" fn calloc(count_of: usize, size: usize) -> *mut c_void {
-    // SAFETY: any size will do.
-    let place = unsafe { libc::calloc(count_of, size) };
-    count(place, 1);
-    place
+    count_of.checked_mul(size).map_or(null_mut(), |size| allocate(size, std::alloc::alloc_zeroed))
 }
 
 unsafe extern "C" fn realloc(place: *mut c_void, size: usize) -> *mut c_void {
-    count(place, -1);
-    // SAFETY: the place is one of ours.
-    let place = unsafe { libc::realloc(place, size) };
-    count(place, 1);
-    place
+    if place.is_null() {
+        return allocate(size, std::alloc::alloc);
+    }
+    let (Some((head, old)), Some(new)) = (head_of(place), layout_of(size)) else { return null_mut() };
+    // SAFETY: the piece was allocated with this layout, and is in use.
+    unsafe {
+        let before = (*head).size;
+        let head: *mut Head = std::alloc::realloc(head.cast(), old, new.size()).cast();
+        if head.is_null() {
+            return null_mut();
+        }
+        count(before, -1);
+        count(size, 1);
+        (*head).size = size;
+        head.add(1).cast()
+    }
 }
 
 unsafe extern "C" fn free(place: *mut c_void) {
-    count(place, -1);
-    // SAFETY: the place is one of ours.
-    unsafe { libc::free(place) };
+    if place.is_null() {
+        return;
+    }
+    let Some((head, layout)) = head_of(place) else { return };
+    // SAFETY: the piece was allocated with this layout, and is in use.
+    unsafe {
+        count((*head).size, -1);
+        (*head).state = 0;
+        std::alloc::dealloc(head.cast(), layout);
+    }
 }
 
 // Loading.

@@ -14,6 +14,7 @@
 //! | `workload` | what a seed makes happen |
 //! | `history` | one history by its seed, and the shortest one that still fails |
 //! | `replay` | a history to be told to a real server, with all that it must do |
+//! | `memory` | memory that is used again at once, for the program and the module |
 //! | `chance` | random bytes that are the same in every run; a part of the program, not of the library |
 //! | `loading` | what the module does when it is loaded, where anything may be missing or fail |
 
@@ -24,6 +25,7 @@ pub mod frame;
 pub mod history;
 pub mod judge;
 pub mod loading;
+pub mod memory;
 pub mod module;
 mod native;
 pub mod problems;

@@ -56,7 +56,7 @@ static size_t unpack(const char *format, va_list from, Argument *args, char *num
 }
 
 int simulated_variadic_replicate(void *ctx, const char *command, const char *format, ...) {
-    Argument args[16] = {{0}};
+    Argument args[16];
     char numbers[128], flags[FLAGS];
     va_list from;
     va_start(from, format);
@@ -66,7 +66,7 @@ int simulated_variadic_replicate(void *ctx, const char *command, const char *for
 }
 
 void *simulated_variadic_call(void *ctx, const char *command, const char *format, ...) {
-    Argument args[MOST] = {{0}};
+    Argument args[MOST];
     char numbers[128], flags[FLAGS];
     va_list from;
     va_start(from, format);
