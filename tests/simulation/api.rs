@@ -770,6 +770,8 @@ struct Key {
     writes: bool,
     /// Of the value that it is about; 0 for none.
     birth: u64,
+    /// Where the key is in its database, if it is there.
+    place: Option<usize>,
     iterator: Option<Iterator>,
 }
 
@@ -794,7 +796,11 @@ fn key_of<'a>(key: *mut Key) -> Option<(&'a mut Key, &'a mut Ctx, &'a mut Server
         None => return None,
     };
     let (ctx, server) = server_of(key.ctx)?;
-    let birth = server.entry(ctx.database, &key.name).map_or(0, |entry| entry.birth);
+    let database = &server.databases[ctx.database];
+    if key.place.is_none_or(|place| !database.is_at(place, &key.name)) {
+        key.place = database.find(&key.name);
+    }
+    let birth = key.place.map_or(0, |place| database.at(place).1.birth);
     // One that was opened for reading and has expired reads as nothing.
     if birth != key.birth && key.birth != 0 {
         problem("a key is used although somebody else has deleted it");
@@ -805,6 +811,19 @@ fn key_of<'a>(key: *mut Key) -> Option<(&'a mut Key, &'a mut Ctx, &'a mut Server
 
 fn stream<'a>(server: &'a Server, database: usize, name: &[u8]) -> Option<&'a Stream> {
     match server.entry(database, name) {
+        Some(Entry { value: Value::Stream(stream), .. }) => Some(stream),
+        _ => None,
+    }
+}
+
+/// What is at an open key, right after `key_of`.
+fn value<'a>(key: &Key, ctx: &Ctx, server: &'a Server) -> Option<&'a Entry> {
+    let place = key.place.filter(|_| key.birth != 0)?;
+    Some(server.databases[ctx.database].at(place).1)
+}
+
+fn stream_at<'a>(key: &Key, ctx: &Ctx, server: &'a Server) -> Option<&'a Stream> {
+    match value(key, ctx, server) {
         Some(Entry { value: Value::Stream(stream), .. }) => Some(stream),
         _ => None,
     }
@@ -840,9 +859,13 @@ unsafe extern "C" fn open_key(ctx: *mut Ctx, name: *mut Str, mode: c_int) -> *mu
     if !exists && !writes {
         return null_mut();
     }
-    let birth = if exists { server.entry(ctx.database, &name).map_or(0, |entry| entry.birth) } else { 0 };
+    let place = server.databases[ctx.database].find(&name);
+    let (name, birth) = match place.filter(|_| exists).map(|place| server.databases[ctx.database].at(place)) {
+        Some((name, entry)) => (name.clone(), entry.birth),
+        None => (name, 0),
+    };
     ctx.open_keys += 1;
-    let fresh = Key { state: ALIVE, ctx, name, writes, birth, iterator: None };
+    let fresh = Key { state: ALIVE, ctx, name, writes, birth, place, iterator: None };
     match old::<Key>(KEYS) {
         Some(place) => {
             // SAFETY: it came from a box, and nobody else uses it.
@@ -883,7 +906,7 @@ unsafe extern "C" fn close_key(key: *mut Key) {
 
 unsafe extern "C" fn key_type(key: *mut Key) -> c_int {
     let Some((key, ctx, server)) = key_of(key) else { return 0 };
-    match server.entry(ctx.database, &key.name).filter(|_| key.birth != 0).map(|entry| &entry.value) {
+    match value(key, ctx, server).map(|entry| &entry.value) {
         None => raw::REDISMODULE_KEYTYPE_EMPTY as c_int,
         Some(Value::Stream(_)) => raw::REDISMODULE_KEYTYPE_STREAM as c_int,
         Some(Value::Other(kind)) => match &kind[..1] {
@@ -897,7 +920,7 @@ unsafe extern "C" fn key_type(key: *mut Key) -> c_int {
 
 unsafe extern "C" fn value_length(key: *mut Key) -> usize {
     let Some((key, ctx, server)) = key_of(key) else { return 0 };
-    match server.entry(ctx.database, &key.name).filter(|_| key.birth != 0).map(|entry| &entry.value) {
+    match value(key, ctx, server).map(|entry| &entry.value) {
         Some(Value::Stream(stream)) => stream.len() as usize,
         Some(Value::Other(_)) => 1,
         None => 0,
@@ -922,7 +945,7 @@ unsafe extern "C" fn get_abs_expire(key: *mut Key) -> c_longlong {
         problem("the expiry of a key that does not exist");
         return -1;
     }
-    server.entry(ctx.database, &key.name).and_then(|entry| entry.expires).unwrap_or(-1)
+    value(key, ctx, server).and_then(|entry| entry.expires).unwrap_or(-1)
 }
 
 unsafe extern "C" fn set_abs_expire(key: *mut Key, at: c_longlong) -> c_int {
@@ -1053,7 +1076,7 @@ unsafe extern "C" fn stream_iterator_start(
         problem("an iterator that cannot be started");
         return ERR;
     }
-    let Some(stream) = stream(server, ctx.database, &key.name) else { return ERR };
+    let Some(stream) = stream_at(key, ctx, server) else { return ERR };
     // SAFETY: the ID is a pointer to one, or null.
     let start = unsafe { start.as_ref() }.map(id_of);
     let next = match (backwards, start) {
@@ -1085,7 +1108,7 @@ unsafe extern "C" fn stream_iterator_next_id(
     fields: *mut c_long,
 ) -> c_int {
     let Some((key, ctx, server)) = key_of(key) else { return ERR };
-    let (Some(iterator), Some(stream)) = (&mut key.iterator, stream(server, ctx.database, &key.name)) else {
+    let (Some(stream), Some(iterator)) = (stream_at(key, ctx, server), &mut key.iterator) else {
         problem("an iterator is used that does not run");
         return ERR;
     };
@@ -1113,7 +1136,7 @@ unsafe extern "C" fn stream_iterator_next_id(
 
 unsafe extern "C" fn stream_iterator_next_field(key: *mut Key, field: *mut *mut Str, value: *mut *mut Str) -> c_int {
     let Some((key, ctx, server)) = key_of(key) else { return ERR };
-    let (Some(iterator), Some(stream)) = (&mut key.iterator, stream(server, ctx.database, &key.name)) else {
+    let (Some(stream), Some(iterator)) = (stream_at(key, ctx, server), &mut key.iterator) else {
         problem("an iterator is used that does not run");
         return ERR;
     };
@@ -1313,7 +1336,7 @@ unsafe extern "C" fn simulated_call(
                 name("length"),
                 Reply::Integer(length),
                 name("radix-tree-keys"),
-                Reply::Integer(stream.nodes().len() as i64),
+                Reply::Integer(stream.node_count() as i64),
                 name("last-generated-id"),
                 Reply::Text(crate::server::id_text(last)),
                 name("groups"),

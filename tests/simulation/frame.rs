@@ -1,9 +1,11 @@
 //! One call of a command of the module: what was at its keys before and after it, and what it did.
 
+use std::cell::RefCell;
 use std::ffi::CStr;
+use std::rc::Rc;
 
 use crate::server::{Effect, Entry, MODULE, Reply, Server, Value, name_of};
-use crate::stream::{Fields, Id, Text};
+use crate::stream::{Fields, Id, Stream, Text, Version};
 
 /// An entry as the documents describe it: how long the log is kept, and what the hit weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +27,50 @@ pub struct Row {
 pub enum What {
     Absent,
     Other,
-    Stream { rows: Vec<Row>, last: Id },
+    Stream { rows: Rows, last: Id },
+}
+
+/// Entries that are known, which nobody changes any more.
+#[derive(Clone, Debug)]
+pub struct Rows(Rc<Vec<Row>>);
+
+impl PartialEq for Rows {
+    fn eq(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+/// What was last seen of a stream, of this version.
+#[derive(Clone, Debug, Default)]
+pub struct Seen(RefCell<Option<(Version, Rows)>>);
+
+impl Seen {
+    fn rows(&self, stream: &Stream) -> Rows {
+        let mut seen = self.0.borrow_mut();
+        match &*seen {
+            Some((version, rows)) if *version == stream.version() => rows.clone(),
+            _ => {
+                let rows = Rows(Rc::new(rows_of(stream)));
+                *seen = Some((stream.version(), rows.clone()));
+                rows
+            }
+        }
+    }
+}
+
+fn rows_of(stream: &Stream) -> Vec<Row> {
+    let mut rows = Vec::with_capacity(stream.len() as usize);
+    // Most entries share their fields with the one before.
+    let mut known: Option<(&Fields, Option<Meaning>)> = None;
+    stream.each(|row| {
+        let meaning = match known {
+            Some((fields, meaning)) if fields.is_same(row.fields) => meaning,
+            _ => meaning_of(row.fields),
+        };
+        known = Some((row.fields, meaning));
+        rows.push(Row { id: row.id, meaning });
+    });
+    rows
 }
 
 /// What is at a key.
@@ -43,26 +88,13 @@ impl Known {
         let Some(entry) = entry else { return Self::ABSENT };
         let what = match &entry.value {
             Value::Other(_) => What::Other,
-            Value::Stream(stream) => {
-                let mut rows = Vec::with_capacity(stream.len() as usize);
-                // Most entries share their fields with the one before.
-                let mut known: Option<(&Fields, Option<Meaning>)> = None;
-                stream.each(|row| {
-                    let meaning = match known {
-                        Some((fields, meaning)) if fields.is_same(row.fields) => meaning,
-                        _ => meaning_of(row.fields),
-                    };
-                    known = Some((row.fields, meaning));
-                    rows.push(Row { id: row.id, meaning });
-                });
-                What::Stream { rows, last: stream.last_id() }
-            }
+            Value::Stream(stream) => What::Stream { rows: entry.seen.rows(stream), last: stream.last_id() },
         };
         Self { what, expires: entry.expires.unwrap_or(-1) }
     }
 
     pub fn rows(&self) -> &[Row] {
-        if let What::Stream { rows, .. } = &self.what { rows } else { &[] }
+        if let What::Stream { rows, .. } = &self.what { &rows.0 } else { &[] }
     }
 
     pub fn last(&self) -> Id {

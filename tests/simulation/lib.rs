@@ -6,7 +6,7 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `stream` | a stream as the servers keep it, node by node |
-//! | `server`, `native` | databases, expiry, events, replication; the server's own commands |
+//! | `server`, `database`, `native` | databases, expiry, events, replication; the server's own commands |
 //! | `api`, `variadic.c`, `strings`, `module` | the module API, with every rule checked; the module and what it registers |
 //! | `frame`, `judge` | one call with what was before and after it; whether it is right |
 //! | `retention` | how long a log must be kept |
@@ -21,6 +21,7 @@
 #![allow(clippy::not_unsafe_ptr_arg_deref, reason = "whatever the module passes is checked where it is used")]
 
 pub mod api;
+pub mod database;
 pub mod frame;
 pub mod history;
 pub mod judge;

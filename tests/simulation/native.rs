@@ -479,7 +479,7 @@ impl Trim {
         let exact = self.approximately.then(|| match self.by_length {
             Some(_) => text(stream.len().to_string()),
             // Of the first entry there ever was in the first node.
-            None => id_text(stream.nodes().first().map_or(Id::MAX, |node| node.master)),
+            None => id_text(stream.first_master().unwrap_or(Id::MAX)),
         });
         (trimmed, exact)
     }

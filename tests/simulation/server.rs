@@ -1,12 +1,13 @@
 //! The server: what it holds, when keys expire, who is told of what, and how commands run.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::rc::Rc;
 
 use crate::api::{self, Kind};
-use crate::frame::{Frame, Known, keys_of};
+use crate::database::Database;
+use crate::frame::{Frame, Known, Seen, keys_of};
 use crate::module::Module;
 use crate::stream::{self, Bounds, Fields, Id, Stream, Text};
 use crate::strings;
@@ -94,9 +95,9 @@ pub struct Entry {
     pub expires: Option<i64>,
     /// Which value it is, of all there ever were: an open key notices that it is another one.
     pub birth: u64,
+    /// What was there when somebody last looked.
+    pub seen: Seen,
 }
-
-pub type Database = BTreeMap<Text, Entry>;
 
 pub const DATABASES: usize = 2;
 
@@ -327,7 +328,7 @@ impl Server {
     pub fn put(&mut self, database: usize, key: &Text, value: Value, expires: Option<i64>) {
         let birth = self.birth();
         self.touch(database, key);
-        self.databases[database].insert(key.clone(), Entry { value, expires, birth });
+        self.databases[database].insert(key.clone(), Entry { value, expires, birth, seen: Seen::default() });
     }
 
     pub fn touch(&mut self, database: usize, key: &Text) {
@@ -532,7 +533,7 @@ impl Server {
 
     pub fn flush_all(&mut self) {
         self.server_event(FLUSHDB, 0);
-        self.databases.iter_mut().for_each(BTreeMap::clear);
+        self.databases.iter_mut().for_each(Database::clear);
         self.all_touched = true;
         self.server_event(FLUSHDB, 1);
     }

@@ -6,12 +6,12 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use crate::database::Database;
 use crate::judge::{Judge, NOT_A_LOG};
 use crate::module::Module;
 use crate::problems;
 use crate::server::{
-    ASYNC_LOAD, CRON, DATABASES, Database, Effect, FLAVORS, Failure, LOADING, Reactor, Reply, Role, Server, Value,
-    argv, words,
+    ASYNC_LOAD, CRON, DATABASES, Effect, FLAVORS, Failure, LOADING, Reactor, Reply, Role, Server, Value, argv, words,
 };
 use crate::stream::{Bounds, Text};
 use crate::strings;
