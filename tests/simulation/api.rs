@@ -5,6 +5,7 @@
 use std::alloc::Layout;
 use std::ffi::{CStr, c_char, c_int, c_long, c_longlong, c_uint, c_ulonglong, c_void};
 use std::ptr::{null, null_mut};
+use std::rc::Rc;
 
 use redis_module::raw::{self, RedisModuleCommandArg, RedisModuleCommandInfo, RedisModuleStreamID};
 
@@ -12,7 +13,7 @@ use crate::module::{
     CommandFunc, FilterFunc, GetFunc, InfoFunc, KeyEventFunc, Registered, ServerEventFunc, SetFunc, Setting,
 };
 use crate::problems::problem;
-use crate::server::{Entry, Failure, NEW, Reply, Server, Value, text, texts_of};
+use crate::server::{Effect, Entry, Failure, NEW, Reply, Server, Value, text};
 use crate::stream::{Id, Place, Stream, Text};
 use crate::strings::{self, Str};
 
@@ -993,8 +994,7 @@ unsafe extern "C" fn stream_add(
     if fails_now(server, Failure::StreamAdd) {
         return ERR;
     }
-    let pairs: Vec<&[u8]> = texts.iter().map(|text| &**text).collect();
-    let fields = crate::server::fields(&pairs);
+    let fields = crate::server::fields(&texts);
     let (database, name) = (ctx.database, key.name.clone());
     if key.birth == 0 {
         // Others hear of a new key at once.
@@ -1141,18 +1141,17 @@ unsafe extern "C" fn stream_iterator_next_field(key: *mut Key, field: *mut *mut 
         return ERR;
     };
     let (Some(at), true) = (iterator.at, iterator.left > 0) else { return ERR };
-    let row = stream.at(at);
-    let texts = if field.is_null() && value.is_null() { None } else { Some(texts_of(row.fields)) };
+    let fields = stream.at(at).fields;
     let at = 2 * iterator.field;
     iterator.field += 1;
     iterator.left -= 1;
     // SAFETY: both are pointers to pointers, or null.
     unsafe {
         if let Some(field) = field.as_mut() {
-            *field = texts.as_ref().map_or(null_mut(), |texts| strings::give(texts[at].clone()));
+            *field = strings::give(fields.texts()[at].clone());
         }
         if let Some(value) = value.as_mut() {
-            *value = texts.as_ref().map_or(null_mut(), |texts| strings::give(texts[at + 1].clone()));
+            *value = strings::give(fields.texts()[at + 1].clone());
         }
     }
     OK
@@ -1222,11 +1221,9 @@ unsafe extern "C" fn simulated_replicate(
     if server.open.last().is_some_and(|frame| !frame.events.is_empty()) {
         problem("something is replicated after the first event");
     }
-    let mut argv = Vec::with_capacity(args.len() + 1);
-    argv.push(known_word(command.to_bytes()));
-    argv.extend(args);
+    let argv: Rc<[Text]> = std::iter::once(known_word(command.to_bytes())).chain(args).collect();
     if let Some(frame) = server.open.last_mut() {
-        frame.effects.push(crate::server::Effect { database: ctx.database, argv: argv.clone() });
+        frame.effects.push(Effect { database: ctx.database, argv: Rc::clone(&argv) });
     }
     server.tell(ctx.database, argv);
     OK

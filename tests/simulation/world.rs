@@ -327,7 +327,7 @@ impl World {
         frames.sort_by_key(|frame| frame.turn);
         let disturbed = frames.iter().filter(|frame| frame.is_disturbed);
         let disturbed: Vec<(usize, Text)> =
-            disturbed.flat_map(|frame| frame.keys.iter().map(|key| (frame.database, key.clone()))).collect();
+            disturbed.flat_map(|frame| frame.keys().iter().map(|key| (frame.database, key.clone()))).collect();
         // Who acted first within the step does not matter.
         let forget = |judge: &mut Judge| match is_all_foreign {
             true => judge.forget_all(),
@@ -441,8 +441,7 @@ fn same_key(one: &Server, other: &Server, database: usize, key: &Text, name: &st
 }
 
 fn same_data(one: &Server, other: &Server, database: usize, name: &str) -> Verdict {
-    one.databases[database]
-        .keys()
-        .chain(other.databases[database].keys())
-        .try_for_each(|key| same_key(one, other, database, key, name))
+    let (mine, theirs) = (&one.databases[database], &other.databases[database]);
+    let others = theirs.keys().filter(|key| mine.find(key).is_none());
+    mine.keys().chain(others).try_for_each(|key| same_key(one, other, database, key, name))
 }
