@@ -1,5 +1,6 @@
 //! A database: keys and what is at them.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::server::Entry;
@@ -11,6 +12,8 @@ use crate::stream::Text;
 pub struct Database {
     keys: Vec<Text>,
     entries: Vec<Entry>,
+    /// Where a key was found last.
+    found: Cell<usize>,
 }
 
 /// Above so many keys the order helps.
@@ -18,7 +21,11 @@ const FEW: usize = 16;
 
 /// Whether two names are the same.
 pub fn is_same(one: &[u8], other: &[u8]) -> bool {
-    one.len() == other.len() && (one.as_ptr() == other.as_ptr() || one.first() == other.first() && one == other)
+    let is_same_text = || match one.len() {
+        0..=2 => one.first() == other.first() && one.last() == other.last(),
+        _ => one == other,
+    };
+    one.len() == other.len() && (one.as_ptr() == other.as_ptr() || is_same_text())
 }
 
 impl Database {
@@ -27,7 +34,13 @@ impl Database {
         if self.keys.len() > FEW {
             return self.keys.binary_search_by(|known| (**known).cmp(key)).ok();
         }
-        self.keys.iter().position(|known| is_same(known, key))
+        let found = self.found.get();
+        if self.keys.get(found).is_some_and(|known| is_same(known, key)) {
+            return Some(found);
+        }
+        let found = self.keys.iter().position(|known| is_same(known, key))?;
+        self.found.set(found);
+        Some(found)
     }
 
     /// Whether this very name is at a place.

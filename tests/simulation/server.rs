@@ -605,7 +605,9 @@ impl Server {
 }
 
 fn is_of_module(argv: &[Text]) -> bool {
-    argv.first().is_some_and(|name| name.len() > 10 && name[..10].eq_ignore_ascii_case(b"RATELIMIT."))
+    const BEGINNING: &[u8; 10] = b"RATELIMIT.";
+    let begins = |name: &[u8; 10]| name == BEGINNING || name.eq_ignore_ascii_case(BEGINNING);
+    argv.first().is_some_and(|name| name.len() > BEGINNING.len() && name.first_chunk().is_some_and(begins))
 }
 
 /// The fields of an entry with these texts. Most entries have those of others, on every server, and share them.

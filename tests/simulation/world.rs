@@ -325,13 +325,14 @@ impl World {
         let is_all_foreign = std::mem::take(&mut primary.all_foreign);
         let mut frames = std::mem::take(&mut primary.frames);
         frames.sort_by_key(|frame| frame.turn);
-        let disturbed = frames.iter().filter(|frame| frame.is_disturbed);
-        let disturbed: Vec<(usize, Text)> =
-            disturbed.flat_map(|frame| frame.keys().iter().map(|key| (frame.database, key.clone()))).collect();
+        let mut touched = foreign;
+        for frame in frames.iter().filter(|frame| frame.is_disturbed) {
+            touched.extend(frame.keys().iter().map(|key| (frame.database, key.clone())));
+        }
         // Who acted first within the step does not matter.
         let forget = |judge: &mut Judge| match is_all_foreign {
             true => judge.forget_all(),
-            false => foreign.iter().chain(&disturbed).for_each(|(database, key)| judge.forget(*database, key)),
+            false => touched.iter().for_each(|(database, key)| judge.forget(*database, key)),
         };
         forget(&mut self.judge);
         for frame in &frames {
