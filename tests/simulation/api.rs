@@ -2,8 +2,10 @@
 //!
 //! What the server would crash on, or only get wrong at times, is a problem here at once.
 
+use std::alloc::Layout;
 use std::ffi::{CStr, c_char, c_int, c_long, c_longlong, c_uint, c_ulonglong, c_void};
 use std::ptr::{null, null_mut};
+use std::rc::Rc;
 
 use redis_module::raw::{self, RedisModuleCommandArg, RedisModuleCommandInfo, RedisModuleStreamID};
 
@@ -11,7 +13,7 @@ use crate::module::{
     CommandFunc, FilterFunc, GetFunc, InfoFunc, KeyEventFunc, Registered, ServerEventFunc, SetFunc, Setting,
 };
 use crate::problems::problem;
-use crate::server::{Entry, Failure, NEW, Reply, Server, Value, text, texts_of};
+use crate::server::{Effect, Entry, Failure, NEW, Reply, Server, Value, text};
 use crate::stream::{Id, Place, Stream, Text};
 use crate::strings::{self, Str};
 
@@ -204,46 +206,91 @@ unsafe fn word_or_none(name: *const c_char) -> Option<String> {
     (!name.is_null()).then(|| unsafe { word(name) }.to_string_lossy().into_owned())
 }
 
-// Memory. The C library knows the size of each piece.
+// Memory. The head of each piece has its size, and whether it is in use.
 
-unsafe extern "C" {
-    fn malloc_usable_size(place: *mut c_void) -> usize;
+#[repr(C, align(16))]
+struct Head {
+    size: usize,
+    state: u64,
 }
 
-fn count(place: *mut c_void, sign: i64) {
-    // SAFETY: the place is one of malloc's, or null.
-    let size = unsafe { malloc_usable_size(place) } as i64;
+const IN_USE: u64 = 0x6d65_6d6f_7279_2121;
+
+fn count(size: usize, sign: i64) {
     if let Some(module) = current().and_then(|server| server.module.as_mut()) {
-        module.memory += sign * size;
+        module.memory += sign * size as i64;
+    }
+}
+
+fn layout_of(size: usize) -> Option<Layout> {
+    Layout::from_size_align(size.checked_add(size_of::<Head>())?, align_of::<Head>()).ok()
+}
+
+/// The head of a piece of the module's, and its layout.
+fn head_of(place: *mut c_void) -> Option<(*mut Head, Layout)> {
+    let head = place.cast::<Head>().wrapping_sub(1);
+    // SAFETY: every piece has a head, which stays readable when it is freed, or is found by AddressSanitizer.
+    let Head { size, state } = unsafe { &*head };
+    if *state != IN_USE {
+        problem("memory is freed that is not in use");
+        return None;
+    }
+    Some((head, layout_of(*size)?))
+}
+
+fn allocate(size: usize, with: unsafe fn(Layout) -> *mut u8) -> *mut c_void {
+    let Some(layout) = layout_of(size) else { return null_mut() };
+    // SAFETY: the layout has the size of a head at least.
+    let head: *mut Head = unsafe { with(layout) }.cast();
+    if head.is_null() {
+        return null_mut();
+    }
+    count(size, 1);
+    // SAFETY: the head is the beginning of what was allocated.
+    unsafe {
+        head.write(Head { size, state: IN_USE });
+        head.add(1).cast()
     }
 }
 
 unsafe extern "C" fn alloc(size: usize) -> *mut c_void {
-    // SAFETY: any size will do.
-    let place = unsafe { libc::malloc(size) };
-    count(place, 1);
-    place
+    allocate(size, std::alloc::alloc)
 }
 
 unsafe extern "C" fn calloc(count_of: usize, size: usize) -> *mut c_void {
-    // SAFETY: any size will do.
-    let place = unsafe { libc::calloc(count_of, size) };
-    count(place, 1);
-    place
+    count_of.checked_mul(size).map_or(null_mut(), |size| allocate(size, std::alloc::alloc_zeroed))
 }
 
 unsafe extern "C" fn realloc(place: *mut c_void, size: usize) -> *mut c_void {
-    count(place, -1);
-    // SAFETY: the place is one of ours.
-    let place = unsafe { libc::realloc(place, size) };
-    count(place, 1);
-    place
+    if place.is_null() {
+        return allocate(size, std::alloc::alloc);
+    }
+    let (Some((head, old)), Some(new)) = (head_of(place), layout_of(size)) else { return null_mut() };
+    // SAFETY: the piece was allocated with this layout, and is in use.
+    unsafe {
+        let before = (*head).size;
+        let head: *mut Head = std::alloc::realloc(head.cast(), old, new.size()).cast();
+        if head.is_null() {
+            return null_mut();
+        }
+        count(before, -1);
+        count(size, 1);
+        (*head).size = size;
+        head.add(1).cast()
+    }
 }
 
 unsafe extern "C" fn free(place: *mut c_void) {
-    count(place, -1);
-    // SAFETY: the place is one of ours.
-    unsafe { libc::free(place) };
+    if place.is_null() {
+        return;
+    }
+    let Some((head, layout)) = head_of(place) else { return };
+    // SAFETY: the piece was allocated with this layout, and is in use.
+    unsafe {
+        count((*head).size, -1);
+        (*head).state = 0;
+        std::alloc::dealloc(head.cast(), layout);
+    }
 }
 
 // Loading.
@@ -724,6 +771,8 @@ struct Key {
     writes: bool,
     /// Of the value that it is about; 0 for none.
     birth: u64,
+    /// Where the key is in its database, if it is there.
+    place: Option<usize>,
     iterator: Option<Iterator>,
 }
 
@@ -748,7 +797,11 @@ fn key_of<'a>(key: *mut Key) -> Option<(&'a mut Key, &'a mut Ctx, &'a mut Server
         None => return None,
     };
     let (ctx, server) = server_of(key.ctx)?;
-    let birth = server.entry(ctx.database, &key.name).map_or(0, |entry| entry.birth);
+    let database = &server.databases[ctx.database];
+    if key.place.is_none_or(|place| !database.is_at(place, &key.name)) {
+        key.place = database.find(&key.name);
+    }
+    let birth = key.place.map_or(0, |place| database.at(place).1.birth);
     // One that was opened for reading and has expired reads as nothing.
     if birth != key.birth && key.birth != 0 {
         problem("a key is used although somebody else has deleted it");
@@ -759,6 +812,19 @@ fn key_of<'a>(key: *mut Key) -> Option<(&'a mut Key, &'a mut Ctx, &'a mut Server
 
 fn stream<'a>(server: &'a Server, database: usize, name: &[u8]) -> Option<&'a Stream> {
     match server.entry(database, name) {
+        Some(Entry { value: Value::Stream(stream), .. }) => Some(stream),
+        _ => None,
+    }
+}
+
+/// What is at an open key, right after `key_of`.
+fn value<'a>(key: &Key, ctx: &Ctx, server: &'a Server) -> Option<&'a Entry> {
+    let place = key.place.filter(|_| key.birth != 0)?;
+    Some(server.databases[ctx.database].at(place).1)
+}
+
+fn stream_at<'a>(key: &Key, ctx: &Ctx, server: &'a Server) -> Option<&'a Stream> {
+    match value(key, ctx, server) {
         Some(Entry { value: Value::Stream(stream), .. }) => Some(stream),
         _ => None,
     }
@@ -794,9 +860,13 @@ unsafe extern "C" fn open_key(ctx: *mut Ctx, name: *mut Str, mode: c_int) -> *mu
     if !exists && !writes {
         return null_mut();
     }
-    let birth = if exists { server.entry(ctx.database, &name).map_or(0, |entry| entry.birth) } else { 0 };
+    let place = server.databases[ctx.database].find(&name);
+    let (name, birth) = match place.filter(|_| exists).map(|place| server.databases[ctx.database].at(place)) {
+        Some((name, entry)) => (name.clone(), entry.birth),
+        None => (name, 0),
+    };
     ctx.open_keys += 1;
-    let fresh = Key { state: ALIVE, ctx, name, writes, birth, iterator: None };
+    let fresh = Key { state: ALIVE, ctx, name, writes, birth, place, iterator: None };
     match old::<Key>(KEYS) {
         Some(place) => {
             // SAFETY: it came from a box, and nobody else uses it.
@@ -837,7 +907,7 @@ unsafe extern "C" fn close_key(key: *mut Key) {
 
 unsafe extern "C" fn key_type(key: *mut Key) -> c_int {
     let Some((key, ctx, server)) = key_of(key) else { return 0 };
-    match server.entry(ctx.database, &key.name).filter(|_| key.birth != 0).map(|entry| &entry.value) {
+    match value(key, ctx, server).map(|entry| &entry.value) {
         None => raw::REDISMODULE_KEYTYPE_EMPTY as c_int,
         Some(Value::Stream(_)) => raw::REDISMODULE_KEYTYPE_STREAM as c_int,
         Some(Value::Other(kind)) => match &kind[..1] {
@@ -851,7 +921,7 @@ unsafe extern "C" fn key_type(key: *mut Key) -> c_int {
 
 unsafe extern "C" fn value_length(key: *mut Key) -> usize {
     let Some((key, ctx, server)) = key_of(key) else { return 0 };
-    match server.entry(ctx.database, &key.name).filter(|_| key.birth != 0).map(|entry| &entry.value) {
+    match value(key, ctx, server).map(|entry| &entry.value) {
         Some(Value::Stream(stream)) => stream.len() as usize,
         Some(Value::Other(_)) => 1,
         None => 0,
@@ -876,7 +946,7 @@ unsafe extern "C" fn get_abs_expire(key: *mut Key) -> c_longlong {
         problem("the expiry of a key that does not exist");
         return -1;
     }
-    server.entry(ctx.database, &key.name).and_then(|entry| entry.expires).unwrap_or(-1)
+    value(key, ctx, server).and_then(|entry| entry.expires).unwrap_or(-1)
 }
 
 unsafe extern "C" fn set_abs_expire(key: *mut Key, at: c_longlong) -> c_int {
@@ -924,8 +994,7 @@ unsafe extern "C" fn stream_add(
     if fails_now(server, Failure::StreamAdd) {
         return ERR;
     }
-    let pairs: Vec<&[u8]> = texts.iter().map(|text| &**text).collect();
-    let fields = crate::server::fields(&pairs);
+    let fields = crate::server::fields(&texts);
     let (database, name) = (ctx.database, key.name.clone());
     if key.birth == 0 {
         // Others hear of a new key at once.
@@ -1007,7 +1076,7 @@ unsafe extern "C" fn stream_iterator_start(
         problem("an iterator that cannot be started");
         return ERR;
     }
-    let Some(stream) = stream(server, ctx.database, &key.name) else { return ERR };
+    let Some(stream) = stream_at(key, ctx, server) else { return ERR };
     // SAFETY: the ID is a pointer to one, or null.
     let start = unsafe { start.as_ref() }.map(id_of);
     let next = match (backwards, start) {
@@ -1039,7 +1108,7 @@ unsafe extern "C" fn stream_iterator_next_id(
     fields: *mut c_long,
 ) -> c_int {
     let Some((key, ctx, server)) = key_of(key) else { return ERR };
-    let (Some(iterator), Some(stream)) = (&mut key.iterator, stream(server, ctx.database, &key.name)) else {
+    let (Some(stream), Some(iterator)) = (stream_at(key, ctx, server), &mut key.iterator) else {
         problem("an iterator is used that does not run");
         return ERR;
     };
@@ -1067,23 +1136,22 @@ unsafe extern "C" fn stream_iterator_next_id(
 
 unsafe extern "C" fn stream_iterator_next_field(key: *mut Key, field: *mut *mut Str, value: *mut *mut Str) -> c_int {
     let Some((key, ctx, server)) = key_of(key) else { return ERR };
-    let (Some(iterator), Some(stream)) = (&mut key.iterator, stream(server, ctx.database, &key.name)) else {
+    let (Some(stream), Some(iterator)) = (stream_at(key, ctx, server), &mut key.iterator) else {
         problem("an iterator is used that does not run");
         return ERR;
     };
     let (Some(at), true) = (iterator.at, iterator.left > 0) else { return ERR };
-    let row = stream.at(at);
-    let texts = if field.is_null() && value.is_null() { None } else { Some(texts_of(row.fields)) };
+    let fields = stream.at(at).fields;
     let at = 2 * iterator.field;
     iterator.field += 1;
     iterator.left -= 1;
     // SAFETY: both are pointers to pointers, or null.
     unsafe {
         if let Some(field) = field.as_mut() {
-            *field = texts.as_ref().map_or(null_mut(), |texts| strings::give(texts[at].clone()));
+            *field = strings::give(fields.texts()[at].clone());
         }
         if let Some(value) = value.as_mut() {
-            *value = texts.as_ref().map_or(null_mut(), |texts| strings::give(texts[at + 1].clone()));
+            *value = strings::give(fields.texts()[at + 1].clone());
         }
     }
     OK
@@ -1153,11 +1221,9 @@ unsafe extern "C" fn simulated_replicate(
     if server.open.last().is_some_and(|frame| !frame.events.is_empty()) {
         problem("something is replicated after the first event");
     }
-    let mut argv = Vec::with_capacity(args.len() + 1);
-    argv.push(known_word(command.to_bytes()));
-    argv.extend(args);
+    let argv: Rc<[Text]> = std::iter::once(known_word(command.to_bytes())).chain(args).collect();
     if let Some(frame) = server.open.last_mut() {
-        frame.effects.push(crate::server::Effect { database: ctx.database, argv: argv.clone() });
+        frame.effects.push(Effect { database: ctx.database, argv: Rc::clone(&argv) });
     }
     server.tell(ctx.database, argv);
     OK
@@ -1267,7 +1333,7 @@ unsafe extern "C" fn simulated_call(
                 name("length"),
                 Reply::Integer(length),
                 name("radix-tree-keys"),
-                Reply::Integer(stream.nodes().len() as i64),
+                Reply::Integer(stream.node_count() as i64),
                 name("last-generated-id"),
                 Reply::Text(crate::server::id_text(last)),
                 name("groups"),

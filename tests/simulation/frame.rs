@@ -1,9 +1,13 @@
 //! One call of a command of the module: what was at its keys before and after it, and what it did.
 
+use std::cell::RefCell;
 use std::ffi::CStr;
+use std::ops::Range;
+use std::rc::Rc;
 
-use crate::server::{Effect, Entry, MODULE, Reply, Server, Value, name_of};
-use crate::stream::{Fields, Id, Text};
+use crate::database::is_same;
+use crate::server::{Effect, Entry, MODULE, Name, Reply, Server, Value, name_of};
+use crate::stream::{Fields, Id, Stream, Text, Version};
 
 /// An entry as the documents describe it: how long the log is kept, and what the hit weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +29,41 @@ pub struct Row {
 pub enum What {
     Absent,
     Other,
-    Stream { rows: Vec<Row>, last: Id },
+    Stream { rows: Rows, last: Id },
+}
+
+/// Entries that are known, which nobody changes any more.
+#[derive(Clone, Debug)]
+pub struct Rows(Rc<Vec<Row>>);
+
+impl PartialEq for Rows {
+    fn eq(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+/// What was last seen of a stream, of this version.
+#[derive(Clone, Debug, Default)]
+pub struct Seen(RefCell<Option<(Version, Rows)>>);
+
+impl Seen {
+    fn rows(&self, stream: &Stream) -> Rows {
+        let mut seen = self.0.borrow_mut();
+        match &*seen {
+            Some((version, rows)) if *version == stream.version() => rows.clone(),
+            _ => {
+                let rows = Rows(Rc::new(rows_of(stream)));
+                *seen = Some((stream.version(), rows.clone()));
+                rows
+            }
+        }
+    }
+}
+
+fn rows_of(stream: &Stream) -> Vec<Row> {
+    let mut rows = Vec::with_capacity(stream.len() as usize);
+    stream.each(|row| rows.push(Row { id: row.id, meaning: row.fields.meaning() }));
+    rows
 }
 
 /// What is at a key.
@@ -43,26 +81,13 @@ impl Known {
         let Some(entry) = entry else { return Self::ABSENT };
         let what = match &entry.value {
             Value::Other(_) => What::Other,
-            Value::Stream(stream) => {
-                let mut rows = Vec::with_capacity(stream.len() as usize);
-                // Most entries share their fields with the one before.
-                let mut known: Option<(&Fields, Option<Meaning>)> = None;
-                stream.each(|row| {
-                    let meaning = match known {
-                        Some((fields, meaning)) if fields.is_same(row.fields) => meaning,
-                        _ => meaning_of(row.fields),
-                    };
-                    known = Some((row.fields, meaning));
-                    rows.push(Row { id: row.id, meaning });
-                });
-                What::Stream { rows, last: stream.last_id() }
-            }
+            Value::Stream(stream) => What::Stream { rows: entry.seen.rows(stream), last: stream.last_id() },
         };
         Self { what, expires: entry.expires.unwrap_or(-1) }
     }
 
     pub fn rows(&self) -> &[Row] {
-        if let What::Stream { rows, .. } = &self.what { rows } else { &[] }
+        if let What::Stream { rows, .. } = &self.what { &rows.0 } else { &[] }
     }
 
     pub fn last(&self) -> Id {
@@ -78,44 +103,50 @@ pub fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    let add = |sum: u64, digit: &u8| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
+    digits.iter().try_fold(0, add)
 }
 
-fn meaning_of(fields: &Fields) -> Option<Meaning> {
-    if fields.len() != 1 {
-        return None;
+impl Meaning {
+    pub fn of(fields: &Fields) -> Option<Self> {
+        if fields.len() != 1 {
+            return None;
+        }
+        let (name, value) = fields.get(0);
+        let mut parts = name.splitn(2, |&byte| byte == b'>');
+        let mut span = || {
+            let digits = parts.next()?.strip_suffix(b"ms")?;
+            number(digits).filter(|ms| (1..=LONGEST).contains(ms))
+        };
+        let keep = span()?;
+        let fallback = match name.contains(&b'>') {
+            true => Some(span().filter(|fallback| *fallback < keep)?),
+            false => None,
+        };
+        let cost = number(value).filter(|cost| (1..1 << 53).contains(cost))?;
+        Some(Self { keep, fallback, cost })
     }
-    let (name, value) = fields.get(0);
-    let mut parts = name.splitn(2, |&byte| byte == b'>');
-    let mut span = || {
-        let digits = parts.next()?.strip_suffix(b"ms")?;
-        number(digits).filter(|ms| (1..=LONGEST).contains(ms))
-    };
-    let keep = span()?;
-    let fallback = match name.contains(&b'>') {
-        true => Some(span().filter(|fallback| *fallback < keep)?),
-        false => None,
-    };
-    let cost = number(value).filter(|cost| (1..1 << 53).contains(cost))?;
-    Some(Meaning { keep, fallback, cost })
 }
 
 /// The keys that a command names; None if it may touch any.
-pub fn keys_of(argv: &[Text]) -> Option<Vec<Text>> {
-    let name = name_of(argv);
-    let from = |at: usize| argv.get(at..).unwrap_or_default().to_vec();
-    let one = || from(1).into_iter().take(1).collect();
+pub fn keys_of(argv: &[Text]) -> Option<&[Text]> {
+    places_of(argv, &name_of(argv)).map(|places| &argv[places])
+}
+
+/// Where the keys are in a command of this name.
+fn places_of(argv: &[Text], name: &Name) -> Option<Range<usize>> {
+    let from = |at: usize, most: usize| at.min(argv.len())..at.saturating_add(most).min(argv.len());
     Some(match name.bytes() {
         b"FLUSHALL" | b"FLUSHDB" | b"SWAPDB" | b"EVAL" => return None,
         b"RATELIMIT.MHIT" => {
             let count = argv.get(1).and_then(|count| number(count)).unwrap_or(0) as usize;
-            from(2).into_iter().take(count).collect()
+            from(2, count)
         }
-        b"RATELIMIT.TOP" | b"RATELIMIT.RESETSTAT" | b"CONFIG" | b"INFO" | b"SELECT" => Vec::new(),
-        b"DEL" | b"UNLINK" | b"RATELIMIT.RESET" | b"EXISTS" => from(1),
-        b"RENAME" | b"COPY" => from(1).into_iter().take(2).collect(),
-        b"XGROUP" => from(2).into_iter().take(1).collect(),
-        _ => one(),
+        b"RATELIMIT.TOP" | b"RATELIMIT.RESETSTAT" | b"CONFIG" | b"INFO" | b"SELECT" => 0..0,
+        b"DEL" | b"UNLINK" | b"RATELIMIT.RESET" | b"EXISTS" => from(1, usize::MAX),
+        b"RENAME" | b"COPY" => from(1, 2),
+        b"XGROUP" => from(2, 1),
+        _ => from(1, 1),
     })
 }
 
@@ -123,7 +154,9 @@ pub fn keys_of(argv: &[Text]) -> Option<Vec<Text>> {
 pub struct Frame {
     pub database: usize,
     pub argv: Vec<Text>,
-    pub keys: Vec<Text>,
+    pub name: Name,
+    /// Where the keys are.
+    places: Range<usize>,
     /// What the module saw when it first looked at the clock.
     pub clock: Option<i64>,
     /// When the command began, by which keys expire.
@@ -153,12 +186,14 @@ pub struct Frame {
 
 impl Frame {
     pub fn begin(server: &Server, database: usize, argv: &[Text]) -> Self {
-        let keys = keys_of(argv).unwrap_or_default();
-        let before = keys.iter().map(|key| server.known(database, key)).collect();
+        let name = name_of(argv);
+        let places = places_of(argv, &name).unwrap_or_default();
+        let before = argv[places.clone()].iter().map(|key| server.known(database, key)).collect();
         Self {
             database,
             argv: argv.to_vec(),
-            keys,
+            name,
+            places,
             clock: None,
             began: server.cached,
             before,
@@ -177,21 +212,24 @@ impl Frame {
         }
     }
 
+    pub fn keys(&self) -> &[Text] {
+        &self.argv[self.places.clone()]
+    }
+
     /// Takes note of what the call has left at its keys, before others can act.
     pub fn look_after(&mut self, server: &Server) {
         if self.after.is_none() {
             server.turns.set(server.turns.get() + 1);
             self.turn = server.turns.get();
             self.sends_module_events = server.notify_flags & MODULE != 0;
-            self.after = Some(self.keys.iter().map(|key| server.known(self.database, key)).collect());
+            self.after = Some(self.keys().iter().map(|key| server.known(self.database, key)).collect());
         }
     }
 
-    pub fn end(mut self, server: &Server, reply: &Reply) -> Self {
+    pub fn end(&mut self, server: &Server, reply: &Reply) {
         self.look_after(server);
         self.reply = reply.clone();
         self.clock_steps = server.clock_steps;
-        self
     }
 
     pub fn sent(&mut self, name: &CStr, key: &[u8]) {
@@ -203,7 +241,7 @@ impl Frame {
             b"ratelimit.refused" => "ratelimit.refused",
             _ => "an unknown event",
         };
-        let at = self.keys.iter().position(|one| **one == *key).unwrap_or(usize::MAX);
+        let at = self.keys().iter().position(|one| is_same(one, key)).unwrap_or(usize::MAX);
         self.events.push((at, name));
     }
 

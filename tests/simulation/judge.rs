@@ -4,12 +4,14 @@
 //! write, whatever others did. No code is shared with the module.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 
 use oracle::{Hit, Moment, Question, Tier, is_in_range};
 
+use crate::database::is_same;
 use crate::frame::{Frame, Known, Meaning, Row, What, number};
 use crate::retention;
-use crate::server::{Effect, Reply, name_of, words};
+use crate::server::{self, Effect, Reply, words};
 use crate::stream::{Id, Text};
 use crate::world::Verdict;
 
@@ -44,42 +46,44 @@ pub enum Name {
     MultiHit,
 }
 
-fn digits(text: &str) -> Option<u64> {
-    number(text.as_bytes())
-}
-
 /// Milliseconds of `500ms`, `1.5s`, `10`, `1h`.
-fn span(text: &str) -> Option<u64> {
-    let at = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
+fn span(text: &[u8]) -> Option<u64> {
+    let at = text.iter().position(|letter| !letter.is_ascii_digit() && *letter != b'.').unwrap_or(text.len());
     let unit: u64 = match &text[at..] {
-        "ms" => 1,
-        "" | "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
+        b"ms" => 1,
+        b"" | b"s" => 1_000,
+        b"m" => 60_000,
+        b"h" => 3_600_000,
+        b"d" => 86_400_000,
         _ => return None,
     };
-    let (whole, fraction) = text[..at].split_once('.').unwrap_or((&text[..at], "0"));
-    let scale = 10_u64.checked_pow(fraction.len() as u32)?;
-    let parts = digits(fraction)?.checked_mul(unit)?;
-    if parts % scale != 0 {
-        return None;
-    }
-    let span = digits(whole)?.checked_mul(unit)?.checked_add(parts / scale)?;
+    let (whole, parts) = match text[..at].iter().position(|letter| *letter == b'.') {
+        None => (&text[..at], 0),
+        Some(dot) => {
+            let fraction = &text[dot + 1..at];
+            let scale = 10_u64.checked_pow(fraction.len() as u32)?;
+            let parts = number(fraction)?.checked_mul(unit)?;
+            if parts % scale != 0 {
+                return None;
+            }
+            (&text[..dot], parts / scale)
+        }
+    };
+    let span = number(whole)?.checked_mul(unit)?.checked_add(parts)?;
     (1..=3_650 * 86_400_000).contains(&span).then_some(span)
 }
 
 impl Call {
     /// The call in these words, if they are one.
-    pub fn parse(argv: &[Text]) -> Option<Self> {
-        let word = |at: usize| std::str::from_utf8(argv.get(at)?).ok();
-        let (name, keys, from) = match name_of(argv).bytes() {
+    pub fn parse(argv: &[Text], name: &server::Name) -> Option<Self> {
+        let (name, keys, from) = match name.bytes() {
             b"RATELIMIT.HIT" => (Name::Hit, 1, 2),
             b"RATELIMIT.PEEK" => (Name::Peek, 1, 2),
             b"RATELIMIT.MHIT" => {
-                let keys = digits(word(1)?)? as usize;
+                let keys = number(argv.get(1)?)? as usize;
                 let names = argv.get(2..2_usize.checked_add(keys)?)?;
-                let repeats = names.iter().enumerate().any(|(at, name)| names[..at].contains(name));
+                let repeats =
+                    names.iter().enumerate().any(|(at, name)| names[..at].iter().any(|one| is_same(one, name)));
                 if !(1..=1_024).contains(&keys) || repeats {
                     return None;
                 }
@@ -90,16 +94,16 @@ impl Call {
         let (mut tiers, mut cost, mut strict) = (Vec::with_capacity(argv.len() / 2), None, false);
         let mut at = from;
         while at < argv.len() {
-            let one = word(at)?;
-            let is_option = !tiers.is_empty() && !one.starts_with(|letter: char| letter.is_ascii_digit());
-            if is_option && one.eq_ignore_ascii_case("COST") && cost.is_none() {
-                cost = Some(digits(word(at + 1)?).filter(|cost| (1..1 << 53).contains(cost))?);
+            let one = &argv[at];
+            let is_option = !tiers.is_empty() && !one.first().is_some_and(u8::is_ascii_digit);
+            if is_option && one.eq_ignore_ascii_case(b"COST") && cost.is_none() {
+                cost = Some(number(argv.get(at + 1)?).filter(|cost| (1..1 << 53).contains(cost))?);
                 at += 2;
-            } else if is_option && one.eq_ignore_ascii_case("STRICT") && name == Name::Hit && !strict {
+            } else if is_option && one.eq_ignore_ascii_case(b"STRICT") && name == Name::Hit && !strict {
                 strict = true;
                 at += 1;
             } else {
-                tiers.push((digits(one).filter(|limit| *limit < 1 << 53)?, span(word(at + 1)?)?));
+                tiers.push((number(one).filter(|limit| *limit < 1 << 53)?, span(argv.get(at + 1)?)?));
                 at += 2;
             }
         }
@@ -320,18 +324,39 @@ impl Refused {
 const COUNTERS: [&str; 6] =
     ["hits_admitted", "hits_refused", "units_admitted", "keys_reset", "foreign_stream_errors", "clock_steps"];
 
+/// What is remembered of keys. The order of the map is not looked at.
+type Keys<T> = HashMap<(usize, Text), T, BuildHasherDefault<Hasher>>;
+
+/// A hash of few bytes.
+#[derive(Default)]
+struct Hasher(u64);
+
+impl std::hash::Hasher for Hasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_usize(usize::from(byte)));
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.0 = (self.0.rotate_left(5) ^ number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 #[derive(Default)]
 pub struct Judge {
     /// Admitted hits of keys all of whose calls name the longest window, since anybody else touched them.
-    admitted: HashMap<(usize, Text), Vec<Hit>>,
+    admitted: Keys<Vec<Hit>>,
     /// The longest window; no key is single-minded if it is 0.
     longest: u64,
     /// How often in a row a hit on a key has dropped nothing of a large backlog.
-    stuck: HashMap<(usize, Text), u32>,
+    stuck: Keys<u32>,
     counted: [u64; 6],
     /// Steps of the clock that are not counted any more.
     clock_steps: u64,
-    refused: HashMap<(usize, Text), Refused>,
+    refused: Keys<Refused>,
     /// Whether the table of TOP has room for every key.
     top_is_exact: bool,
     /// The most entries of a node; 0 for any number.
@@ -349,6 +374,9 @@ impl Judge {
 
     /// Others have touched the key.
     pub fn forget(&mut self, database: usize, key: &Text) {
+        if self.admitted.is_empty() {
+            return;
+        }
         self.admitted.remove(&(database, key.clone()));
     }
 
@@ -398,9 +426,8 @@ impl Judge {
                 return Err("an error that nobody should see".into());
             }
         }
-        let name = name_of(&frame.argv);
-        let call = Call::parse(&frame.argv);
-        match name.bytes() {
+        let call = Call::parse(&frame.argv, &frame.name);
+        match frame.name.bytes() {
             b"RATELIMIT.RESET" => self.reset(frame, after)?,
             b"RATELIMIT.TOP" => self.top(frame)?,
             b"RATELIMIT.RESETSTAT" => {
@@ -441,7 +468,7 @@ impl Judge {
         }
         let answers = answers_of(&frame.reply, call)?;
         let allowed = answers[0][0] == 1;
-        if answers.len() != frame.keys.len() || answers.iter().any(|answer| answer[0] != answers[0][0]) {
+        if answers.len() != frame.keys().len() || answers.iter().any(|answer| answer[0] != answers[0][0]) {
             return Err("not one verdict for each key".into());
         }
         self.count(frame, call, &answers, now);
@@ -456,7 +483,7 @@ impl Judge {
             }
         }
         if frame.is_disturbed || frame.has_failed {
-            frame.keys.iter().for_each(|key| self.forget(frame.database, key));
+            frame.keys().iter().for_each(|key| self.forget(frame.database, key));
             return Ok(());
         }
         let logs = frame.before.iter().enumerate().map(|(n, known)| Log::of(known, now, call.longest(n)));
@@ -468,7 +495,7 @@ impl Judge {
         let expected = expected_of(call, &mut logs, &moments);
         for (n, log) in logs.iter_mut().enumerate() {
             let restarts =
-                frame.effects.iter().any(|told| *told.argv[0] == b"UNLINK"[..] && told.argv[1] == frame.keys[n]);
+                frame.effects.iter().any(|told| *told.argv[0] == b"UNLINK"[..] && is_at(told, &frame.keys()[n]));
             let (before, after) = (&frame.before[n], &after[n]);
             let one = One { call, n, before, after, answer: answers[n], allowed, is_stored, restarts };
             let (id, expected) = one.expected(log, now, moments[n].0, expected[n]);
@@ -478,12 +505,12 @@ impl Judge {
             // A last ID ahead of foreign entries is found out when other keys are charged already, and MHIT cannot go back.
             let is_lost = call.name == Name::MultiHit && log.is_wild && id <= before.last() && before == after;
             if is_stored && is_lost {
-                self.forget(frame.database, &frame.keys[n]);
+                self.forget(frame.database, &frame.keys()[n]);
             } else if is_stored {
                 let kept = one.is_kept(id, log)?;
                 self.drops(frame, &one, log, kept)?;
                 match log.is_wild {
-                    true => self.forget(frame.database, &frame.keys[n]),
+                    true => self.forget(frame.database, &frame.keys()[n]),
                     false => self.admit(frame, &one, kept)?,
                 }
             } else {
@@ -513,7 +540,7 @@ impl Judge {
         if call.name == Name::Peek {
             return;
         }
-        for (answer, key) in answers.iter().zip(&frame.keys) {
+        for (answer, key) in answers.iter().zip(frame.keys()) {
             let refuses = answer[0] == 0 && answer[3] != 0;
             self.counted[0] += answer[0] as u64;
             self.counted[1] += u64::from(refuses);
@@ -535,7 +562,7 @@ impl Judge {
     /// A hit drops no more than a bounded number of entries, and yet what has expired goes, bit by bit.
     fn drops(&mut self, frame: &Frame, one: &One, log: &Log, kept: Kept) -> Verdict {
         let (before, after) = (one.before.rows(), one.after.rows());
-        let key = &frame.keys[one.n];
+        let key = &frame.keys()[one.n];
         let newest = log.newest.map_or(0, |(id, meaning)| id.ms + meaning.keep.max(one.call.longest(one.n)));
         if before.len() > LONG
             && newest <= one.after.last().ms
@@ -552,9 +579,8 @@ impl Judge {
         if dropped > MOST_DROPPED {
             return Err(format!("{dropped} entries are dropped at once"));
         }
-        let is_cut = |effect: &Effect| {
-            effect.argv.get(1) == Some(key) && effect.argv.get(2).is_some_and(|word| **word == b"MINID"[..])
-        };
+        let is_cut =
+            |effect: &Effect| is_at(effect, key) && effect.argv.get(2).is_some_and(|word| **word == b"MINID"[..]);
         if frame.effects.iter().any(is_cut) != (dropped > 0) {
             return Err(format!("replicas are told to drop entries, or not, and {dropped} are dropped"));
         }
@@ -575,7 +601,7 @@ impl Judge {
 
     /// No more was admitted in any window than the limit of this call.
     fn admit(&mut self, frame: &Frame, one: &One, kept: Kept) -> Verdict {
-        let key = &frame.keys[one.n];
+        let key = &frame.keys()[one.n];
         let is_single_minded = key.first() == Some(&SINGLE_MINDED) && self.longest > 0;
         if !is_single_minded {
             return Ok(());
@@ -626,8 +652,8 @@ impl Judge {
             (Reply::Integer(count), None) => {
                 self.counted[3] += *count as u64;
                 let is_log =
-                    |at: usize| !frame.before[at].rows().is_empty() && !frame.keys[..at].contains(&frame.keys[at]);
-                let expected = (0..frame.keys.len()).filter(|&at| is_log(at)).count() as i64;
+                    |at: usize| !frame.before[at].rows().is_empty() && !frame.keys()[..at].contains(&frame.keys()[at]);
+                let expected = (0..frame.keys().len()).filter(|&at| is_log(at)).count() as i64;
                 if *count != expected {
                     return Err(format!("not {expected} keys"));
                 }
@@ -640,7 +666,7 @@ impl Judge {
                 return Err("not deleted, or not left alone".into());
             }
         }
-        frame.keys.iter().for_each(|key| self.forget(frame.database, key));
+        frame.keys().iter().for_each(|key| self.forget(frame.database, key));
         Ok(())
     }
 
@@ -648,7 +674,7 @@ impl Judge {
         let count = match &frame.argv[1..] {
             [] => Some(10),
             [word, count] if word.eq_ignore_ascii_case(b"COUNT") => {
-                std::str::from_utf8(count).ok().and_then(digits).filter(|count| (1..=i64::MAX as u64).contains(count))
+                number(count).filter(|count| (1..=i64::MAX as u64).contains(count))
             }
             _ => None,
         };
@@ -733,6 +759,11 @@ fn answers_of(reply: &Reply, call: &Call) -> Verdict<Vec<[i64; 6]>> {
     }
 }
 
+/// Whether a command that replicas are told is about this key.
+fn is_at(effect: &Effect, key: &[u8]) -> bool {
+    effect.argv.get(1).is_some_and(|one| is_same(one, key))
+}
+
 /// Asks the oracle, and leaves the hits as they were.
 fn ask(hits: &mut Vec<Hit>, moment: Moment, question: Question) -> [i64; 6] {
     let before = hits.len();
@@ -756,11 +787,11 @@ fn expected_of(call: &Call, logs: &mut [Log], moments: &[(Id, Moment)]) -> Vec<[
 fn events_fit(frame: &Frame, call: Option<&Call>, after: &[Known]) -> Verdict {
     const ORDER: [&str; 5] = ["del", "xadd", "xtrim", "expire", "ratelimit.refused"];
     let may_refuse = call.is_some_and(|call| call.name != Name::Peek);
-    for (n, key) in frame.keys.iter().enumerate() {
-        if frame.keys[..n].contains(key) {
+    for (n, key) in frame.keys().iter().enumerate() {
+        if frame.keys()[..n].iter().any(|one| is_same(one, key)) {
             continue;
         }
-        let effects = frame.effects.iter().filter(|effect| effect.argv.get(1) == Some(key));
+        let effects = frame.effects.iter().filter(|effect| is_at(effect, key));
         let mut due = [false; 5];
         for effect in effects {
             let is_trim = effect.argv.get(2).is_some_and(|word| **word == b"MINID"[..]);
@@ -772,7 +803,7 @@ fn events_fit(frame: &Frame, call: Option<&Call>, after: &[Known]) -> Verdict {
             }
         }
         let is_changed = due[..4].contains(&true);
-        if frame.signalled.contains(key) != is_changed {
+        if frame.signalled.iter().any(|one| is_same(one, key)) != is_changed {
             return Err(format!(
                 "whoever watches the key is told {}",
                 if is_changed { "nothing" } else { "of nothing" }
@@ -798,7 +829,7 @@ fn events_fit(frame: &Frame, call: Option<&Call>, after: &[Known]) -> Verdict {
             return Err(format!("the events {sent:?} are sent, not {expected:?}"));
         }
     }
-    let is_known = |at: &usize| *at < frame.keys.len();
+    let is_known = |at: &usize| *at < frame.keys().len();
     if frame.events.iter().all(|event| is_known(&event.0)) {
         Ok(())
     } else {

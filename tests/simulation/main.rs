@@ -11,7 +11,13 @@ use std::time::{Duration, Instant};
 
 use simulation::history::{self, Copies};
 use simulation::loading;
+#[cfg(not(feature = "sanitized"))]
+use simulation::memory::Pool;
 use simulation::workload::Workload;
+
+#[cfg(not(feature = "sanitized"))]
+#[global_allocator]
+static POOL: Pool = Pool;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()

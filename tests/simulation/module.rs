@@ -87,7 +87,10 @@ pub struct Module {
 
 impl Module {
     pub fn command(&self, name: &[u8]) -> Option<&Registered> {
-        self.commands.iter().find(|command| command.name.to_bytes().eq_ignore_ascii_case(name)).map(|one| &**one)
+        // Nearly always it is written as it was registered.
+        let find =
+            |is: fn(&[u8], &[u8]) -> bool| self.commands.iter().find(|command| is(command.name.to_bytes(), name));
+        find(|one, other| one == other).or_else(|| find(|one, other| one.eq_ignore_ascii_case(other))).map(|one| &**one)
     }
 
     pub fn setting(&self, name: &str) -> Option<&Setting> {

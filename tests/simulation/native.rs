@@ -43,21 +43,23 @@ type Words<'a> = &'a [Text];
 impl Server {
     pub fn native(&mut self, database: usize, argv: &[Text]) -> Reply {
         // What comes from a primary is nobody's doing here, and nothing has expired.
-        let keys = if self.is_fed { Some(Vec::new()) } else { keys_of(argv) };
         // Others hear that keys have expired, but do not act.
         self.natives += 1;
-        for (database, key) in self.looked_at(database, argv, keys.as_deref().unwrap_or_default()) {
-            if !self.finds(database, &key) && needs_its_first_key(argv) {
-                break;
+        if !self.is_fed {
+            let keys = keys_of(argv);
+            for (database, key) in self.looked_at(database, argv, keys.unwrap_or_default()) {
+                if !self.finds(database, &key) && needs_its_first_key(argv) {
+                    break;
+                }
             }
-        }
-        match keys {
-            // MOVE brings them to the other database.
-            Some(keys) => {
-                let both = keys.into_iter().flat_map(|key| (0..DATABASES).map(move |database| (database, key.clone())));
-                self.foreign.extend(both);
+            match keys {
+                // MOVE brings them to the other database.
+                Some(keys) => {
+                    let both = keys.iter().flat_map(|key| (0..DATABASES).map(move |database| (database, key.clone())));
+                    self.foreign.extend(both);
+                }
+                None => self.all_foreign = true,
             }
-            None => self.all_foreign = true,
         }
         let result = self.try_native(database, argv);
         self.natives -= 1;
@@ -107,7 +109,7 @@ impl Server {
             b"EXISTS" => Ok(Reply::Integer(argv[1..].iter().filter(|&key| self.finds(db, key)).count() as i64)),
             b"FLUSHALL" => {
                 self.flush_all();
-                self.tell(db, argv.to_vec());
+                self.tell(db, argv);
                 Ok(Reply::ok())
             }
             b"SWAPDB" => {
@@ -116,7 +118,7 @@ impl Server {
                 }
                 self.all_touched = true;
                 self.server_event(SWAPDB, 0);
-                self.tell(db, argv.to_vec());
+                self.tell(db, argv);
                 Ok(Reply::ok())
             }
             b"CONFIG" => self.config(argv),
@@ -131,7 +133,7 @@ impl Server {
 
     /// The stream at a key, if there is one.
     fn stream(&mut self, database: usize, key: &Text) -> Result<Option<&mut Stream>, Reply> {
-        if !self.finds(database, key) {
+        if !self.is_fed && !self.finds(database, key) {
             return Ok(None);
         }
         match self.databases[database].get_mut(key) {
@@ -148,7 +150,9 @@ impl Server {
             return Err(Reply::error("ERR wrong number of arguments for 'xadd' command"));
         }
         let now = self.cached;
-        let last = self.stream(db, key)?.map_or(Id::default(), |stream| stream.last_id());
+        let stream = self.stream(db, key)?;
+        let is_new = stream.is_none();
+        let last = stream.map_or(Id::default(), |stream| stream.last_id());
         let id = match &wanted[..] {
             b"*" if now as u64 > last.ms => Id { ms: now as u64, seq: 0 },
             b"*" => last.next().ok_or_else(|| Reply::error("ERR The stream has exhausted the last possible ID"))?,
@@ -159,10 +163,9 @@ impl Server {
                 "ERR The ID specified in XADD is equal or smaller than the target stream top item",
             ));
         }
-        let pairs: Vec<&[u8]> = pairs.iter().map(|text| &**text).collect();
-        let fields = fields(&pairs);
+        let fields = fields(pairs);
         let bounds = self.bounds;
-        if self.entry(db, key).is_none() {
+        if is_new && self.entry(db, key).is_none() {
             let empty = self.empty_stream();
             self.put(db, key, empty, None);
         }
@@ -173,6 +176,9 @@ impl Server {
             Some(trim) => trim.apply(stream, bounds),
             None => (0, None),
         };
+        if self.is_fed {
+            return Ok(Reply::Nil);
+        }
         let mut told = argv.to_vec();
         told[at] = id_text(id);
         if let (Some(exact), Some(trim)) = (exact, trim) {
@@ -207,7 +213,7 @@ impl Server {
         let Some(stream) = self.stream(db, key)? else { return Ok(Reply::Integer(0)) };
         let deleted = ids.into_iter().filter(|&id| stream.delete(id)).count();
         if deleted > 0 {
-            self.tell(db, argv.to_vec());
+            self.tell(db, argv);
             self.notify(db, STREAM, c"xdel", key);
         }
         Ok(Reply::Integer(deleted as i64))
@@ -218,7 +224,7 @@ impl Server {
         self.touch(db, key);
         let Some(stream) = self.stream(db, key)? else { return Err(Reply::error(NO_KEY)) };
         stream.set_id(id, None, None).map_err(Reply::error)?;
-        self.tell(db, argv.to_vec());
+        self.tell(db, argv);
         self.notify(db, STREAM, c"xsetid", key);
         Ok(Reply::ok())
     }
@@ -249,7 +255,7 @@ impl Server {
                 Ok(Reply::Integer(0))
             };
         }
-        self.tell(db, argv.to_vec());
+        self.tell(db, argv);
         self.notify(db, STREAM, if creates { c"xgroup-create" } else { c"xgroup-destroy" }, key);
         Ok(if creates { Reply::ok() } else { Reply::Integer(1) })
     }
@@ -262,7 +268,7 @@ impl Server {
             }
         }
         if !deleted.is_empty() {
-            self.tell(db, argv.to_vec());
+            self.tell(db, argv);
         }
         for key in &deleted {
             self.notify(db, GENERIC, c"del", key);
@@ -295,7 +301,7 @@ impl Server {
             Some(Entry { value: Value::Other(kind), .. }) if **kind == b"list"[..] => {}
             Some(_) => return Err(Reply::error(WRONG_TYPE)),
         }
-        self.tell(db, argv.to_vec());
+        self.tell(db, argv);
         self.notify(db, LIST, c"rpush", key);
         Ok(Reply::Integer(1))
     }
@@ -312,7 +318,7 @@ impl Server {
         }
         if !self.is_fed && at <= self.cached {
             self.remove(db, key);
-            self.tell(db, vec![text(self.flavor.expires_by), key.clone()]);
+            self.tell(db, [text(self.flavor.expires_by), key.clone()]);
             self.notify(db, GENERIC, c"del", key);
             return Ok(Reply::Integer(1));
         }
@@ -320,7 +326,9 @@ impl Server {
         if let Some(entry) = self.databases[db].get_mut(key) {
             entry.expires = Some(at);
         }
-        self.tell(db, vec![text("PEXPIREAT"), key.clone(), text(at.to_string())]);
+        if !self.is_fed {
+            self.tell(db, [text("PEXPIREAT"), key.clone(), text(at.to_string())]);
+        }
         self.notify(db, GENERIC, c"expire", key);
         Ok(Reply::Integer(1))
     }
@@ -334,7 +342,7 @@ impl Server {
         if was.is_none() {
             return Ok(Reply::Integer(0));
         }
-        self.tell(db, argv.to_vec());
+        self.tell(db, argv);
         self.notify(db, GENERIC, c"persist", key);
         Ok(Reply::Integer(1))
     }
@@ -352,7 +360,7 @@ impl Server {
         if let Some(entry) = self.remove(db, key) {
             self.put(db, to, entry.value, entry.expires);
         }
-        self.tell(db, argv.to_vec());
+        self.tell(db, argv);
         self.notify(db, GENERIC, c"rename_from", key);
         self.notify(db, GENERIC, c"rename_to", to);
         Ok(Reply::ok())
@@ -371,7 +379,7 @@ impl Server {
         self.finds(db, to);
         self.remove(db, to);
         self.put(db, to, value, expires);
-        self.tell(db, argv.to_vec());
+        self.tell(db, argv);
         self.notify(db, GENERIC, c"copy_to", to);
         Ok(Reply::Integer(1))
     }
@@ -388,7 +396,7 @@ impl Server {
             self.put(to, key, entry.value, entry.expires);
             self.remove(db, key);
         }
-        self.tell(db, argv.to_vec());
+        self.tell(db, argv);
         self.notify(db, GENERIC, c"move_from", key);
         self.notify(to, GENERIC, c"move_to", key);
         Ok(Reply::Integer(1))
@@ -479,7 +487,7 @@ impl Trim {
         let exact = self.approximately.then(|| match self.by_length {
             Some(_) => text(stream.len().to_string()),
             // Of the first entry there ever was in the first node.
-            None => id_text(stream.nodes().first().map_or(Id::MAX, |node| node.master)),
+            None => id_text(stream.first_master().unwrap_or(Id::MAX)),
         });
         (trimmed, exact)
     }

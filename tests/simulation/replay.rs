@@ -134,7 +134,7 @@ fn record(copies: &mut Copies, profile: Profile, mut next: impl FnMut(&World) ->
     let server = world.primary();
     let mut held = Vec::new();
     for database in 0..DATABASES {
-        for (key, entry) in &server.databases[database] {
+        for (key, entry) in server.databases[database].iter() {
             if entry.expires.is_none_or(|at| at >= server.now) {
                 held.push(Held { database, key: key.clone(), expires: entry.expires, value: entry.value.clone() });
             }

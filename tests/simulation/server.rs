@@ -1,12 +1,13 @@
 //! The server: what it holds, when keys expire, who is told of what, and how commands run.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::rc::Rc;
 
 use crate::api::{self, Kind};
-use crate::frame::{Frame, Known, keys_of};
+use crate::database::{Database, is_same};
+use crate::frame::{Frame, Known, Seen, keys_of};
 use crate::module::Module;
 use crate::stream::{self, Bounds, Fields, Id, Stream, Text};
 use crate::strings;
@@ -94,9 +95,9 @@ pub struct Entry {
     pub expires: Option<i64>,
     /// Which value it is, of all there ever were: an open key notices that it is another one.
     pub birth: u64,
+    /// What was there when somebody last looked.
+    pub seen: Seen,
 }
-
-pub type Database = BTreeMap<Text, Entry>;
 
 pub const DATABASES: usize = 2;
 
@@ -125,7 +126,7 @@ impl Reply {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Effect {
     pub database: usize,
-    pub argv: Vec<Text>,
+    pub argv: Rc<[Text]>,
 }
 
 /// Another module, which does something when it hears of an event.
@@ -189,9 +190,9 @@ pub struct Server {
     pub foreign: Vec<(usize, Text)>,
     pub all_foreign: bool,
     /// The module's commands that are running, the outermost first.
-    pub open: Vec<Frame>,
+    pub open: Vec<Box<Frame>>,
     /// Those that have ended.
-    pub frames: Vec<Frame>,
+    pub frames: Vec<Box<Frame>>,
     /// Values that DUMP has put aside.
     pub dumps: Rc<RefCell<Vec<Value>>>,
     /// What the server applies comes from its primary.
@@ -296,7 +297,7 @@ impl Server {
 
     fn delete_expired(&mut self, database: usize, key: &Text) {
         self.remove(database, key);
-        self.tell(database, vec![self.flavor.expires_by.as_bytes().into(), key.clone()]);
+        self.tell(database, [text(self.flavor.expires_by), key.clone()]);
         self.notify(database, EXPIRED, c"expired", key);
     }
 
@@ -313,7 +314,7 @@ impl Server {
         self.begin();
         if self.role == Role::Primary && self.entry(database, key).is_some() {
             self.remove(database, key);
-            self.tell(database, vec![b"DEL"[..].into(), key.clone()]);
+            self.tell(database, [text("DEL"), key.clone()]);
             self.notify(database, EVICTED, c"evicted", key);
         }
         self.end();
@@ -327,20 +328,21 @@ impl Server {
     pub fn put(&mut self, database: usize, key: &Text, value: Value, expires: Option<i64>) {
         let birth = self.birth();
         self.touch(database, key);
-        self.databases[database].insert(key.clone(), Entry { value, expires, birth });
+        self.databases[database].insert(key.clone(), Entry { value, expires, birth, seen: Seen::default() });
     }
 
     pub fn touch(&mut self, database: usize, key: &Text) {
-        if self.touched.last().is_none_or(|last| last.0 != database || last.1 != *key) {
+        let is_last = |last: &(usize, Text)| last.0 == database && is_same(&last.1, key);
+        if !self.is_fed && !self.touched.last().is_some_and(is_last) {
             self.touched.push((database, key.clone()));
         }
     }
 
     // What replicas are told.
 
-    pub fn tell(&mut self, database: usize, argv: Vec<Text>) {
+    pub fn tell(&mut self, database: usize, argv: impl Into<Rc<[Text]>>) {
         if !self.is_fed {
-            self.effects.push(Effect { database, argv });
+            self.effects.push(Effect { database, argv: argv.into() });
         }
     }
 
@@ -401,7 +403,7 @@ impl Server {
         for at in range {
             let Some(reactor) = self.reactors.get_mut(at) else { break };
             let wants = reactor.event.as_ref().is_none_or(|event| event.as_bytes() == name.to_bytes())
-                && reactor.key.as_ref().is_none_or(|wanted| wanted == key);
+                && reactor.key.as_ref().is_none_or(|wanted| is_same(wanted, key));
             if reactor.is_active || reactor.times == 0 || !wants {
                 continue;
             }
@@ -509,12 +511,12 @@ impl Server {
         if self.role == Role::Replica && command.writes {
             return Reply::error("READONLY You can't write against a read only replica.");
         }
-        let mut frame = Frame::begin(self, database, argv);
+        let mut frame = Box::new(Frame::begin(self, database, argv));
         frame.may_write = command_writes;
         self.open.push(frame);
         let reply = api::call(self, func, database, argv);
-        if let Some(frame) = self.open.pop() {
-            let frame = frame.end(self, &reply);
+        if let Some(mut frame) = self.open.pop() {
+            frame.end(self, &reply);
             self.frames.push(frame);
         }
         reply
@@ -532,7 +534,7 @@ impl Server {
 
     pub fn flush_all(&mut self) {
         self.server_event(FLUSHDB, 0);
-        self.databases.iter_mut().for_each(BTreeMap::clear);
+        self.databases.iter_mut().for_each(Database::clear);
         self.all_touched = true;
         self.server_event(FLUSHDB, 1);
     }
@@ -603,39 +605,38 @@ impl Server {
 }
 
 fn is_of_module(argv: &[Text]) -> bool {
-    argv.first().is_some_and(|name| name.len() > 10 && name[..10].eq_ignore_ascii_case(b"RATELIMIT."))
+    const BEGINNING: &[u8; 10] = b"RATELIMIT.";
+    let begins = |name: &[u8; 10]| name == BEGINNING || name.eq_ignore_ascii_case(BEGINNING);
+    argv.first().is_some_and(|name| name.len() > BEGINNING.len() && name.first_chunk().is_some_and(begins))
 }
 
-/// The fields of an entry, with its texts. Most entries have those of recent ones, on every server, and share them.
-pub fn fields(pairs: &[&[u8]]) -> Fields {
+/// The fields of an entry with these texts. Most entries have those of others, on every server, and share them.
+pub fn fields(texts: &[Text]) -> Fields {
+    let hash = texts.iter().fold(texts.len(), |hash, text| {
+        let (first, last) = (text.first().copied().unwrap_or(0), text.last().copied().unwrap_or(0));
+        let middle = text.get(text.len() / 2).copied().unwrap_or(0);
+        let word = u32::from_le_bytes([first, middle, last, text.len() as u8]) as usize;
+        (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    });
     RECENT.with_borrow_mut(|recent| {
-        if let Some((known, _)) = recent.iter().find(|(known, _)| known.are(pairs)) {
-            return known.clone();
+        let place = &mut recent[hash >> (usize::BITS - PLACES.ilog2())];
+        match place {
+            Some(known) if are(known, texts) => known.clone(),
+            _ => place.insert(Fields::of(texts)).clone(),
         }
-        let fields = Fields::new(pairs);
-        recent.truncate(MOST_RECENT);
-        recent.push_front((fields.clone(), pairs.iter().map(text).collect()));
-        fields
     })
 }
 
-/// The texts of fields: name, value, name, value.
-pub fn texts_of(fields: &Fields) -> Rc<[Text]> {
-    RECENT.with_borrow_mut(|recent| {
-        if let Some((_, texts)) = recent.iter().find(|(known, _)| known.is_same(fields)) {
-            return texts.clone();
-        }
-        let texts: Rc<[Text]> = fields.iter().flat_map(|(name, value)| [text(name), text(value)]).collect();
-        recent.truncate(MOST_RECENT);
-        recent.push_front((fields.clone(), texts.clone()));
-        texts
-    })
+fn are(known: &Fields, texts: &[Text]) -> bool {
+    let known = known.texts();
+    known.len() == texts.len() && known.iter().zip(texts).all(|(known, text)| is_same(known, text))
 }
 
-const MOST_RECENT: usize = 15;
+/// How many fields are remembered.
+const PLACES: usize = 256;
 
 thread_local! {
-    static RECENT: RefCell<VecDeque<(Fields, Rc<[Text]>)>> = const { RefCell::new(VecDeque::new()) };
+    static RECENT: RefCell<[Option<Fields>; PLACES]> = const { RefCell::new([const { None }; PLACES]) };
 }
 
 pub fn text(bytes: impl AsRef<[u8]>) -> Text {
@@ -659,6 +660,7 @@ pub fn name_of(argv: &[Text]) -> Name {
 }
 
 /// The name of a command; an empty one if it is longer than any.
+#[derive(Clone, Copy)]
 pub struct Name {
     letters: [u8; 20],
     length: usize,

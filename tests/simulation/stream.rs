@@ -22,6 +22,7 @@ mod node;
 mod sizes;
 mod walk;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
@@ -126,6 +127,22 @@ pub struct Stream {
     added: u64,
     /// Names and last-delivered IDs.
     groups: BTreeMap<Text, Id>,
+    version: Version,
+}
+
+/// Two streams with the same version have the same entries and last ID. No two changes give the same one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Version(u64);
+
+thread_local! {
+    static CHANGES: Cell<u64> = const { Cell::new(0) };
+}
+
+impl Version {
+    fn next() -> Self {
+        CHANGES.set(CHANGES.get() + 1);
+        Self(CHANGES.get())
+    }
 }
 
 impl Stream {
@@ -146,6 +163,7 @@ impl Stream {
         if id <= self.last || fields.text_bytes() > sizes::LARGEST {
             return false;
         }
+        self.version = Version::next();
         match self.nodes.back_mut() {
             Some(node) => {
                 let before = &node.last().fields;
@@ -185,6 +203,11 @@ impl Stream {
             Some(same) if self.nodes[same].master() == node.master() => self.nodes[same] = node,
             _ => self.nodes.insert(at, node),
         }
+    }
+
+    /// It is another after each change of entries or last ID.
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// The number of live entries: XLEN.
@@ -232,6 +255,7 @@ impl Stream {
                 return Err("ERR The entries_added specified in XSETID is smaller than the target stream length");
             }
         }
+        self.version = Version::next();
         self.last = id;
         self.added = added.unwrap_or(self.added);
         // 0-0 as if it had not been given.
@@ -296,6 +320,9 @@ impl Stream {
             }
             break;
         }
+        if removed > 0 {
+            self.version = Version::next();
+        }
         if self.length == 0 {
             self.first = Id::MIN;
         } else if removed > 0 {
@@ -328,6 +355,7 @@ impl Stream {
     pub fn remove(&mut self, id: Id) -> bool {
         let found = self.first_at_or_after(id).filter(|&place| self.at(place).id == id);
         let Some(Place { node: index, entry }) = found else { return false };
+        self.version = Version::next();
         let node = &mut self.nodes[index];
         if node.live() == 1 {
             self.nodes.remove(index);
@@ -347,6 +375,15 @@ impl Stream {
             deleted: node.deleted() as u64,
         };
         self.nodes.iter().map(view).collect()
+    }
+
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The ID of the first entry there ever was in the first node.
+    pub fn first_master(&self) -> Option<Id> {
+        self.nodes.front().map(Node::master)
     }
 
     /// False if there is a group of this name.

@@ -1,7 +1,7 @@
 //! Strings of the server, as the module holds them: who owns each, and whether it was freed.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::cell::Cell;
+use std::ptr::null_mut;
 
 use crate::problems::problem;
 use crate::stream::Text;
@@ -22,40 +22,46 @@ pub struct Str {
     /// How often the module holds a string that is the server's.
     retained: u32,
     text: Text,
+    /// Of those that wait no longer, the one that is used next.
+    next: *mut Str,
 }
 
-#[derive(Default)]
 struct Strings {
-    /// Strings that were freed wait here, so that whoever uses one is found.
-    freed: VecDeque<Box<Str>>,
+    /// Strings that were freed wait here in turn, so that whoever uses one is found.
+    freed: [Cell<*mut Str>; WAITING],
+    turn: Cell<usize>,
+    /// One that has waited long enough, and after it the others.
+    spare: Cell<*mut Str>,
     /// How many the module owns.
-    owned: i64,
+    owned: Cell<i64>,
 }
 
 thread_local! {
-    static STRINGS: RefCell<Strings> = RefCell::new(Strings::default());
+    static STRINGS: Strings = const { Strings {
+        freed: [const { Cell::new(null_mut()) }; WAITING],
+        turn: Cell::new(0),
+        spare: Cell::new(null_mut()),
+        owned: Cell::new(0),
+    } };
 }
 
 /// How many freed strings wait before their memory is used again.
 const WAITING: usize = 32;
 
 fn make(text: Text, owner: Owner) -> *mut Str {
-    STRINGS.with_borrow_mut(|strings| {
-        strings.owned += i64::from(owner == Owner::Module);
-        // Memory that is not used again is for AddressSanitizer to watch.
-        let old = if strings.freed.len() > WAITING && !cfg!(feature = "sanitized") {
-            strings.freed.pop_front()
-        } else {
-            None
-        };
-        let new = match old {
-            Some(mut old) => {
+    STRINGS.with(|strings| {
+        strings.owned.set(strings.owned.get() + i64::from(owner == Owner::Module));
+        let place = strings.spare.get();
+        // SAFETY: one that is spare came from a box, and nobody else uses it. There are none where AddressSanitizer watches
+        // memory that is not used again.
+        match unsafe { place.as_mut() } {
+            Some(old) => {
+                strings.spare.set(old.next);
                 (old.owner, old.text, old.retained) = (owner, text, 0);
-                old
+                place
             }
-            None => Box::new(Str { magic: MAGIC, owner, text, retained: 0 }),
-        };
-        Box::into_raw(new)
+            None => Box::into_raw(Box::new(Str { magic: MAGIC, owner, text, retained: 0, next: null_mut() })),
+        }
     })
 }
 
@@ -81,12 +87,19 @@ fn free(string: *mut Str, by: Owner) {
         }
         Some(one) if one.magic == MAGIC && one.owner == by => {
             one.owner = Owner::Freed;
-            // SAFETY: it was made by `make`, and is freed once, as its owner says.
-            let boxed = unsafe { Box::from_raw(string) };
-            STRINGS.with_borrow_mut(|strings| {
-                strings.owned -= i64::from(by == Owner::Module);
-                if !cfg!(feature = "sanitized") {
-                    strings.freed.push_back(boxed);
+            STRINGS.with(|strings| {
+                strings.owned.set(strings.owned.get() - i64::from(by == Owner::Module));
+                if cfg!(feature = "sanitized") {
+                    // SAFETY: it was made by `make`, and is freed once, as its owner says.
+                    drop(unsafe { Box::from_raw(string) });
+                    return;
+                }
+                let turn = strings.turn.get();
+                strings.turn.set((turn + 1) % WAITING);
+                let waited = strings.freed[turn].replace(string);
+                // SAFETY: one that waits came from a box, and nobody else uses it.
+                if let Some(one) = unsafe { waited.as_mut() } {
+                    one.next = strings.spare.replace(waited);
                 }
             });
         }
@@ -146,5 +159,5 @@ pub fn place_of(string: *const Str) -> (*const u8, usize) {
 
 /// How many strings the module owns.
 pub fn owned() -> i64 {
-    STRINGS.with_borrow(|strings| strings.owned)
+    STRINGS.with(|strings| strings.owned.get())
 }

@@ -17,6 +17,18 @@ extern int simulated_replicate(void *ctx, const char *command, const Argument *a
 extern void *simulated_call(void *ctx, const char *command, const Argument *args, size_t count, const char *flags);
 extern void simulated_log(const char *level, const char *line);
 
+/* In decimal, as printf would. Returns the length. */
+static size_t write_number(char *place, long long number) {
+    char digits[24];
+    size_t at = sizeof digits, length = 0;
+    unsigned long long left = number < 0 ? 0 - (unsigned long long)number : (unsigned long long)number;
+    do digits[--at] = (char)('0' + left % 10);
+    while (left /= 10);
+    if (number < 0) place[length++] = '-';
+    memcpy(place + length, digits + at, sizeof digits - at);
+    return length + sizeof digits - at;
+}
+
 /* Returns the number of arguments. `flags` gets the letters that stand for none. */
 static size_t unpack(const char *format, va_list from, Argument *args, char *numbers, char *flags) {
     size_t count = 0, digits = 0, letters = 0;
@@ -36,7 +48,7 @@ static size_t unpack(const char *format, va_list from, Argument *args, char *num
             break;
         case 'l':
             one.start = numbers + digits;
-            one.length = (size_t)sprintf(numbers + digits, "%lld", va_arg(from, long long));
+            one.length = write_number(numbers + digits, va_arg(from, long long));
             digits += one.length + 1;
             break;
         case 'v': {
@@ -56,7 +68,7 @@ static size_t unpack(const char *format, va_list from, Argument *args, char *num
 }
 
 int simulated_variadic_replicate(void *ctx, const char *command, const char *format, ...) {
-    Argument args[16] = {{0}};
+    Argument args[16];
     char numbers[128], flags[FLAGS];
     va_list from;
     va_start(from, format);
@@ -66,7 +78,7 @@ int simulated_variadic_replicate(void *ctx, const char *command, const char *for
 }
 
 void *simulated_variadic_call(void *ctx, const char *command, const char *format, ...) {
-    Argument args[MOST] = {{0}};
+    Argument args[MOST];
     char numbers[128], flags[FLAGS];
     va_list from;
     va_start(from, format);

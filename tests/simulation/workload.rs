@@ -69,12 +69,25 @@ impl Vocabulary {
         self.numbers.get(number as usize).cloned().unwrap_or_else(|| text(number.to_string()))
     }
 
+    /// As a length of time is written in entries.
+    fn milliseconds(&mut self, milliseconds: u64) -> Text {
+        let spans = &mut self.spans;
+        match spans.iter().find(|(span, _)| *span == milliseconds) {
+            Some((_, spellings)) => spellings[0].clone(),
+            None => {
+                spans.push((milliseconds, spellings_of(milliseconds)));
+                self.milliseconds(milliseconds)
+            }
+        }
+    }
+
     fn word(&mut self, word: &'static str) -> Text {
         if let Some((_, text)) = self.words.iter().find(|(known, _)| std::ptr::eq(*known, word)) {
             return text.clone();
         }
-        self.words.push((word, text(word)));
-        text(word)
+        let known = text(word);
+        self.words.push((word, known.clone()));
+        known
     }
 }
 
@@ -154,9 +167,11 @@ impl Workload {
     pub fn step(&mut self, world: &World) -> Step {
         if self.backlog > 0 {
             self.backlog -= 1;
-            let line =
-                format!("XADD s1 {START}-{} {}ms 1", BACKLOG - self.backlog, self.windows[self.windows.len() - 1]);
-            return Step::Command(0, argv(&line));
+            let id = text(format!("{START}-{}", BACKLOG - self.backlog));
+            let words = &mut self.vocabulary;
+            let name = words.milliseconds(self.windows[self.windows.len() - 1]);
+            let words = vec![words.word("XADD"), words.keys[0].clone(), id, name, words.number(1)];
+            return Step::Command(0, words);
         }
         let mut ticket = self.rng.u32(..1_000);
         let mut is = |share: u32| {
@@ -242,7 +257,7 @@ impl Workload {
 
     fn reset(&mut self) -> Vec<Text> {
         let many = self.rng.usize(1..4);
-        let mut words = vec![text("RATELIMIT.RESET")];
+        let mut words = vec![self.vocabulary.word("RATELIMIT.RESET")];
         words.extend((0..many).map(|_| self.key()));
         words
     }
@@ -273,18 +288,20 @@ impl Workload {
     }
 
     fn multi_hit(&mut self) -> Vec<Text> {
-        let mut keys: Vec<&str> = KEYS[..self.keys].to_vec();
+        let mut keys = self.vocabulary.keys[..self.keys].to_vec();
         self.rng.shuffle(&mut keys);
         keys.truncate(self.rng.usize(1..=4));
-        let mut words = vec![text("RATELIMIT.MHIT"), text(keys.len().to_string())];
-        words.extend(keys.iter().map(text));
+        let mut words = Vec::with_capacity(4 + 3 * keys.len());
+        words.extend([self.vocabulary.word("RATELIMIT.MHIT"), self.vocabulary.number(keys.len() as u64)]);
+        words.extend_from_slice(&keys);
         for key in &keys {
-            let window = if key.starts_with('s') { self.windows[self.windows.len() - 1] } else { self.window() };
-            words.extend([text(self.limit().to_string()), self.spell(window)]);
+            let window = if key.starts_with(b"s") { self.windows[self.windows.len() - 1] } else { self.window() };
+            let limit = self.limit();
+            words.extend([self.vocabulary.number(limit), self.spell(window)]);
         }
         let cost = self.cost();
         if cost != 1 {
-            words.extend([text("COST"), text(cost.to_string())]);
+            words.extend([self.vocabulary.word("COST"), self.vocabulary.number(cost)]);
         }
         words
     }

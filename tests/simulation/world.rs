@@ -6,12 +6,12 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use crate::database::Database;
 use crate::judge::{Judge, NOT_A_LOG};
 use crate::module::Module;
 use crate::problems;
 use crate::server::{
-    ASYNC_LOAD, CRON, DATABASES, Database, Effect, FLAVORS, Failure, LOADING, Reactor, Reply, Role, Server, Value,
-    argv, words,
+    ASYNC_LOAD, CRON, DATABASES, Effect, FLAVORS, Failure, LOADING, Reactor, Reply, Role, Server, Value, argv, words,
 };
 use crate::stream::{Bounds, Text};
 use crate::strings;
@@ -325,13 +325,14 @@ impl World {
         let is_all_foreign = std::mem::take(&mut primary.all_foreign);
         let mut frames = std::mem::take(&mut primary.frames);
         frames.sort_by_key(|frame| frame.turn);
-        let disturbed = frames.iter().filter(|frame| frame.is_disturbed);
-        let disturbed: Vec<(usize, Text)> =
-            disturbed.flat_map(|frame| frame.keys.iter().map(|key| (frame.database, key.clone()))).collect();
+        let mut touched = foreign;
+        for frame in frames.iter().filter(|frame| frame.is_disturbed) {
+            touched.extend(frame.keys().iter().map(|key| (frame.database, key.clone())));
+        }
         // Who acted first within the step does not matter.
         let forget = |judge: &mut Judge| match is_all_foreign {
             true => judge.forget_all(),
-            false => foreign.iter().chain(&disturbed).for_each(|(database, key)| judge.forget(*database, key)),
+            false => touched.iter().for_each(|(database, key)| judge.forget(*database, key)),
         };
         forget(&mut self.judge);
         for frame in &frames {
@@ -441,8 +442,7 @@ fn same_key(one: &Server, other: &Server, database: usize, key: &Text, name: &st
 }
 
 fn same_data(one: &Server, other: &Server, database: usize, name: &str) -> Verdict {
-    one.databases[database]
-        .keys()
-        .chain(other.databases[database].keys())
-        .try_for_each(|key| same_key(one, other, database, key, name))
+    let (mine, theirs) = (&one.databases[database], &other.databases[database]);
+    let others = theirs.keys().filter(|key| mine.find(key).is_none());
+    mine.keys().chain(others).try_for_each(|key| same_key(one, other, database, key, name))
 }

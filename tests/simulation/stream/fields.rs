@@ -1,9 +1,11 @@
 //! The fields of an entry.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::rc::Rc;
 
-use super::{Server, sizes};
+use super::{Server, Text, sizes};
+use crate::frame::Meaning;
 
 /// The fields of an entry: name, value, name, value. Shared between entries that have the same ones.
 ///
@@ -11,7 +13,15 @@ use super::{Server, sizes};
 /// that its texts take in a listpack, how many bytes less in Valkey 9.1, where each text ends, and the texts. So two entries
 /// have the same names if they begin with the same bytes.
 #[derive(Clone)]
-pub struct Fields(Rc<[u8]>);
+pub struct Fields(Rc<Shared>);
+
+struct Shared {
+    packed: Box<[u8]>,
+    /// Name, value, name, value, once somebody has asked for them.
+    texts: OnceCell<Box<[Text]>>,
+    /// What they mean to a limiter, if anything, once somebody has read them.
+    meaning: OnceCell<Option<Meaning>>,
+}
 
 const COUNT: usize = size_of::<u32>();
 const SIZES: usize = 2 * size_of::<u64>();
@@ -44,7 +54,26 @@ impl Fields {
                 packed.extend_from_slice(text);
             }
         }
-        Self(packed.into())
+        let packed = packed.into_boxed_slice();
+        Self(Rc::new(Shared { packed, texts: OnceCell::new(), meaning: OnceCell::new() }))
+    }
+
+    /// The same of texts that are shared.
+    pub fn of(texts: &[Text]) -> Self {
+        let fields = Self::new(&texts.iter().map(|text| &**text).collect::<Vec<_>>());
+        fields.0.texts.get_or_init(|| texts.into());
+        fields
+    }
+
+    /// Name, value, name, value.
+    pub fn texts(&self) -> &[Text] {
+        self.0
+            .texts
+            .get_or_init(|| self.iter().flat_map(|(name, value)| [Text::from(name), Text::from(value)]).collect())
+    }
+
+    pub fn meaning(&self) -> Option<Meaning> {
+        *self.0.meaning.get_or_init(|| Meaning::of(self))
     }
 
     /// The number of pairs.
@@ -77,7 +106,7 @@ impl Fields {
 
     /// The sum of the lengths of all texts.
     pub(super) fn text_bytes(&self) -> u64 {
-        (self.0.len() - COUNT - 2 * (SIZES + self.len() * END)) as u64
+        (self.0.packed.len() - COUNT - 2 * (SIZES + self.len() * END)) as u64
     }
 
     /// What the names take in a listpack.
@@ -97,7 +126,7 @@ impl Fields {
 
     /// Whether the names are the same, in the same order.
     pub(super) fn same_names(&self, other: &Self) -> bool {
-        self.is_same(other) || other.0.starts_with(&self.0[..self.values()])
+        self.is_same(other) || other.0.packed.starts_with(&self.0.packed[..self.values()])
     }
 
     /// Where the block of the values begins.
@@ -112,16 +141,16 @@ impl Fields {
         let ends = block + SIZES;
         let texts = ends + self.len() * END;
         let start = if at == 0 { 0 } else { self.narrow(ends + (at - 1) * END) };
-        &self.0[texts + start..texts + self.narrow(ends + at * END)]
+        &self.0.packed[texts + start..texts + self.narrow(ends + at * END)]
     }
 
     fn narrow(&self, at: usize) -> usize {
-        let (bytes, _) = self.0[at..].split_first_chunk().expect("a number is there");
+        let (bytes, _) = self.0.packed[at..].split_first_chunk().expect("a number is there");
         u32::from_le_bytes(*bytes) as usize
     }
 
     fn wide(&self, at: usize) -> u64 {
-        let (bytes, _) = self.0[at..].split_first_chunk().expect("a number is there");
+        let (bytes, _) = self.0.packed[at..].split_first_chunk().expect("a number is there");
         u64::from_le_bytes(*bytes)
     }
 }
@@ -132,7 +161,7 @@ fn narrow(number: usize) -> [u8; COUNT] {
 
 impl PartialEq for Fields {
     fn eq(&self, other: &Self) -> bool {
-        self.is_same(other) || self.0 == other.0
+        self.is_same(other) || self.0.packed == other.0.packed
     }
 }
 

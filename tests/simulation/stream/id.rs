@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::frame::number;
+
 /// Milliseconds and sequence, in this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id {
@@ -36,9 +38,8 @@ impl Id {
     /// `ms-seq`, both of them digits alone. (Servers also take a part with blanks or `+` in front, and `ms` without
     /// `-seq` where a command gives it a meaning.)
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let (ms, seq) = std::str::from_utf8(text).ok()?.split_once('-')?;
-        let number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse().ok())?;
-        Some(Self { ms: number(ms)?, seq: number(seq)? })
+        let dash = text.iter().position(|byte| *byte == b'-')?;
+        Some(Self { ms: number(&text[..dash])?, seq: number(&text[dash + 1..])? })
     }
 }
 
