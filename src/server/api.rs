@@ -39,6 +39,7 @@ pub fn missing() -> Option<&'static CStr> {
         RedisModule_StreamIteratorStart RedisModule_StreamIteratorStop
         RedisModule_StreamIteratorNextID RedisModule_StreamIteratorNextField
         RedisModule_Replicate RedisModule_SignalModifiedKey
+        RedisModule_Call RedisModule_CallReplyType RedisModule_CallReplyStringPtr RedisModule_FreeCallReply
         RedisModule_NotifyKeyspaceEvent RedisModule_GetNotifyKeyspaceEvents
     }
     None

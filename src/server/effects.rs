@@ -14,7 +14,7 @@ use redis_module::raw;
 use super::api::{OK, api};
 use super::entries::{Entries, raw_id};
 use super::events::Events;
-use super::key::Key;
+use super::key::{Key, Mode};
 use super::strings::EntryStrings;
 
 impl Store for Key<'_> {
@@ -38,6 +38,10 @@ impl Store for Key<'_> {
                 if !self.exists()? {
                     if let Some(applied) = self.create(append)? {
                         return Ok(applied);
+                    }
+                    // Another module may have put something there when the key expired.
+                    if Key::open(self.server(), self.name(), Mode::Write)?.exists()? {
+                        return Ok(Applied::KeyExists);
                     }
                 }
                 applied = self.append(append)?;

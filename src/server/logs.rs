@@ -18,9 +18,10 @@ pub fn open<'a>(server: Server<'a>, name: Arg<'a>, mode: Mode) -> Result<CachedL
 /// The log of an open key, with its cursor if there is one.
 pub fn with_cursor(key: Key) -> Result<CachedLog<Key>, Error> {
     let (database, length) = (key.server().database()?, key.length());
+    let hash = hash::of(database, key.name().bytes());
     let cursor = CURSORS.with(|table| match length {
-        0 => table.take_spare(),
-        _ => table.take(hash::of(database, key.name().bytes()), length),
+        0 => table.take_new(hash),
+        _ => table.take(hash, length),
     });
     Ok(CachedLog::new(key, cursor.unwrap_or_default()))
 }

@@ -13,7 +13,7 @@ use crate::module::{
     CommandFunc, FilterFunc, GetFunc, InfoFunc, KeyEventFunc, Registered, ServerEventFunc, SetFunc, Setting,
 };
 use crate::problems::problem;
-use crate::server::{Effect, Entry, Failure, NEW, Reply, Server, Value, text};
+use crate::server::{Effect, Entry, Failure, GENERIC, NEW, Reply, Server, Value, text};
 use crate::stream::{Id, Place, Stream, Text};
 use crate::strings::{self, Str};
 
@@ -1292,12 +1292,12 @@ unsafe extern "C" fn simulated_call(
     command: *const c_char,
     args: *const Argument,
     count: usize,
-    _: *const c_char,
+    flags: *const c_char,
 ) -> *mut CallReply {
     let place = ctx;
     let Some((ctx, server)) = server_of(ctx) else { return null_mut() };
     // SAFETY: as the C side promises.
-    let (command, args) = unsafe { (word(command), arguments(args, count)) };
+    let (command, args, flags) = unsafe { (word(command), arguments(args, count), word(flags)) };
     let reply = match command.to_bytes() {
         b"COMMAND" => {
             let renamed = server.module.as_ref().map(|module| module.conditions.renamed.clone()).unwrap_or_default();
@@ -1340,6 +1340,18 @@ unsafe extern "C" fn simulated_call(
                 Reply::Integer(0),
             ])
         }
+        b"RESTORE" if fails_now(server, Failure::RestoreIsRenamed) => return null_mut(),
+        b"RESTORE" if fails_now(server, Failure::Restore) => Reply::error("ERR not now"),
+        b"RESTORE" => {
+            if flags != c"!" {
+                problem(format!("flags {flags:?} in a call that writes"));
+            }
+            if ctx.open_keys > 1 {
+                problem("a key is created while others are open");
+            }
+            let argv: Rc<[Text]> = std::iter::once(known_word(b"RESTORE")).chain(args).collect();
+            restore(server, ctx.database, &argv)
+        }
         other => {
             problem(format!("the module calls {}", String::from_utf8_lossy(other)));
             return null_mut();
@@ -1347,6 +1359,27 @@ unsafe extern "C" fn simulated_call(
     };
     ctx.open_replies += 1;
     Box::into_raw(Box::new(CallReply::of(reply, place, true)))
+}
+
+/// RESTORE as the module calls it. Others hear of it at once, and may act.
+fn restore(server: &mut Server, database: usize, argv: &Rc<[Text]>) -> Reply {
+    let before = server.known(database, &argv[1]);
+    let reply = server.restore_entry(database, argv).unwrap_or_else(|error| error);
+    // Whose time is over before it begins is not created.
+    if reply == Reply::ok() && before != server.known(database, &argv[1]) {
+        if let Some(mut frame) = server.open.pop() {
+            frame.effects.push(Effect { database, argv: Rc::clone(argv) });
+            frame.signalled.push(argv[1].clone());
+            // All that is done is known, unless there are other keys.
+            if frame.keys().len() == 1 {
+                frame.look_after(server);
+            }
+            server.open.push(frame);
+        }
+        server.notify(database, GENERIC, c"restore", &argv[1]);
+    }
+    CURRENT.set(server);
+    reply
 }
 
 unsafe extern "C" fn call_reply_type(reply: *mut CallReply) -> c_int {
@@ -1383,6 +1416,11 @@ unsafe extern "C" fn call_reply_array_element(reply: *mut CallReply, at: usize) 
 unsafe extern "C" fn call_reply_string_ptr(reply: *mut CallReply, length: *mut usize) -> *const c_char {
     match call_reply(reply).map(|reply| &reply.reply) {
         Some(Reply::Text(text)) => {
+            // SAFETY: the length is a pointer.
+            unsafe { *length = text.len() };
+            text.as_ptr().cast()
+        }
+        Some(Reply::Error(text)) => {
             // SAFETY: the length is a pointer.
             unsafe { *length = text.len() };
             text.as_ptr().cast()

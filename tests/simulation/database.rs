@@ -28,6 +28,24 @@ pub fn is_same(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && (one.as_ptr() == other.as_ptr() || is_same_text())
 }
 
+/// A hash of few bytes.
+#[derive(Default)]
+pub struct Hasher(u64);
+
+impl std::hash::Hasher for Hasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_usize(usize::from(byte)));
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.0 = (self.0.rotate_left(5) ^ number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 impl Database {
     /// Where a key is, until keys come or go.
     pub fn find(&self, key: &[u8]) -> Option<usize> {

@@ -222,7 +222,12 @@ impl Frame {
             server.turns.set(server.turns.get() + 1);
             self.turn = server.turns.get();
             self.sends_module_events = server.notify_flags & MODULE != 0;
-            self.after = Some(self.keys().iter().map(|key| server.known(self.database, key)).collect());
+            let after: Vec<Known> = self.keys().iter().map(|key| server.known(self.database, key)).collect();
+            let mut left = server.left.borrow_mut();
+            for (key, known) in self.keys().iter().zip(&after).filter(|(_, known)| !known.rows().is_empty()) {
+                left.insert((self.database, key.clone()), known.clone());
+            }
+            self.after = Some(after);
         }
     }
 

@@ -8,7 +8,7 @@ use std::hash::BuildHasherDefault;
 
 use oracle::{Hit, Moment, Question, Tier, is_in_range};
 
-use crate::database::is_same;
+use crate::database::{Hasher, is_same};
 use crate::frame::{Frame, Known, Meaning, Row, What, number};
 use crate::retention;
 use crate::server::{self, Effect, Reply, words};
@@ -26,6 +26,9 @@ const LONG: usize = 1_000;
 
 /// Entries that one hit drops at most.
 const MOST_DROPPED: usize = 1_000;
+
+/// A log of fewer entries is not looked through when its expiry is set.
+const SHORT: usize = 32;
 
 /// Hits after which something of a large backlog must have gone. It is looked for when the tally passes a multiple.
 const MOST_HITS: u32 = 100;
@@ -327,24 +330,6 @@ const COUNTERS: [&str; 6] =
 /// What is remembered of keys. The order of the map is not looked at.
 type Keys<T> = HashMap<(usize, Text), T, BuildHasherDefault<Hasher>>;
 
-/// A hash of few bytes.
-#[derive(Default)]
-struct Hasher(u64);
-
-impl std::hash::Hasher for Hasher {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_usize(usize::from(byte)));
-    }
-
-    fn write_usize(&mut self, number: usize) {
-        self.0 = (self.0.rotate_left(5) ^ number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 #[derive(Default)]
 pub struct Judge {
     /// Admitted hits of keys all of whose calls name the longest window, since anybody else touched them.
@@ -587,7 +572,7 @@ impl Judge {
         let keep = after.last().and_then(|row| row.meaning).map_or(0, |meaning| meaning.keep);
         // A hit that sets the expiry looks for what has expired. Whole nodes of it go, and something of a larger node.
         let expired = before.iter().take_while(|row| row.id.ms + keep < one.after.last().ms).count();
-        let least = if self.most_entries > 0 { self.most_entries } else { MOST_DROPPED + 1 };
+        let least = if self.most_entries > 0 { self.most_entries.max(SHORT) } else { MOST_DROPPED + 1 };
         if one.before.expires != one.after.expires && dropped == 0 && expired >= least {
             return Err(format!("none of {expired} expired entries are dropped"));
         }
@@ -799,6 +784,7 @@ fn events_fit(frame: &Frame, call: Option<&Call>, after: &[Known]) -> Verdict {
                 b"UNLINK" => due[0] = true,
                 b"XADD" => (due[1], due[2]) = (true, due[2] || is_trim),
                 b"PEXPIREAT" => due[3] = true,
+                b"RESTORE" => (due[1], due[3]) = (true, true),
                 _ => return Err("replicas are told of another command".into()),
             }
         }

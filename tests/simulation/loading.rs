@@ -10,7 +10,7 @@ use crate::server::{CRON, FLAVORS, Flavor, Reply, Server, argv, text};
 use crate::stream::Bounds;
 use crate::world::{START, Verdict};
 
-/// Functions without which the module must not load. (Strings are left out: the crate uses them before the module is asked.)
+/// Functions without which the module must not load. (Strings and calls are left out: the crate uses them before the module is asked.)
 const NEEDED: &str = "SetModuleOptions SetCommandInfo RegisterNumericConfig IsKeysPositionRequest KeyAtPosWithFlags \
     ReplyWithError ReplyWithArray ReplyWithLongLong ReplyWithStringBuffer ReplyWithSimpleString Milliseconds GetSelectedDb OpenKey CloseKey KeyType ValueLength UnlinkKey GetAbsExpire SetAbsExpire StreamAdd \
     StreamTrimByID StreamTrimByLength StreamIteratorStart StreamIteratorStop StreamIteratorNextID StreamIteratorNextField \
@@ -20,15 +20,14 @@ const NEEDED: &str = "SetModuleOptions SetCommandInfo RegisterNumericConfig IsKe
 const OPTIONAL: &str = "CachedMicroseconds SetCommandACLCategories AddACLCategory GetModuleOptionsAll";
 
 /// What may fail, in the order in which it is asked for; whether the module has subscribed to anything by then.
-const FAILING: [(&str, bool); 8] = [
+const FAILING: [(&str, bool); 7] = [
     ("CreateCommand", false),
     ("SetCommandInfo", false),
     ("SetCommandACLCategories", false),
     ("RegisterNumericConfig", false),
     ("LoadConfigs", false),
-    ("SubscribeToKeyspaceEvents", false),
-    ("SubscribeToServerEvent 2", true),
-    ("RegisterInfoFunc", true),
+    ("RegisterInfoFunc", false),
+    ("SubscribeToServerEvent 8", true),
 ];
 
 const TOO_OLD: &str = "ratelimit needs Redis 7.0 or Valkey 7.2 or later";
@@ -89,9 +88,7 @@ impl Trial<'_> {
 
     fn anything_fails(&self) -> Verdict {
         for (name, has_subscribed) in FAILING {
-            let is_absent = self.flavor.lacks.iter().any(|lacks| lacks.ends_with(name));
-            let listens = self.flavor.valkey != Some("8.1.8") || !name.starts_with("Subscribe");
-            if is_absent || !listens {
+            if self.flavor.lacks.iter().any(|lacks| lacks.ends_with(name)) {
                 continue;
             }
             let conditions = Conditions { fails: vec![name.to_owned()], ..Conditions::default() };
@@ -100,15 +97,6 @@ impl Trial<'_> {
             let listens = module.key_events.is_some() || !module.server_events.is_empty() || module.filter.is_some();
             has(&format!("after {name} has failed nothing may be called"), has_subscribed || !listens)?;
         }
-        for event in [0, 3, 8, 11, 14] {
-            let conditions =
-                Conditions { fails: vec![format!("SubscribeToServerEvent {event}")], ..Conditions::default() };
-            if self.flavor.valkey != Some("8.1.8") || event == CRON {
-                self.refuses(conditions, NOT_ACCEPTED)?;
-            }
-        }
-        // Servers before Redis 8.4 and Valkey 9.0 do not have this one.
-        self.loads(Conditions { fails: vec!["SubscribeToServerEvent 19".to_owned()], ..Conditions::default() })?;
         Ok(())
     }
 
@@ -123,49 +111,6 @@ impl Trial<'_> {
         }
         self.loads(Conditions { renamed: vec!["DEL".to_owned(), "COMMAND".to_owned()], ..Conditions::default() })?;
         Ok(())
-    }
-
-    fn advice(&self) -> Verdict {
-        for (bytes, is_advised) in [("4096", true), ("512", false), ("0", false), ("8192", false)] {
-            let conditions = Conditions { node_bytes: Some(bytes.to_owned()), ..Conditions::default() };
-            let (_, module) = self.loads(conditions)?;
-            let advice =
-                module.log.iter().any(|line| line.starts_with("notice:") && line.contains("stream-node-max-bytes"));
-            has(&format!("advice at {bytes} bytes a node"), advice == is_advised)?;
-        }
-        Ok(())
-    }
-
-    fn versions_of_valkey(&self) -> Verdict {
-        let versions = [
-            ("7.2.11", true),
-            ("8.0.9", true),
-            ("8.1.0", false),
-            ("8.1.8", false),
-            ("9.0.0", false),
-            ("9.1.1", false),
-            ("9.1.2", true),
-            ("9.1.10", true),
-            ("9.2.0", true),
-            ("255.255.255", true),
-            ("9.1", true),
-            ("unknown", true),
-        ];
-        for (version, listens) in versions {
-            let conditions = Conditions { valkey: Some(Some(version.to_owned())), ..Conditions::default() };
-            let (mut server, module) = self.loads(conditions)?;
-            let notice = module.log.iter().any(|line| line.contains("9.1.2 is not affected"));
-            has(&format!("events on Valkey {version}"), module.key_events.is_some() == listens && notice != listens)?;
-            // What an operator sets is what is read back.
-            let before = server.get_config("cursors");
-            server.set_config("cursors", 500)?;
-            has(
-                &format!("cursors on Valkey {version}"),
-                before == Some(8_192) && server.get_config("cursors") == Some(500),
-            )?;
-        }
-        let conditions = Conditions { valkey: Some(None), ..Conditions::default() };
-        has("events on Redis", self.loads(conditions)?.1.key_events.is_some())
     }
 
     fn options(&self) -> Verdict {
@@ -333,7 +278,5 @@ pub fn check(file: &Path) -> Verdict {
     let trial = Trial { file, flavor: &FLAVORS[1] };
     trial.anything_missing()?;
     trial.arguments_and_names()?;
-    trial.advice()?;
-    trial.versions_of_valkey()?;
     problems::first().map_or(Ok(()), |problem| Err(format!("loading: {problem}")))
 }

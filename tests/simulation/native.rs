@@ -5,9 +5,9 @@
 
 use crate::frame::keys_of;
 use crate::server::{
-    DATABASES, Entry, GENERIC, LIST, Reply, STREAM, STRING, SWAPDB, Server, Value, fields, id_text, name_of, text,
+    DATABASES, Entry, GENERIC, LIST, NEW, Reply, STREAM, STRING, SWAPDB, Server, Value, fields, id_text, name_of, text,
 };
-use crate::stream::{Bounds, Id, Stream, Text};
+use crate::stream::{Bounds, Id, Stream, Text, one_entry};
 
 const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
 const NO_KEY: &str = "ERR no such key";
@@ -414,9 +414,42 @@ impl Server {
         Ok(Reply::Integer(dumps.len() as i64 - 1))
     }
 
+    /// What the module calls, and what replicas are told of that: `RESTORE key expiry payload ABSTTL`. The payload is one that
+    /// a server reads.
+    pub fn restore_entry(&mut self, db: usize, argv: Words) -> Result<Reply, Reply> {
+        let [_, key, expires, payload, absolute] = argv else { return Err(Reply::error(SYNTAX)) };
+        if !is(absolute, "ABSTTL") {
+            return Err(Reply::error(SYNTAX));
+        }
+        let expires: i64 = number(expires)?;
+        if !self.is_fed && self.finds(db, key) || self.is_fed && self.entry(db, key).is_some() {
+            return Err(Reply::error("BUSYKEY Target key name already exists."));
+        }
+        let Some((id, field, value)) = one_entry(payload) else {
+            return Err(Reply::error("ERR DUMP payload version or checksum are wrong"));
+        };
+        if !self.is_fed && expires != 0 && expires <= self.cached {
+            return Ok(Reply::ok());
+        }
+        let mut made = self.empty_stream();
+        let Value::Stream(stream) = &mut made else { return Err(Reply::Nil) };
+        stream.append(id, fields(&[field, value]), self.bounds);
+        self.put(db, key, made, (expires != 0).then_some(expires));
+        self.born.push(key.clone());
+        self.notify(db, NEW, c"new", key);
+        self.born.pop();
+        self.tell(db, argv.to_vec());
+        Ok(Reply::ok())
+    }
+
     /// `RESTORE key ttl n REPLACE [ABSTTL]`, where n is the number of a value that was put aside.
     fn restore(&mut self, db: usize, key: &Text, argv: Words) -> Result<Reply, Reply> {
         let (Some(ttl), Some(at)) = (argv.get(2), argv.get(3)) else { return Err(Reply::error(SYNTAX)) };
+        if argv.len() == 5 && is(&argv[4], "ABSTTL") {
+            let restored = self.restore_entry(db, argv)?;
+            self.notify(db, GENERIC, c"restore", key);
+            return Ok(restored);
+        }
         let (ttl, at): (i64, usize) = (number(ttl)?, number(at)?);
         let Some(value) = self.dumps.borrow().get(at).cloned() else { return Err(Reply::error("ERR Bad data format")) };
         let absolute = argv.len() > 5;

@@ -1,12 +1,13 @@
 //! The server: what it holds, when keys expire, who is told of what, and how commands run.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::{CStr, CString, c_int, c_void};
+use std::hash::BuildHasherDefault;
 use std::rc::Rc;
 
 use crate::api::{self, Kind};
-use crate::database::{Database, is_same};
+use crate::database::{Database, Hasher, is_same};
 use crate::frame::{Frame, Known, Seen, keys_of};
 use crate::module::Module;
 use crate::stream::{self, Bounds, Fields, Id, Stream, Text};
@@ -157,6 +158,8 @@ pub enum Role {
 pub enum Failure {
     StreamAdd,
     Xinfo,
+    Restore,
+    RestoreIsRenamed,
 }
 
 pub struct Server {
@@ -207,8 +210,13 @@ pub struct Server {
     pub born: Vec<Text>,
     /// Counts the calls of the module in the order in which they have had their effect.
     pub turns: Cell<u64>,
+    /// What calls of the module have left at keys.
+    pub left: RefCell<Left>,
     births: u64,
 }
+
+/// What was at keys. The order of the map is not looked at.
+pub type Left = HashMap<(usize, Text), Known, BuildHasherDefault<Hasher>>;
 
 impl Server {
     pub fn new(flavor: &'static Flavor, now: i64, bounds: Bounds) -> Self {
@@ -242,6 +250,7 @@ impl Server {
             natives: 0,
             born: Vec::new(),
             turns: Cell::new(0),
+            left: RefCell::default(),
             births: 0,
         }
     }
@@ -512,6 +521,7 @@ impl Server {
             return Reply::error("READONLY You can't write against a read only replica.");
         }
         let mut frame = Box::new(Frame::begin(self, database, argv));
+        self.part_twins(&frame);
         frame.may_write = command_writes;
         self.open.push(frame);
         let reply = api::call(self, func, database, argv);
@@ -520,6 +530,22 @@ impl Server {
             self.frames.push(frame);
         }
         reply
+    }
+
+    /// The module takes a log for the one it knows if both end with the same hit and have the same number of entries, as
+    /// docs/reliability.md says. Only another log that was put in its place can do so and differ, if all of this happens
+    /// within a millisecond. Then the module has to forget what it knows.
+    fn part_twins(&mut self, frame: &Frame) {
+        let is_twin = |(key, before): (&Text, &Known)| {
+            let left = self.left.borrow();
+            let Some(left) = left.get(&(frame.database, key.clone())) else { return false };
+            let (old, new) = (left.rows(), before.rows());
+            old.len() == new.len() && old.last().map(|row| row.id) == new.last().map(|row| row.id) && old != new
+        };
+        if frame.keys().iter().zip(&frame.before).any(is_twin) {
+            let cursors = self.get_config("cursors").unwrap_or(0);
+            let _ = self.set_config("cursors", cursors);
+        }
     }
 
     /// What is at a key.

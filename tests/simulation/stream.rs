@@ -26,7 +26,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-pub use dump::Dump;
+pub use dump::{Dump, one_entry};
 pub use fields::Fields;
 pub use id::Id;
 use node::{Entry, Node};

@@ -465,7 +465,7 @@ impl Workload {
     fn fault(&mut self, world: &World) -> Step {
         let key = self.key();
         let database = self.database();
-        match self.rng.u8(..32) {
+        match self.rng.u8(..34) {
             0..6 => Step::Expire(database, key),
             6..9 => Step::Evict(database, key),
             9 | 10 => {
@@ -474,6 +474,8 @@ impl Workload {
             }
             11..13 => Step::Fail(Failure::StreamAdd),
             13 => Step::Fail(Failure::Xinfo),
+            32 => Step::Fail(Failure::Restore),
+            33 => Step::Fail(Failure::RestoreIsRenamed),
             14 => Step::Reload,
             15 => Step::Replay,
             16 => Step::SlotsMove(self.rng.u8(..3)),

@@ -16,10 +16,17 @@ const WAYS: usize = 4;
 
 #[derive(Default)]
 struct Way {
-    /// The hash of the key that was here last; 0 if there was none.
+    /// The hash of the key that was here last; 0 if there was none. Its lowest bit, which is set in every hash, is not set
+    /// while the cursor is still that of a key that was here before.
     hash: u64,
-    /// Its cursor, or that of a key that was here before. None while it is in use.
+    /// None while it is in use.
     cursor: Option<Box<Cursor>>,
+}
+
+impl Way {
+    fn is_of(&self, hash: u64) -> bool {
+        self.hash | 1 == hash
+    }
 }
 
 pub struct Table {
@@ -59,17 +66,27 @@ impl Table {
         let Some(way) = self.place_of(hash) else {
             return self.take_spare();
         };
+        let is_its = way.hash == hash;
+        way.hash = hash;
         let mut cursor = way.cursor.take().unwrap_or_default();
-        if cursor.hash != hash || cursor.length != length {
+        if !is_its || cursor.hash != hash || cursor.length != length {
             cursor.clear();
             cursor.hash = hash;
         }
         cursor
     }
 
-    /// Takes a cursor for a key that needs no place, because it has no log.
+    /// Takes a cursor for a key that has no log. What was known of an earlier one is forgotten.
     #[inline]
-    pub fn take_spare(&mut self) -> Box<Cursor> {
+    pub fn take_new(&mut self, hash: u64) -> Box<Cursor> {
+        let set = hash::set_of(hash, self.sets.len()).and_then(|at| self.sets.get_mut(at));
+        if let Some(way) = set.and_then(|set| set.iter_mut().find(|way| way.is_of(hash))) {
+            *way = Way::default();
+        }
+        self.take_spare()
+    }
+
+    fn take_spare(&mut self) -> Box<Cursor> {
         self.spare.take().unwrap_or_default()
     }
 
@@ -79,12 +96,12 @@ impl Table {
         let victim = self.next_victim;
         let at = hash::set_of(hash, self.sets.len())?;
         let set = self.sets.get_mut(at)?;
-        if let Some(at) = set.iter().position(|way| way.hash == hash) {
+        if let Some(at) = set.iter().position(|way| way.is_of(hash)) {
             return set.get_mut(at);
         }
         let empty = set.iter().position(|way| way.hash == 0);
         if let Some(way) = set.get_mut(empty.unwrap_or(victim)) {
-            way.hash = hash;
+            way.hash = hash & !1;
         }
         self.next_victim = victim.wrapping_add(1) % WAYS;
         None

@@ -48,6 +48,75 @@ impl Dump {
     }
 }
 
+/// A payload of one entry with one field, of the oldest type and version that Redis 7.0 and all later servers read: its ID,
+/// its field and its value. None if a server would not take it.
+pub fn one_entry(payload: &[u8]) -> Option<(Id, Text, Text)> {
+    let (body, check) = payload.split_last_chunk::<8>()?;
+    if checksum(body) != u64::from_le_bytes(*check) {
+        return None;
+    }
+    let mut rest = body.strip_prefix(&[15])?.strip_suffix(&[9, 0])?;
+    let rest = &mut rest;
+    if number(rest) != 1 {
+        return None;
+    }
+    let key = string(rest);
+    let pack = string(rest);
+    let master = node(key, pack).master;
+    let [.., last] = pack else { return None };
+    if *last != 0xff || number(rest) != 1 || id(rest) != master || number(rest) != 0 || !rest.is_empty() {
+        return None;
+    }
+    let mut at = 6;
+    let pieces: Vec<Text> = std::iter::from_fn(|| piece(pack, &mut at)).collect();
+    let head = usize::from(u16::from_le_bytes([pack[4], pack[5]]));
+    let [live, dead, fields, field, end, flags, ms, seq, value, many] = &pieces[..] else { return None };
+    let says = [live, dead, fields, end, flags, ms, seq, many].map(|text| &text[..]);
+    let is_whole = at + 1 == pack.len() && head == pieces.len();
+    let is_one = says == [b"1", b"0", b"1", b"0", b"2", b"0", b"0", b"4"];
+    (is_whole && is_one).then(|| (master, field.clone(), value.clone()))
+}
+
+/// The next piece of a listpack, as text. None at the end.
+fn piece(pack: &[u8], at: &mut usize) -> Option<Text> {
+    let bytes = pack.get(*at..)?;
+    let integer = |size: usize| {
+        let mut whole = [if bytes[size] & 0x80 == 0 { 0 } else { 0xff }; 8];
+        whole[..size].copy_from_slice(&bytes[1..=size]);
+        (crate::server::text(i64::from_le_bytes(whole).to_string()), 1 + size)
+    };
+    let (text, size) = match *bytes.first()? {
+        0xff => return None,
+        short @ 0..=0x7f => (crate::server::text(short.to_string()), 1),
+        letters @ 0x80..=0xbf => {
+            let many = usize::from(letters & 0x3f);
+            (bytes.get(1..=many)?.into(), 1 + many)
+        }
+        middle @ 0xc0..=0xcf => {
+            (crate::server::text((u16::from(middle & 0x0f) << 8 | u16::from(bytes[1])).to_string()), 2)
+        }
+        0xf1 => integer(2),
+        0xf2 => integer(3),
+        0xf3 => integer(4),
+        0xf4 => integer(8),
+        _ => return None,
+    };
+    // The size behind it, which fits into a byte here.
+    if usize::from(*bytes.get(size)?) != size {
+        return None;
+    }
+    *at += size + 1;
+    Some(text)
+}
+
+/// CRC-64 of Redis: the polynomial of Jones, lowest bit first, bit by bit.
+fn checksum(bytes: &[u8]) -> u64 {
+    const REVERSED: u64 = 0x95ac_9329_ac4b_c9b5;
+    bytes.iter().fold(0, |sum, &byte| {
+        (0..8).fold(sum ^ u64::from(byte), |sum, _| if sum & 1 == 1 { sum >> 1 ^ REVERSED } else { sum >> 1 })
+    })
+}
+
 fn node(key: &[u8], pack: &[u8]) -> NodeView {
     let half = |at: usize| key[at..at + 8].iter().fold(0, |number, &byte| number << 8 | u64::from(byte));
     assert_eq!(key.len(), 16, "a key is an ID");
