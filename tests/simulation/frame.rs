@@ -223,17 +223,20 @@ impl Frame {
             self.turn = server.turns.get();
             self.sends_module_events = server.notify_flags & MODULE != 0;
             let after: Vec<Known> = self.keys().iter().map(|key| server.known(self.database, key)).collect();
-            let mut left = server.left.borrow_mut();
-            for (key, known) in self.keys().iter().zip(&after).filter(|(_, known)| !known.rows().is_empty()) {
-                left.insert((self.database, key.clone()), known.clone());
+            // Whoever ends with an error may not even have looked at the key.
+            if !matches!(self.reply, Reply::Error(_)) {
+                let mut left = server.left.borrow_mut();
+                for (key, known) in self.keys().iter().zip(&after).filter(|(_, known)| !known.rows().is_empty()) {
+                    left.insert((self.database, key.clone()), known.clone());
+                }
             }
             self.after = Some(after);
         }
     }
 
     pub fn end(&mut self, server: &Server, reply: &Reply) {
-        self.look_after(server);
         self.reply = reply.clone();
+        self.look_after(server);
         self.clock_steps = server.clock_steps;
     }
 

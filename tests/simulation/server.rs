@@ -421,16 +421,6 @@ impl Server {
             if self.natives > 0 && name == c"expired" {
                 continue;
             }
-            // A module that does not listen cannot know how often a key has expired within a call.
-            let is_deaf = self.module.as_ref().is_some_and(|module| module.key_events.is_none());
-            if is_deaf && name == c"expired" && self.open.last().is_some_and(|frame| frame.is_disturbed) {
-                continue;
-            }
-            // As docs/reliability.md says: who asks this module in an event that it has not heard of yet gets a stale answer.
-            let is_early = at < self.reactors_first || name == c"rename_from";
-            if is_early && !self.is_own_event && is_of_module(&argv) {
-                continue;
-            }
             // The server does not survive it if a key goes while it is being created, and replicas do not know of it yet.
             let is_born = |key: &Text| self.born.contains(key);
             if !self.born.is_empty() && keys_of(&argv).is_none_or(|keys| keys.iter().any(is_born)) {
