@@ -88,22 +88,30 @@ impl<'k, 'a> Entries<'k, 'a> {
 
     /// The entry that [`Self::next_id`] reached.
     fn read(&self, id: Id, fields: c_long) -> Result<Entry, Error> {
+        let mut field = null_mut();
+        let cost = self.read_cost(fields, &raw mut field)?;
+        // SAFETY: the string is ours.
+        let field = unsafe { OwnedString::from_raw(field) };
+        let retention = Retention::parse(field.bytes()).ok_or(error::NOT_A_LOG)?;
+        Ok(Entry { hit: Hit { id, cost: cost.ok_or(error::NOT_A_LOG)? }, retention })
+    }
+
+    /// What the entry that [`Self::next_id`] reached weighs, if it is one of ours. `field` gets the name of its field, unless
+    /// it is null.
+    fn read_cost(&self, fields: c_long, field: *mut *mut raw::RedisModuleString) -> Result<Option<u64>, Error> {
         if fields != 1 {
             return Err(error::NOT_A_LOG);
         }
-        let (mut field, mut value) = (null_mut(), null_mut());
-        // SAFETY: the iterator is at an entry with one field; both strings become ours.
-        let (status, field, value) = unsafe {
-            let next_field = api(raw::RedisModule_StreamIteratorNextField)?;
-            let status = next_field(self.key.as_raw(), &raw mut field, &raw mut value);
-            (status, OwnedString::from_raw(field), OwnedString::from_raw(value))
+        let mut value = null_mut();
+        // SAFETY: the iterator is at an entry with one field; the strings become ours, and a null pointer gets none.
+        let (status, value) = unsafe {
+            let status = api(raw::RedisModule_StreamIteratorNextField)?(self.key.as_raw(), field, &raw mut value);
+            (status, OwnedString::from_raw(value))
         };
         if status != OK {
             return Err(error::INTERNAL);
         }
-        let retention = Retention::parse(field.bytes()).ok_or(error::NOT_A_LOG)?;
-        let cost = units(value.bytes()).filter(|&cost| cost > 0).ok_or(error::NOT_A_LOG)?;
-        Ok(Entry { hit: Hit { id, cost }, retention })
+        Ok(units(value.bytes()).filter(|&cost| cost > 0))
     }
 }
 
@@ -145,11 +153,12 @@ impl Log for Key<'_> {
                 break;
             };
             if step == Back::Read {
-                let Ok(entry) = entries.read(id, fields) else {
-                    visit(id, None);
+                // What is read is what decides; the name of its field does not.
+                let cost = entries.read_cost(fields, null_mut()).ok().flatten();
+                step = visit(id, cost);
+                if cost.is_none() {
                     break;
-                };
-                step = visit(id, Some(entry.hit.cost));
+                }
             } else {
                 step = visit(id, None);
                 if step != Back::Stop {

@@ -64,7 +64,7 @@ impl<'c> Loader<'c> {
 /// Tells the server how the module behaves. False if it cannot.
 fn set_options(ctx: &Context) -> bool {
     // Closing a key that was only read must not count as a change. And a replica may keep answering while it loads another
-    // data set: the table of cursors hears when the data are exchanged.
+    // data set: what is known of a log is checked against the log.
     let options = raw::REDISMODULE_OPTION_NO_IMPLICIT_SIGNAL_MODIFIED | raw::REDISMODULE_OPTIONS_HANDLE_REPL_ASYNC_LOAD;
     // SAFETY: the pointer is copied; the context is that of the module that is being loaded.
     unsafe {

@@ -6,7 +6,7 @@
 //! | `context.rs` | the server during one command, and the command's arguments |
 //! | `strings.rs`, `shared.rs` | the server's strings; what commands share |
 //! | `key.rs`, `entries.rs`, `effects.rs` | an open key; reading its log; writing it, and what replicas are told |
-//! | `events.rs` | keyspace events, sent and heard |
+//! | `events.rs` | keyspace events; none is heard |
 //! | `logs.rs` | a key with its cursor |
 //! | `command.rs`, `dispatch.rs`, `command_info.rs` | what a command is; how it is run; how it is registered |
 //! | `load.rs`, `unload.rs`, `settings.rs`, `info.rs`, `stats.rs` | the module as a whole |
@@ -19,9 +19,9 @@
 //! * Replication by effect: see `effects.rs`.
 //! * Keys are opened with implicit signals turned off (see `load.rs`), so a refused hit disturbs no WATCH.
 //! * Other modules act in events, and may do anything to any key. So [`Server::notify`] sends the events when every key is
-//!   closed, and after the first event the command touches nothing. Two events cannot be delayed. Opening an expired key
-//!   sends `expired`, so a command on several keys first deletes the expired ones ([`Key::delete_expired`]). Creating a key
-//!   sends `new` before the entry is in it, so no other key is open then.
+//!   closed, and after the first event the command touches nothing. Two cannot be delayed. Opening an expired key sends
+//!   `expired`, so a command on several keys first deletes the expired ones ([`Key::which_exist`]). Creating a key sends `new`
+//!   and `restore`, so no other key is open then, and what is there afterwards is not known.
 
 mod api;
 mod command;

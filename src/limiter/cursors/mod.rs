@@ -1,16 +1,14 @@
 //! Cursors: a cache of what is known of the logs of busy keys.
 //!
-//! A hit needs two entries of a log, the newest and the first inside the window, and finding each costs an iterator. But the
-//! newest is the last one appended, and the first is nearly always the same as before or one soon after it. So for each key
-//! used lately a table keeps a cursor: the newest entry, the key's expiry and, for each window, the hits that will leave it
-//! next, read ahead. One iterator then serves many hits, and small logs need none.
+//! A hit needs two entries of a log, the newest and the first inside the window. To find the first, the server walks through
+//! a node of the stream. But it is nearly always the same as before or one soon after it. So for each key used lately a table
+//! keeps a cursor: the newest entry and, for each window, the hits that will leave it next, read ahead. One walk then serves
+//! many hits, and a log that is read to its end needs no other.
 //!
-//! The log always has the last word:
-//! * A cursor is used only if the key is a stream of exactly the length it had when the cursor was put back.
-//! * Any event on the key from elsewhere makes the table forget it. An event on more than one key (FLUSHDB, SWAPDB, loading,
-//!   a change of role) makes it forget all.
-//! * While a command uses a cursor, the cursor is out of the table. It is put back only if the command succeeds and no key
-//!   changed meanwhile.
+//! The log always has the last word, and nobody has to tell what happens to keys. A cursor is used only if the log has as many
+//! entries as it had, and ends with the same hit: the same millisecond and the same running total. Whatever is added, trimmed
+//! or deleted changes one of them. Only another log that was put in place of this one could have both and yet be different,
+//! if all of their hits since they parted came in the same milliseconds. A log that begins anew is known to have begun.
 //!
 //! A cursor answers exactly as the log would, so the table changes no reply and no stored data.
 

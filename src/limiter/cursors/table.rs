@@ -6,8 +6,8 @@
 use super::cursor::Cursor;
 use crate::hash;
 
-/// Keys that have a cursor. By default they take about 2 MB, if all are busy.
-pub const DEFAULT_CURSORS: i64 = 8_192;
+/// Keys that have a cursor. By default they take about 9 MB, if all are busy.
+pub const DEFAULT_CURSORS: i64 = 32_768;
 pub const MIN_CURSORS: i64 = 0;
 pub const MAX_CURSORS: i64 = 1 << 20;
 
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn sizes_are_those_of_the_documents() {
-        assert_eq!((MIN_CURSORS, DEFAULT_CURSORS, MAX_CURSORS), (0, 8_192, 1_048_576));
+        assert_eq!((MIN_CURSORS, DEFAULT_CURSORS, MAX_CURSORS), (0, 32_768, 1_048_576));
     }
 
     #[test]
