@@ -35,12 +35,12 @@ impl Store for Key<'_> {
                 if append.restart {
                     self.remove()?;
                 }
-                if !self.exists()? {
+                if !self.exists() {
                     if let Some(applied) = self.create(append)? {
                         return Ok(applied);
                     }
                     // Another module may have put something there when the key expired.
-                    if Key::open(self.server(), self.name(), Mode::Write)?.exists()? {
+                    if Key::open(self.server(), self.name(), Mode::Write)?.exists() {
                         return Ok(Applied::KeyExists);
                     }
                 }
@@ -75,6 +75,7 @@ impl Key<'_> {
     pub fn remove(&mut self) -> Result<(), Error> {
         // SAFETY: the key is open for writing and has no iterator; unlinking leaves it open and empty.
         unsafe { api(raw::RedisModule_UnlinkKey)?(self.as_raw()) };
+        self.set_exists(false);
         // SAFETY: one `s` stands for one string, which lives until the command returns.
         unsafe {
             let replicate = api(raw::RedisModule_Replicate)?;
@@ -147,6 +148,7 @@ impl Key<'_> {
         if added != OK {
             return Ok(Applied::IdTooLow);
         }
+        self.set_exists(true);
         let oldest = if self.trim(append, expired)? { self.oldest(None)? } else { None };
 
         let id = hit.id.text();

@@ -140,7 +140,7 @@ impl Key<'_> {
 
 impl Log for Key<'_> {
     fn read_back(&mut self, visit: &mut dyn FnMut(Id, Option<u64>) -> Back) -> Result<Option<Entry>, Error> {
-        if !self.exists()? {
+        if !self.exists() {
             return Ok(None);
         }
         let entries = Entries::backwards(self)?;
@@ -170,7 +170,7 @@ impl Log for Key<'_> {
     }
 
     fn newest_id(&mut self) -> Result<Option<Id>, Error> {
-        if !self.exists()? {
+        if !self.exists() {
             return Ok(None);
         }
         Ok(Entries::backwards(self)?.next_id()?.map(|(id, _)| id))
@@ -178,7 +178,7 @@ impl Log for Key<'_> {
 
     /// The API has no function for it, so this calls XINFO. Few hits need it.
     fn last_id(&mut self) -> Result<Id, Error> {
-        if !self.exists()? {
+        if !self.exists() {
             return Ok(Id::default());
         }
         let options = CallOptionsBuilder::new().build();
@@ -204,7 +204,7 @@ impl Log for Key<'_> {
     }
 
     fn walk_since(&mut self, from: u64, since: Id, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error> {
-        if !self.exists()? {
+        if !self.exists() {
             return Ok(());
         }
         let entries = Entries::from(self, Some(Id { time: from, tally: 0 }))?;

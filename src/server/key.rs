@@ -22,15 +22,9 @@ pub struct Key<'a> {
     raw: *mut raw::RedisModuleKey,
     name: Arg<'a>,
     server: Server<'a>,
+    exists: bool,
     /// What was done to it since it was opened.
     pub events: Events,
-}
-
-#[derive(PartialEq, Eq)]
-enum Holds {
-    Nothing,
-    Stream,
-    Other,
 }
 
 impl Drop for Key<'_> {
@@ -56,16 +50,21 @@ impl<'a> Key<'a> {
         // SAFETY: context and name belong to the running command. A null key means that it does not exist; every function
         // that takes a key accepts null.
         let raw = unsafe { api(raw::RedisModule_OpenKey)?(server.ctx(), name.as_raw(), flags as c_int) };
-        let key = Self { raw, name, server, events: Events::default() };
-        match key.holds()? {
-            Holds::Nothing | Holds::Stream => Ok(key),
-            Holds::Other => Err(error::WRONG_TYPE),
+        let mut key = Self { raw, name, server, exists: false, events: Events::default() };
+        // SAFETY: the key is open or null, which KeyType accepts.
+        let kind = unsafe { api(raw::RedisModule_KeyType)?(raw) } as isize;
+        // The crate's own enum panics on types it does not know.
+        match kind {
+            raw::REDISMODULE_KEYTYPE_EMPTY => {}
+            raw::REDISMODULE_KEYTYPE_STREAM => key.exists = true,
+            _ => return Err(error::WRONG_TYPE),
         }
+        Ok(key)
     }
 
     /// A key that does not exist.
     fn nothing(server: Server<'a>, name: Arg<'a>) -> Self {
-        Self { raw: null_mut(), name, server, events: Events::default() }
+        Self { raw: null_mut(), name, server, exists: false, events: Events::default() }
     }
 
     /// Which of these keys exist. Opening those for writing, in the same command, deletes nothing.
@@ -79,7 +78,7 @@ impl<'a> Key<'a> {
         while !all_exist {
             all_exist = true;
             for (name, exists) in names.iter().zip(&mut exist).filter(|(_, exists)| **exists) {
-                *exists = Self::open(server, *name, Mode::Write)?.exists()?;
+                *exists = Self::open(server, *name, Mode::Write)?.exists();
                 all_exist &= *exists;
             }
         }
@@ -108,19 +107,14 @@ impl<'a> Key<'a> {
         self.server
     }
 
-    fn holds(&self) -> Result<Holds, Error> {
-        // SAFETY: the key is open or null, which KeyType accepts.
-        let kind = unsafe { api(raw::RedisModule_KeyType)?(self.raw) } as isize;
-        // The crate's own enum panics on types it does not know.
-        Ok(match kind {
-            raw::REDISMODULE_KEYTYPE_EMPTY => Holds::Nothing,
-            raw::REDISMODULE_KEYTYPE_STREAM => Holds::Stream,
-            _ => Holds::Other,
-        })
+    /// Whether there was a stream when it was opened, or is one since.
+    pub fn exists(&self) -> bool {
+        self.exists
     }
 
-    pub fn exists(&self) -> Result<bool, Error> {
-        Ok(self.holds()? != Holds::Nothing)
+    /// It is empty now, or holds a stream.
+    pub(super) fn set_exists(&mut self, exists: bool) {
+        self.exists = exists;
     }
 
     /// The number of entries, expired ones included.
@@ -132,7 +126,7 @@ impl<'a> Key<'a> {
 
     /// When it expires, in milliseconds since the epoch, if it does.
     pub fn expires_at(&self) -> Option<u64> {
-        if !self.exists().unwrap_or(false) {
+        if !self.exists {
             return None;
         }
         // SAFETY: the key is open and exists, as servers after 7.0 require. The answer is negative for "none".
