@@ -38,7 +38,9 @@ impl Cursor {
         let others = self.more.iter().enumerate().filter(|(_, window)| begins_before(window));
         let other = others.max_by_key(|(_, window)| window.from()).map(|(at, window)| (at, window.from()));
         let at = match other {
-            Some((_, begins)) if begins_before(&self.window) && self.window.from() >= begins => return &mut self.window,
+            Some((_, begins)) if begins_before(&self.window) && self.window.from() >= begins => {
+                return &mut self.window;
+            }
             Some((at, _)) => at,
             None if begins_before(&self.window) || !self.window.is_used() => return &mut self.window,
             None if self.more.len() < MAX_TIERS.saturating_sub(1) => {

@@ -30,15 +30,7 @@ pub struct LookAhead {
 
 impl Default for LookAhead {
     fn default() -> Self {
-        Self {
-            from: 0,
-            first: Hit::default(),
-            last: Hit::default(),
-            bytes: [0; MAX_BYTES],
-            start: 0,
-            end: 0,
-            ahead: 0,
-        }
+        Self { from: 0, first: Hit::default(), last: Hit::default(), bytes: [0; MAX_BYTES], start: 0, end: 0, ahead: 0 }
     }
 }
 
