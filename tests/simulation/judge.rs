@@ -823,9 +823,10 @@ fn events_fit(frame: &Frame, call: Option<&Call>, after: &[Known]) -> Verdict {
         due[4] = refuses && frame.sends_module_events;
         // An error comes before anybody is told. What a disturbed call did before that is known to nobody.
         let is_error = matches!(frame.reply, Reply::Error(_));
-        let expected: Vec<&str> = ORDER.iter().zip(due).filter(|(_, due)| *due).map(|one| *one.0).collect();
-        let sent: Vec<&str> = frame.events.iter().filter(|event| event.0 == n).map(|event| event.1).collect();
-        if sent != expected && !(is_error && frame.is_disturbed) && !frame.has_failed {
+        let expected = || ORDER.iter().zip(due).filter(|(_, due)| *due).map(|one| *one.0);
+        let sent = || frame.events.iter().filter(|event| event.0 == n).map(|event| event.1);
+        if !sent().eq(expected()) && !(is_error && frame.is_disturbed) && !frame.has_failed {
+            let (sent, expected): (Vec<&str>, Vec<&str>) = (sent().collect(), expected().collect());
             return Err(format!("the events {sent:?} are sent, not {expected:?}"));
         }
     }

@@ -55,8 +55,9 @@ impl Server {
             match keys {
                 // MOVE brings them to the other database.
                 Some(keys) => {
-                    let both = keys.iter().flat_map(|key| (0..DATABASES).map(move |database| (database, key.clone())));
-                    self.foreign.extend(both);
+                    for key in keys {
+                        self.foreign.extend((0..DATABASES).map(|database| (database, key.clone())));
+                    }
                 }
                 None => self.all_foreign = true,
             }
