@@ -103,6 +103,9 @@ pub fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
+    if digits.len() <= 19 {
+        return Some(digits.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')));
+    }
     let add = |sum: u64, digit: &u8| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
     digits.iter().try_fold(0, add)
 }

@@ -42,9 +42,9 @@ type Words<'a> = &'a [Text];
 
 impl Server {
     pub fn native(&mut self, database: usize, argv: &[Text]) -> Reply {
-        // What comes from a primary is nobody's doing here, and nothing has expired.
         // Others hear that keys have expired, but do not act.
         self.natives += 1;
+        // What comes from a primary is nobody's doing here, and nothing has expired.
         if !self.is_fed {
             let keys = keys_of(argv);
             for (database, key) in self.looked_at(database, argv, keys.unwrap_or_default()) {
@@ -55,8 +55,9 @@ impl Server {
             match keys {
                 // MOVE brings them to the other database.
                 Some(keys) => {
-                    let both = keys.iter().flat_map(|key| (0..DATABASES).map(move |database| (database, key.clone())));
-                    self.foreign.extend(both);
+                    for key in keys {
+                        self.foreign.extend((0..DATABASES).map(|database| (database, key.clone())));
+                    }
                 }
                 None => self.all_foreign = true,
             }
@@ -176,20 +177,20 @@ impl Server {
             Some(trim) => trim.apply(stream, bounds),
             None => (0, None),
         };
-        if self.is_fed {
-            return Ok(Reply::Nil);
+        let id = id_text(id);
+        if !self.is_fed {
+            let mut told = argv.to_vec();
+            told[at] = id.clone();
+            if let (Some(exact), Some(trim)) = (exact, trim) {
+                told.splice(2..at, trim.words(&exact));
+            }
+            self.tell(db, told);
         }
-        let mut told = argv.to_vec();
-        told[at] = id_text(id);
-        if let (Some(exact), Some(trim)) = (exact, trim) {
-            told.splice(2..at, trim.words(&exact));
-        }
-        self.tell(db, told);
         self.notify(db, STREAM, c"xadd", key);
         if trimmed > 0 {
             self.notify(db, STREAM, c"xtrim", key);
         }
-        Ok(Reply::Text(id_text(id)))
+        Ok(Reply::Text(id))
     }
 
     fn xtrim(&mut self, db: usize, key: &Text, argv: Words) -> Result<Reply, Reply> {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use crate::database::Database;
-use crate::judge::{Judge, NOT_A_LOG};
+use crate::judge::{Judge, NOT_A_LOG, is_error};
 use crate::module::Module;
 use crate::problems;
 use crate::server::{
@@ -304,7 +304,7 @@ impl World {
     fn check_replica(&mut self) -> Verdict {
         let replica = &mut self.servers[1];
         for frame in std::mem::take(&mut replica.frames) {
-            if frame.reply == Reply::error(NOT_A_LOG) {
+            if is_error(&frame.reply, NOT_A_LOG) {
                 // Counted by the replica.
                 self.judge.uncount_foreign();
             }

@@ -17,7 +17,7 @@ pub(super) struct Node {
     dead: Vec<u64>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Entry {
     pub id: Id,
     pub fields: Fields,

@@ -121,18 +121,39 @@ impl Stream {
     }
 
     /// Passes every entry to `visit`, oldest first. It takes less than [`Stream::iter`].
-    pub fn each<'a>(&'a self, visit: impl FnMut(Row<'a>)) {
-        if self.is_in_order() { self.live().for_each(visit) } else { self.iter().for_each(visit) }
+    pub fn each<'a>(&'a self, mut visit: impl FnMut(Row<'a>)) {
+        if !self.is_in_order() {
+            return self.iter().for_each(visit);
+        }
+        for node in &self.nodes {
+            for (at, entry) in node.entries().iter().enumerate() {
+                if !node.is_dead(at) {
+                    visit(Row { id: entry.id, fields: &entry.fields });
+                }
+            }
+        }
+    }
+
+    /// Whether all nodes have the same entries, none of them deleted.
+    fn same_nodes(&self, other: &Self) -> bool {
+        let is_same = |(one, other): (&Node, &Node)| {
+            one.deleted() == 0 && other.deleted() == 0 && one.entries() == other.entries()
+        };
+        self.nodes.len() == other.nodes.len() && self.nodes.iter().zip(&other.nodes).all(is_same)
     }
 
     /// Equal live entries and last ID, whatever the nodes.
     pub fn same_entries(&self, other: &Self) -> bool {
         self.last_id() == other.last_id()
             && self.len() == other.len()
-            && match self.is_in_order() && other.is_in_order() {
-                true => self.live().eq(other.live()),
-                false => self.iter().eq(other.iter()),
-            }
+            && (self.same_nodes(other) || self.same_rows(other))
+    }
+
+    fn same_rows(&self, other: &Self) -> bool {
+        match self.is_in_order() && other.is_in_order() {
+            true => self.live().eq(other.live()),
+            false => self.iter().eq(other.iter()),
+        }
     }
 }
 
