@@ -91,13 +91,13 @@ fn call(rng: &mut fastrand::Rng) -> String {
     format!("RATELIMIT.{name} {key} {} COST {cost}{strict}", tiers.join(" "))
 }
 
-/// What a cursor must not outlive.
+/// What a cursor must not outlive. (Of entries whose running total nobody could have reached, no answer is right, and it may
+/// depend on how the log is read.)
 const OTHERS: Interference = Interference {
     keys: &KEYS,
     windows: &WINDOWS,
     kinds: &[
         Kind::Own,
-        Kind::Forged,
         Kind::Foreign,
         Kind::Deletion,
         Kind::LastId,
@@ -251,7 +251,7 @@ fn the_size_of_the_table() {
     let server = Server::start();
     let mut client = server.connect();
     let setting = |client: &mut Connection| get::<Vec<String>>(client.run("CONFIG GET ratelimit.cursors"))[1].clone();
-    assert_eq!(setting(&mut client), "8192");
+    assert_eq!(setting(&mut client), "32768");
     for size in ["0", "1", "1048576", "100"] {
         client.run(&format!("CONFIG SET ratelimit.cursors {size}"));
         assert_eq!(setting(&mut client), size);

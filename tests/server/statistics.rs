@@ -224,21 +224,23 @@ fn keyspace_events() {
         (0, "RATELIMIT.HIT key 0 1s", &["ratelimit.refused key"]),
         (0, "RATELIMIT.RESET key", &[]),
         (0, "RATELIMIT.HIT key x 1s", &[]),
-        (0, "RATELIMIT.HIT key 3 1s", &["xadd key", "expire key"]),
+        (0, "RATELIMIT.HIT key 3 1s", &["restore key", "xadd key", "expire key"]),
         (0, "RATELIMIT.HIT key 3 1s", &["xadd key"]),
         (0, "RATELIMIT.HIT key 3 1s", &["xadd key"]),
         (0, "RATELIMIT.HIT key 3 1s", &["ratelimit.refused key"]),
         (0, "RATELIMIT.PEEK key 3 1s", &[]),
         (0, "RATELIMIT.HIT key 3 1s STRICT", &["xadd key", "ratelimit.refused key"]),
-        // Nodes hold two entries: two nodes of expired ones go, and the key's expiry is due for renewal.
-        (1_001, "RATELIMIT.HIT key 3 1s", &["xadd key", "xtrim key", "expire key"]),
+        // Nodes hold two entries: one beyond the three newest goes.
+        (0, "RATELIMIT.HIT key 3 1s STRICT", &["xadd key", "xtrim key", "ratelimit.refused key"]),
+        // The key's expiry is due for renewal.
+        (1_001, "RATELIMIT.HIT key 3 1s", &["xadd key", "expire key"]),
         (1_050, "RATELIMIT.HIT key 3 1s", &["xadd key"]),
         // The clock was set back by more than the log is kept: it is started again.
-        (-9_000, "RATELIMIT.HIT key 3 1s", &["del key", "xadd key", "expire key"]),
+        (-9_000, "RATELIMIT.HIT key 3 1s", &["restore key", "del key", "xadd key", "expire key"]),
         (-9_000, "RATELIMIT.RESET key", &["del key"]),
         (-9_000, "RATELIMIT.RESET key", &[]),
-        (-9_000, "RATELIMIT.HIT key 3 1s", &["xadd key", "expire key"]),
-        (-9_000, "RATELIMIT.HIT other 3 1s", &["xadd other", "expire other"]),
+        (-9_000, "RATELIMIT.HIT key 3 1s", &["restore key", "xadd key", "expire key"]),
+        (-9_000, "RATELIMIT.HIT other 3 1s", &["restore other", "xadd other", "expire other"]),
         (-9_000, "RATELIMIT.RESET other unseen key", &["del other", "del key"]),
     ] {
         clock.set(START.checked_add_signed(after).unwrap());

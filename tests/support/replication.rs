@@ -22,6 +22,28 @@ pub const NODES_OF_FOUR: [&str; 2] = ["--stream-node-max-entries", "4"];
 pub const REPLICATION: [&str; 6] =
     ["--repl-diskless-sync", "no", "--repl-timeout", "2000000000", "--repl-ping-replica-period", "86400"];
 
+/// The entry of a stream of one entry with one field, in a payload of RESTORE: `1767225600000-1 60000ms 1`.
+fn entry_of(payload: &[u8]) -> Option<String> {
+    let half = |at: usize| Some(u64::from_be_bytes(payload.get(at..at + 8)?.try_into().ok()?));
+    // The type, one node, its key, two bytes of length, the head of the list, and the counts of entries and fields.
+    let (id, list) = ((half(3)?, half(11)?), payload.get(33..)?);
+    let length = usize::from(list.first()? & 0x3f);
+    let field = std::str::from_utf8(list.get(1..=length)?).ok()?;
+    // Its length once more, the end of the fields, the flags and the ID, each with its length.
+    let value = list.get(length + 10..)?;
+    let bytes = |count: usize| value[1..=count].iter().rev().fold(0, |sum: u64, byte| sum << 8 | u64::from(*byte));
+    let value = match *value.first()? {
+        short @ 0..=0x7f => u64::from(short),
+        middle @ 0xc0..=0xcf => u64::from(middle & 0x0f) << 8 | bytes(1),
+        0xf1 => bytes(2),
+        0xf2 => bytes(3),
+        0xf3 => bytes(4),
+        0xf4 => bytes(8),
+        _ => return None,
+    };
+    Some(format!("{}-{} {field} {value}", id.0, id.1))
+}
+
 /// Starts a server where another one was, and waits until it has read what that one left.
 pub fn start_again(setup: Setup, dir: TempDir) -> Server {
     let server = setup.start_in(dir);
@@ -55,9 +77,17 @@ impl Effects {
         wait_for("the file is written", || client.info("persistence", "aof_buffer_length") == "0");
     }
 
-    /// What has come since the last time, one command a line.
+    /// What has come since the last time, one command a line. Where a log begins by RESTORE, its entry stands in place of
+    /// the payload: `RESTORE key 1767225660000 1767225600000-1 60000ms 1 ABSTTL`.
     pub fn take(&mut self) -> Vec<String> {
-        let line = |command: Vec<Vec<u8>>| String::from_utf8_lossy(&command.join(&b' ')).into_owned();
+        let line = |mut command: Vec<Vec<u8>>| {
+            if let [name, _, _, payload, _] = &mut command[..] {
+                if let (b"RESTORE", Some(entry)) = (&name[..], entry_of(payload)) {
+                    *payload = entry.into_bytes();
+                }
+            }
+            String::from_utf8_lossy(&command.join(&b' ')).into_owned()
+        };
         self.commands().into_iter().map(line).collect()
     }
 
