@@ -4,7 +4,7 @@
 //! * `#[command]` does not load on Redis 7.0.
 //! * Handlers of server events (`#[cron_event_handler]` and the like) subscribe before `init` runs. Redis 7.0 keeps the
 //!   subscriptions of a module whose load fails: after `MODULE LOAD` with an unknown argument, the next event ended the server.
-//!   Here, subscribing comes after everything that can fail. Also, there is no handler for SWAPDB or for another data set.
+//!   Here, subscribing comes after everything that can fail.
 //! * `#[info_command_handler]` shows the same section, but makes the crate add its own backtrace to crash reports. That takes
 //!   0.2 to 0.35 s in the crash handler and allocates, perhaps on a broken heap. `InfoSection` renames the section.
 
@@ -42,7 +42,6 @@ impl<'c> Loader<'c> {
         if replicated_commands_are_renamed(ctx) {
             return Err("ratelimit replicates by XADD, PEXPIREAT and UNLINK, which must not be renamed");
         }
-        advise_on_node_size(ctx);
         Ok(Self { ctx, has_category: add_category(ctx) })
     }
 
@@ -140,28 +139,6 @@ fn valkey_version(ctx: &Context) -> Option<[u32; 3]> {
 fn version_of(text: &CStr) -> Option<[u32; 3]> {
     let mut parts = text.to_str().ok()?.splitn(3, '.').map(|part| part.parse().ok());
     Some([parts.next()??, parts.next()??, parts.next()??])
-}
-
-/// Tells those who run on the server's default what it costs.
-fn advise_on_node_size(ctx: &Context) {
-    let Ok(RedisValue::Array(mut pair)) = ctx.call("CONFIG", &["GET", "stream-node-max-bytes"]) else {
-        return;
-    };
-    if pair.pop().and_then(bytes_of_reply).is_some_and(|value| value == b"4096") {
-        ctx.log_notice(
-            "ratelimit: a key of one hit takes more than 4 kB at the default of stream-node-max-bytes, and less than \
-             1 kB with 512",
-        );
-    }
-}
-
-fn bytes_of_reply(reply: RedisValue) -> Option<Vec<u8>> {
-    match reply {
-        RedisValue::SimpleString(text) | RedisValue::BulkString(text) => Some(text.into_bytes()),
-        RedisValue::StringBuffer(bytes) => Some(bytes),
-        RedisValue::BulkRedisString(string) => Some(string.as_slice().to_vec()),
-        _ => None,
-    }
 }
 
 /// Ends loading, or an attempt to unload. The reason, if there is one, goes to the server's log.
