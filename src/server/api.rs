@@ -32,7 +32,7 @@ pub fn missing() -> Option<&'static CStr> {
         RedisModule_ReplyWithError RedisModule_ReplyWithArray RedisModule_ReplyWithLongLong
         RedisModule_ReplyWithStringBuffer RedisModule_ReplyWithSimpleString
         RedisModule_StringPtrLen RedisModule_CreateString RedisModule_FreeString
-        RedisModule_Milliseconds RedisModule_GetSelectedDb
+        RedisModule_Milliseconds RedisModule_GetSelectedDb RedisModule_GetContextFlags
         RedisModule_OpenKey RedisModule_CloseKey RedisModule_KeyType RedisModule_ValueLength
         RedisModule_UnlinkKey RedisModule_GetAbsExpire RedisModule_SetAbsExpire
         RedisModule_StreamAdd RedisModule_StreamTrimByID RedisModule_StreamTrimByLength

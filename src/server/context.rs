@@ -62,6 +62,13 @@ impl Server<'_> {
         now
     }
 
+    /// Whether the server follows a primary.
+    pub fn is_replica(self) -> Result<bool, Error> {
+        // SAFETY: the context is that of the running command.
+        let flags = unsafe { api(raw::RedisModule_GetContextFlags)?(self.ctx) };
+        Ok(flags.unsigned_abs() & raw::REDISMODULE_CTX_FLAGS_SLAVE != 0)
+    }
+
     /// The number of the client's selected database.
     pub fn database(self) -> Result<i32, Error> {
         // SAFETY: the context is that of the running command.

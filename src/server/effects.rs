@@ -90,6 +90,10 @@ impl Key<'_> {
     ///
     /// Other modules hear of it at once, so what is at the key afterwards is not known. This key counts as empty.
     fn create(&mut self, append: &Append) -> Result<Option<Applied>, Error> {
+        // Redis 8.2 and later forget that they have to expire what is restored on a replica that may be written.
+        if self.server().is_replica()? {
+            return Ok(None);
+        }
         let Entry { hit, retention } = append.entry;
         let strings = EntryStrings::take(retention, hit.cost)?;
         let Some(dump) = Dump::of(hit, strings.field.bytes()) else { return Ok(None) };

@@ -13,7 +13,7 @@ use crate::module::{
     CommandFunc, FilterFunc, GetFunc, InfoFunc, KeyEventFunc, Registered, ServerEventFunc, SetFunc, Setting,
 };
 use crate::problems::problem;
-use crate::server::{Effect, Entry, Failure, GENERIC, NEW, Reply, Server, Value, text};
+use crate::server::{Effect, Entry, Failure, GENERIC, NEW, Reply, Role, Server, Value, text};
 use crate::stream::{Id, Place, Stream, Text};
 use crate::strings::{self, Str};
 
@@ -744,6 +744,12 @@ unsafe extern "C" fn cached_microseconds() -> c_longlong {
 
 unsafe extern "C" fn get_selected_db(ctx: *mut Ctx) -> c_int {
     context(ctx).map_or(0, |ctx| ctx.database as c_int)
+}
+
+unsafe extern "C" fn get_context_flags(ctx: *mut Ctx) -> c_int {
+    let is_replica = server_of(ctx).is_some_and(|(_, server)| server.role == Role::Replica);
+    let flags = if is_replica { raw::REDISMODULE_CTX_FLAGS_SLAVE } else { raw::REDISMODULE_CTX_FLAGS_MASTER };
+    flags as c_int
 }
 
 unsafe extern "C" fn get_notify_keyspace_events() -> c_int {
@@ -1505,6 +1511,7 @@ functions! {
     "Milliseconds" => milliseconds,
     "CachedMicroseconds" => cached_microseconds,
     "GetSelectedDb" => get_selected_db,
+    "GetContextFlags" => get_context_flags,
     "GetNotifyKeyspaceEvents" => get_notify_keyspace_events,
     "Log" => simulated_variadic_log,
     "OpenKey" => open_key,

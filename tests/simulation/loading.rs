@@ -12,7 +12,7 @@ use crate::world::{START, Verdict};
 
 /// Functions without which the module must not load. (Strings and calls are left out: the crate uses them before the module is asked.)
 const NEEDED: &str = "SetModuleOptions SetCommandInfo RegisterNumericConfig IsKeysPositionRequest KeyAtPosWithFlags \
-    ReplyWithError ReplyWithArray ReplyWithLongLong ReplyWithStringBuffer ReplyWithSimpleString Milliseconds GetSelectedDb OpenKey CloseKey KeyType ValueLength UnlinkKey GetAbsExpire SetAbsExpire StreamAdd \
+    ReplyWithError ReplyWithArray ReplyWithLongLong ReplyWithStringBuffer ReplyWithSimpleString Milliseconds GetSelectedDb GetContextFlags OpenKey CloseKey KeyType ValueLength UnlinkKey GetAbsExpire SetAbsExpire StreamAdd \
     StreamTrimByID StreamTrimByLength StreamIteratorStart StreamIteratorStop StreamIteratorNextID StreamIteratorNextField \
     Replicate SignalModifiedKey NotifyKeyspaceEvent GetNotifyKeyspaceEvents";
 
