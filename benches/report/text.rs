@@ -258,12 +258,18 @@ fn instructions() -> String {
         let _ = writeln!(text, "| {without} | {base} | {more} | {percent:.1} % |");
     }
     text += "\nA busy key:\n\n\
-             | | HIT admitted | HIT refused | CL.THROTTLE admitted | HIT / CL.THROTTLE |\n| --- | ---: | ---: | ---: | ---: |\n";
+             | | HIT admitted | refused | CL.THROTTLE admitted | key expired | HIT / CL.THROTTLE | HIT / expired |\n\
+             | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n";
     let own = (counts.server.clone(), String::new());
     for (server, prefix) in [own].into_iter().chain(counts.servers().map(|server| (server.clone(), server + ": "))) {
-        let [hit, refused, peer] = [HIT, HIT_REFUSED, THROTTLE].map(|name| counts.get(&format!("{prefix}{name}")));
-        let (Some(hit), Some(refused), Some(peer)) = (hit, refused, peer) else { continue };
-        let _ = writeln!(text, "| {server} | {hit} | {refused} | {peer} | {:.2} |", hit as f64 / peer as f64);
+        let names = [HIT, HIT_REFUSED, THROTTLE, THROTTLE_IDLE];
+        let [Some(hit), Some(refused), Some(peer), Some(idle)] =
+            names.map(|name| counts.get(&format!("{prefix}{name}")))
+        else {
+            continue;
+        };
+        let [to_peer, to_idle] = [peer, idle].map(|peer| hit as f64 / peer as f64);
+        let _ = writeln!(text, "| {server} | {hit} | {refused} | {peer} | {idle} | {to_peer:.2} | {to_idle:.2} |");
     }
     text + "\n"
 }

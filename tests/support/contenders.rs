@@ -158,7 +158,10 @@ fn fill(client: &mut Connection, keys: u64) {
     }
 }
 
-/// With which keys and windows logs are in a steady state: each key is hit some 50 times a second, so a log holds 500 hits.
+/// How GCRA decides on a client below its limit, whose key expires long before the next decision: it makes a new one.
+const IDLE: &str = "CL.THROTTLE KEY 1000000 1000000 10 1";
+
+/// On how many keys, and in windows of how many seconds, logs get into their steady state.
 #[derive(Clone, Copy)]
 pub struct Steady {
     pub keys: usize,
@@ -200,7 +203,8 @@ pub fn variants(Steady { keys, seconds }: Steady) -> Vec<Contender> {
             ..hit("HIT refused, 10,000 hits in the log", "10000 1h").on(100).verdict(0)
         },
         full(new("MHIT of three keys", &mhit)),
-        new("CL.THROTTLE admitted", "CL.THROTTLE KEY 1000000 1 60 1").verdict(0),
+        new(THROTTLE, "CL.THROTTLE KEY 1000000 1 60 1").verdict(0),
+        new(THROTTLE_IDLE, IDLE).verdict(0),
         Contender { touches: 11, ..new("CL.THROTTLE refused", "CL.THROTTLE KEY 10 10 3600 1").verdict(1) },
         lua("Lua: fixed window", FIXED_WINDOW),
         full(lua("Lua: the plain recipe", RECIPE)),
@@ -218,14 +222,13 @@ pub const THROTTLE_REFUSED: &str = "CL.THROTTLE refused";
 pub const HIT: &str = "HIT admitted";
 pub const HIT_REFUSED: &str = "HIT refused";
 
-/// On how many keys there may be, none of which expires within three minutes of its first decision. The exception is GCRA as it
-/// is mostly used: a client that is far below its limit has no key a moment later.
+/// On as many keys as there may be, none of which expires within three minutes of its first decision, except [`IDLE`] ones.
 pub fn any_number_of_keys(keys: usize) -> Vec<Contender> {
     let contenders = vec![
         Contender::new(INCR, "INCR KEY"),
         Contender::lua(FIXED, FIXED_WINDOW, "1000000 180000"),
         Contender::new(THROTTLE, "CL.THROTTLE KEY 1000000 1 180 1").verdict(0),
-        Contender { lasts: false, ..Contender::new(THROTTLE_IDLE, "CL.THROTTLE KEY 1000000 1000000 10 1").verdict(0) },
+        Contender { lasts: false, ..Contender::new(THROTTLE_IDLE, IDLE).verdict(0) },
         Contender::new(THROTTLE_REFUSED, "CL.THROTTLE KEY 0 1 3600 1").verdict(1),
         Contender::new(HIT, "RATELIMIT.HIT KEY 1000000 180s").verdict(1),
         Contender { touches: 3, ..Contender::new(HIT_REFUSED, "RATELIMIT.HIT KEY 3 1h").verdict(0) },
