@@ -1,6 +1,6 @@
 //! Memory of a key, on a server and on its replica.
 
-use support::contenders::{Contender, FIXED, HIT, Steady, THROTTLE, variants};
+use support::contenders::{Contender, FIXED, HIT, SORTED_SET, Steady, THROTTLE, variants};
 use support::replication::{caught_up, replica_of};
 use support::traffic::{Choice, Runner};
 use support::{Ask, Server, get, words};
@@ -34,7 +34,7 @@ pub fn measure() -> Vec<Memory> {
         Contender { name: format!("{HIT}, nodes of 512 bytes"), ..small },
         throttle,
         of(FIXED),
-        of("Lua: sorted set"),
+        of(SORTED_SET),
         of("Lua: the plain recipe"),
     ]
     .into_iter()
