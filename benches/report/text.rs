@@ -197,11 +197,11 @@ fn latency(sweep: &Sweep) -> String {
 const INCREX: &str = "## INCREX\n\n\
     `INCREX` is a fixed window in the server itself, from Redis 8.8 on. It is the exception: it costs less than an exact hit. These\n\
     figures are not from `make bench`, which does not repeat them, since no server with `INCREX` could be had. It was rewritten\n\
-    after its documentation and run elsewhere, on Redis 8.6.3, on few keys, beside this module as it was in September 2026:\n\n\
+    after its documentation and run elsewhere, on Redis 8.6.3, beside this module as it was then:\n\n\
     | | instructions admitting | refusing | CPU admitting | refusing | bytes of a key |\n\
     | --- | ---: | ---: | ---: | ---: | ---: |\n\
     | INCREX, rewritten | 9300 | 7400 | 0.90 | 0.74 | 90 |\n\
-    | HIT of that time, nodes of 512 bytes | 15600 | 8100 | 1.63 | 0.86 | 835 |\n\
+    | HIT of that time | 15600 | 8100 | 1.63 | 0.86 | 835 |\n\
     | CL.THROTTLE | 27000 | 19200 | 2.70 | 1.73 | - |\n\n";
 
 fn on_a_hundred(variants: &Variants, rounds: usize) -> String {
