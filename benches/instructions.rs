@@ -1,12 +1,13 @@
 //! Counts the server's instructions for one decision, with callgrind. Unlike times on a shared machine, these repeat.
 //!
-//! Each row is the difference of two runs, each on its own server, that differ only in what is counted:
+//! The server says what it has executed before and after what is counted, so that starting, loading and warming up are no part
+//! of it:
 //!
-//! * *a busy key*: many decisions against fewer. Where hits are admitted, batches are sent at a steady pace, so that as much
-//!   leaves a log as comes in, on any machine that is fast enough to keep up.
-//! * *the n-th decision on each of 10,000 keys*: n passes over the keys against n - 1. The server holds 20,000 other keys, which
-//!   have made its tables as large as they will be: loading sizes them, and growing them is no part of the count.
-//! * *commands of others*: many against fewer, on a server with the module, which knows some logs, and on one without.
+//! * *a busy key*: many decisions. Where hits are admitted, batches are sent at a steady pace, so that as much leaves a log as
+//!   comes in, on any machine that is fast enough to keep up.
+//! * *the n-th decision on each of 10,000 keys*: the n-th pass over the keys. The server holds 20,000 other keys, which have made
+//!   its tables as large as they will be: loading sizes them, and growing them is no part of the count.
+//! * *commands of others*: many, on a server with the module, which knows some logs, and on one without.
 //! * *other servers*: a busy key on those that `scripts/servers.sh fetch` has got. Rows of absent ones stay as they are.
 //!
 //! Servers run at their default settings. `benches/instructions.txt` holds what was counted. For the commands of this module it
@@ -15,8 +16,8 @@
 //! instead. `ONLY=word` takes rows with that in their names: `refused`, `first`, `XADD`, `Valkey`. With `RATELIMIT_SERVER` the
 //! rows without a server's name are counted on that one, and compared with nothing.
 
-use std::collections::HashMap;
 use std::fs;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -32,9 +33,10 @@ use support::{Ask, wait_for};
 /// Logs of 500 hits, which are there after a short time.
 const STEADY: Steady = Steady { keys: 10, seconds: 5 };
 
-/// Decisions of the shorter and of the longer run. Logs are full after the shorter one, and once more after the longer one.
-const FULL: [usize; 2] = [5_500, 10_500];
-const QUICK: [usize; 2] = [2_000, 12_000];
+/// Decisions that are not counted, and those that are. Where logs fill up, they are full after the first, and as many hits leave
+/// during the second.
+const FULL: [usize; 2] = [5_500, 5_000];
+const QUICK: [usize; 2] = [2_000, 10_000];
 
 /// Decisions sent at once, and the time for them: each log gets a hundred hits a second, which is no more than the dearest
 /// contender takes under callgrind.
@@ -48,25 +50,40 @@ const OTHER_KEYS: usize = 20_000;
 /// Keys that are there before others' commands come.
 const THERE: usize = 20_000;
 
-/// Starts a server anew under callgrind, with the data it has.
-fn under_callgrind(runner: Runner) -> Runner {
-    let Runner { contender, server, mut client, .. } = runner;
-    client.run("SAVE");
-    let setup = server.setup();
-    let dir = server.kill();
-    // What was prepared is read again, so that it costs the same in both runs.
-    let prepared = Contender { prepare: |_| {}, ..contender };
-    Runner::on(prepared, setup.under_callgrind().start_in(dir))
+/// A server under callgrind, with the data that another one had.
+struct Counting {
+    runner: Runner,
+    /// How often it has written what it executed.
+    dumps: usize,
 }
 
-/// Ends the server, and says how many instructions it has executed.
-fn instructions(mut runner: Runner) -> u64 {
-    let _ = runner.client.ask(redis::cmd("SHUTDOWN").arg("NOSAVE"));
-    wait_for("the server ends", || !runner.server.is_alive());
-    let profile = fs::read_to_string(runner.server.dir().join("callgrind.out")).unwrap();
-    let line =
-        profile.lines().find_map(|line| line.strip_prefix("totals: ")).expect("callgrind has written its totals");
-    line.trim().parse().unwrap()
+impl Counting {
+    fn start(runner: Runner) -> Self {
+        let Runner { contender, server, mut client, .. } = runner;
+        client.run("SAVE");
+        let setup = server.setup();
+        let dir = server.kill();
+        let prepared = Contender { prepare: |_| {}, ..contender };
+        Self { runner: Runner::on(prepared, setup.under_callgrind().start_in(dir)), dumps: 0 }
+    }
+
+    /// Over one connection, so that a turn of the server's loop takes all of it, whatever comes first elsewhere.
+    fn send(&mut self, keys: &[usize]) {
+        self.runner.send_over(keys, SLICE, 1);
+    }
+
+    /// Instructions since the last time.
+    fn count(&mut self) -> u64 {
+        let pid = self.runner.server.pid().to_string();
+        let output = Command::new("callgrind_control").args(["-d", "count", &pid]).output().unwrap();
+        self.dumps += 1;
+        let file = self.runner.server.dir().join(format!("callgrind.out.{}", self.dumps));
+        let read = || {
+            fs::read_to_string(&file).ok()?.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok())
+        };
+        wait_for("callgrind writes its totals", || output.status.success() && read().is_some());
+        read().unwrap()
+    }
 }
 
 fn start(contender: &Contender, program: &str) -> Runner {
@@ -76,31 +93,20 @@ fn start(contender: &Contender, program: &str) -> Runner {
 
 /// Instructions of one decision on a busy key.
 fn busy(contender: &Contender, program: &str) -> u64 {
-    let lengths = if contender.fills_up { FULL } else { QUICK };
-    let total = |decisions: usize| {
-        let mut runner = under_callgrind(start(contender, program));
-        let start = Instant::now();
-        for (slice, from) in (0..decisions).step_by(SLICE).enumerate() {
-            if contender.fills_up {
-                sleep((PACE * slice as u32).saturating_sub(start.elapsed()));
-            }
-            let keys: Vec<usize> = (from..from + SLICE).map(|at| at % contender.keys).collect();
-            runner.send(&keys);
+    let [before, counted] = if contender.fills_up { FULL } else { QUICK };
+    let mut server = Counting::start(start(contender, program));
+    let start = Instant::now();
+    for (slice, from) in (0..before + counted).step_by(SLICE).enumerate() {
+        if from == before {
+            server.count();
         }
-        instructions(runner)
-    };
-    (total(lengths[1]) - total(lengths[0])) / (lengths[1] - lengths[0]) as u64
-}
-
-/// Instructions of a server on which each key has so many decisions.
-fn passes(contender: &Contender, program: &str, count: usize) -> u64 {
-    let mut runner = under_callgrind(start(contender, program));
-    for pass in 0..count {
-        for keys in Choice::InTurn(KEYS).keys(pass, KEYS).chunks(SLICE) {
-            runner.send(keys);
+        if contender.fills_up {
+            sleep((PACE * slice as u32).saturating_sub(start.elapsed()));
         }
+        let keys: Vec<usize> = (from..from + SLICE).map(|at| at % contender.keys).collect();
+        server.send(&keys);
     }
-    instructions(runner)
+    server.count() / counted as u64
 }
 
 /// Strings that expire some day.
@@ -122,26 +128,26 @@ fn fill(client: &mut redis::Connection, name: &str, keys: usize) {
 
 /// Instructions of a command of others.
 fn of_others(line: &str, module: Module, program: &str) -> u64 {
-    const LENGTHS: [usize; 2] = [2_000, 12_000];
     let mut contender = Contender { module, ..Contender::new("", line) };
     if !line.starts_with("XADD") {
         contender.prepare = keys_of_others;
     }
     // Streams are few and long. Of strings each is taken once.
     let keys = if line.starts_with("XADD") { 100 } else { THERE };
-    let total = |commands: usize| {
-        let mut runner = under_callgrind(start(&contender, program));
-        if contender.module != Module::None {
-            for key in 0..100 {
-                runner.client.run(&format!("RATELIMIT.HIT log:{key} 100 1h"));
-            }
+    let mut server = Counting::start(start(&contender, program));
+    if contender.module != Module::None {
+        for key in 0..100 {
+            server.runner.client.run(&format!("RATELIMIT.HIT log:{key} 100 1h"));
         }
-        for from in (0..commands).step_by(SLICE) {
-            runner.send(&(from..from + SLICE).map(|at| at % keys).collect::<Vec<_>>());
+    }
+    let [before, counted] = QUICK;
+    for from in (0..before + counted).step_by(SLICE) {
+        if from == before {
+            server.count();
         }
-        instructions(runner)
-    };
-    (total(LENGTHS[1]) - total(LENGTHS[0])) / (LENGTHS[1] - LENGTHS[0]) as u64
+        server.send(&(from..from + SLICE).map(|at| at % keys).collect::<Vec<_>>());
+    }
+    server.count() / counted as u64
 }
 
 /// Rows as they are counted.
@@ -178,11 +184,15 @@ impl Rows {
     }
 
     fn nth(&mut self, contender: &Contender, names: &[&str], program: &str) {
-        let mut totals = HashMap::new();
-        let mut total = |count| *totals.entry(count).or_insert_with(|| passes(contender, program, count));
-        for (at, name) in names.iter().enumerate() {
+        let Some(last) = names.iter().rposition(|name| self.wants(name)) else { return };
+        let mut server = Counting::start(start(contender, program));
+        server.count();
+        for (pass, name) in names[..=last].iter().enumerate() {
+            for keys in Choice::InTurn(KEYS).keys(pass, KEYS).chunks(SLICE) {
+                server.send(keys);
+            }
+            let count = server.count() / KEYS as u64;
             if self.wants(name) {
-                let count = (total(at + 1) - total(at)) / KEYS as u64;
                 self.add(name, count, self.is_same);
             }
         }

@@ -40,7 +40,10 @@ fn first_line(path: &str, prefix: &str) -> String {
 pub fn all(report: &Report) -> String {
     let mut text = introduction(report);
     if !report.sweep.rows.is_empty() {
-        text += &format!("## In short\n\nAbove 1, `HIT` takes less. In brackets: the number of keys, and how they were taken.\n\n{}\n", in_short(report));
+        text += &format!(
+            "## In short\n\nAbove 1, `HIT` takes less. In brackets: the number of keys, and how they were taken.\n\n{}\n",
+            in_short(report)
+        );
         text += &by_keys(&report.sweep);
     }
     if !report.others.is_empty() {
@@ -79,7 +82,7 @@ fn introduction(report: &Report) -> String {
 pub fn in_short(report: &Report) -> String {
     let rows = &report.sweep.rows;
     let touched: Vec<&Row> = rows.iter().filter(|row| row.order != "new").collect();
-    let new: Vec<&Row> = rows.iter().filter(|row| row.order == "new" && row.keys > 100).collect();
+    let new: Vec<&Row> = rows.iter().filter(|row| row.order == "new").collect();
     let mut text = String::from("| times what HIT takes | best | worst |\n| --- | ---: | ---: |\n");
     for (what, rows, peer, own) in [
         ("CPU time: CL.THROTTLE, both admitting", &touched, THROTTLE, HIT),
@@ -105,9 +108,8 @@ pub fn in_short(report: &Report) -> String {
             let ratios = of(name).into_iter().zip(of(HIT)).map(|(peer, own)| peer / own);
             let mut ratios: Vec<(f64, usize)> = ratios.zip(HITS).collect();
             ratios.sort_by(|one, other| one.0.total_cmp(&other.0));
-            let show = |(ratio, hits): (f64, usize)| {
-                format!("{ratio:.2} ({hits} {})", if hits == 1 { "hit" } else { "hits" })
-            };
+            let show =
+                |(ratio, hits): (f64, usize)| format!("{ratio:.2} ({hits} {})", if hits == 1 { "hit" } else { "hits" });
             let [worst, best] = [0, ratios.len() - 1].map(|at| show(ratios[at]));
             let _ = writeln!(text, "| memory of a key: {what} | {best} | {worst} |");
         }
