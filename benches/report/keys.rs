@@ -12,6 +12,12 @@ use crate::options::Options;
 /// Decisions of a slice.
 pub const SLICE: usize = 20_000;
 
+/// Rounds in which keys are created, at least.
+const ROUNDS_OF_CREATING: usize = 5;
+
+/// Keys of which the first decision is worth reporting: fewer are created in no time.
+const ENOUGH: usize = 10_000;
+
 /// Rounds and requests of redis-benchmark.
 const LOADS: usize = 7;
 const REQUESTS: usize = 60_000;
@@ -77,7 +83,9 @@ impl Sweep {
         };
         let mut runners: Vec<Runner> = contenders.into_iter().map(start).collect();
         let Some(new) = self.create(&mut runners, keys) else { return };
-        self.rows.push(new);
+        if keys >= ENOUGH {
+            self.rows.push(row(keys, "new", &runners, new));
+        }
         for (order, choice) in [("uniform", Choice::Uniform(keys)), ("zipfian", Choice::zipfian(keys))] {
             if options.wants(order) {
                 let mut costs = vec![Vec::new(); runners.len()];
@@ -101,22 +109,22 @@ impl Sweep {
         }
     }
 
-    /// Creates the keys and brings them into their steady state. None where the machine has too little memory.
-    fn create(&mut self, runners: &mut [Runner], keys: usize) -> Option<Row> {
-        let slice = keys.min(SLICE);
+    /// Creates the keys, brings them into their steady state, and tells what the first decisions cost. None where the machine has too little memory.
+    fn create(&mut self, runners: &mut [Runner], keys: usize) -> Option<Vec<Vec<f64>>> {
+        let slice = SLICE.min(keys.div_ceil(ROUNDS_OF_CREATING));
         let in_turn = Choice::InTurn(keys);
         let mut costs = vec![Vec::new(); runners.len()];
         let used = |runners: &mut [Runner]| -> u64 {
             runners.iter_mut().map(|runner| runner.client.info("memory", "used_memory").parse::<u64>().unwrap()).sum()
         };
         let before = used(runners);
-        for round in 0..keys / slice {
+        for round in 0..keys.div_ceil(slice) {
             let chosen = in_turn.keys(round, slice);
             for (runner, costs) in runners.iter_mut().zip(&mut costs) {
                 costs.push(runner.cost(&chosen));
             }
             if round == 0 {
-                let needed = (used(runners) - before) * (keys / slice) as u64;
+                let needed = (used(runners) - before) * keys.div_ceil(slice) as u64;
                 let there = memory_there();
                 if needed * 11 / 10 > there {
                     println!("{keys} keys are left out: they need {needed} bytes of memory and there are {there}");
@@ -126,14 +134,14 @@ impl Sweep {
         }
         for runner in runners.iter_mut() {
             for _ in 1..runner.contender.touches {
-                for round in 0..keys / slice {
+                for round in 0..keys.div_ceil(slice) {
                     runner.send(&in_turn.keys(round, slice));
                 }
             }
         }
         settled(runners, keys);
         self.memory = self.memory.max(used(runners));
-        Some(row(keys, "new", runners, costs))
+        Some(costs)
     }
 }
 

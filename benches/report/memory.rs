@@ -1,9 +1,9 @@
 //! Memory of a key, on a server and on its replica.
 
-use support::contenders::{Contender, FIXED, HIT, Steady, THROTTLE, variants};
+use support::contenders::{Contender, FIXED, HIT, SORTED_SET, Steady, THROTTLE, variants};
 use support::replication::{caught_up, replica_of};
 use support::traffic::{Choice, Runner};
-use support::{Ask, Server};
+use support::{Ask, Server, get, words};
 
 /// Keys that share the memory. What else grows, buffers above all, is small beside them.
 pub const KEYS: usize = 10_000;
@@ -19,6 +19,8 @@ pub struct Memory {
     pub name: String,
     pub bytes: [f64; HITS.len()],
     pub on_replica: [f64; HITS.len()],
+    /// Bytes of the table of cursors.
+    pub table: i64,
 }
 
 pub fn measure() -> Vec<Memory> {
@@ -30,10 +32,9 @@ pub fn measure() -> Vec<Memory> {
     [
         of(HIT),
         Contender { name: format!("{HIT}, nodes of 512 bytes"), ..small },
-        Contender { name: "HIT admitted, COST 1000".to_owned(), ..of("HIT admitted, COST 1000") },
         throttle,
         of(FIXED),
-        of("Lua: sorted set"),
+        of(SORTED_SET),
         of("Lua: the plain recipe"),
     ]
     .into_iter()
@@ -46,17 +47,25 @@ fn one(contender: Contender) -> Memory {
     let setup = contender.setup().args(BACKLOG).tcp();
     let mut runner = Runner::start(contender, setup.clone());
     let replica = replica_of(&runner.server, setup);
+    let setting: Vec<String> = get(runner.client.run("CONFIG GET ratelimit.cursors"));
+    let cursors = setting.get(1).cloned().unwrap_or_default();
     let used = |runner: &mut Runner, replica: &Server| {
         caught_up(&runner.server, replica);
         runner.hang_up();
-        [runner.client.used_memory(), replica.connect().used_memory()]
+        let all = runner.client.used_memory();
+        // The table of cursors is there once, however many keys there are. Others have no such setting.
+        let _ = runner.client.ask(&words("CONFIG SET ratelimit.cursors 0"));
+        let own = runner.client.used_memory();
+        let _ = runner.client.ask(&words(&format!("CONFIG SET ratelimit.cursors {cursors}")));
+        ([own, replica.connect().used_memory()], all - own)
     };
-    let before = used(&mut runner, &replica);
-    let mut memory = Memory { name, bytes: Default::default(), on_replica: Default::default() };
+    let (before, _) = used(&mut runner, &replica);
+    let mut memory = Memory { name, bytes: Default::default(), on_replica: Default::default(), table: 0 };
     for round in 0..HITS[HITS.len() - 1] {
         runner.send(&Choice::InTurn(KEYS).keys(round, KEYS));
         if let Some(at) = HITS.iter().position(|&hits| hits == round + 1) {
-            let now = used(&mut runner, &replica);
+            let (now, table) = used(&mut runner, &replica);
+            memory.table = memory.table.max(table);
             let [bytes, on_replica] = [0, 1].map(|which| (now[which] - before[which]) as f64 / KEYS as f64);
             (memory.bytes[at], memory.on_replica[at]) = (bytes, on_replica);
             println!("{:<34} {:>4} hits {bytes:8.0} bytes, on a replica {on_replica:8.0}", memory.name, round + 1);

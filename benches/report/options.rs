@@ -25,7 +25,8 @@ impl Options {
         let keys = list("KEYS").map(|keys| keys.iter().map(number).collect::<Vec<_>>());
         let parts = list("ONLY");
         let updates = var_os("UPDATE").is_some();
-        let is_partial = is_quick || keys.is_some() || parts.is_some() || var_os("RATELIMIT_SERVER").is_some();
+        let is_elsewhere = var_os("RATELIMIT_SERVER").is_some();
+        let is_partial = is_quick || keys.is_some() || parts.is_some() || is_elsewhere;
         assert!(!updates || !is_partial, "UPDATE=1 writes all of it, on this machine's own server");
         for part in parts.iter().flatten() {
             assert!(PARTS.contains(&part.as_str()), "ONLY={part}: there is {}", PARTS.join(", "));
@@ -35,10 +36,12 @@ impl Options {
             (_, Some(_)) => &PARTS[..3],
             _ => &PARTS[..],
         };
+        // The others are measured beside this machine's own.
+        let default_parts = default_parts.iter().filter(|&&part| part != "servers" || !is_elsewhere);
         let default_keys = if is_quick { vec![10_000] } else { vec![100, 10_000, 100_000, 1_000_000] };
         Self {
             keys: keys.unwrap_or(default_keys),
-            parts: parts.unwrap_or_else(|| default_parts.iter().map(|part| (*part).to_owned()).collect()),
+            parts: parts.unwrap_or_else(|| default_parts.map(|part| (*part).to_owned()).collect()),
             rounds: var("ROUNDS").map_or(if is_quick { 7 } else { 15 }, |text| number(&text)),
             before: var_os("BEFORE").map(PathBuf::from),
             updates,

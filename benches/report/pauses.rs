@@ -110,10 +110,12 @@ fn one_expiry(contender: Contender) -> Waits {
     for slice in 0..slices {
         runner.send(&in_turn.keys(slice, 10_000));
     }
-    let at = now() + 20_000;
-    let expire = Contender::new("", &format!("PEXPIREAT KEY {at}"));
-    let server = runner.server;
-    let mut expire = Runner::on(expire, server);
+    let by = |at: u64| Contender::new("", &format!("PEXPIREAT KEY {at}"));
+    let mut expire = Runner::on(by(now() + 3_600_000), runner.server);
+    let start = Instant::now();
+    expire.send(&in_turn.keys(0, 10_000));
+    let at = now() + (start.elapsed().as_millis() * 3 / 2 * slices as u128) as u64 + 2_000;
+    let mut expire = Runner::on(by(at), expire.server);
     for slice in 0..slices {
         expire.send(&in_turn.keys(slice, 10_000));
     }

@@ -126,7 +126,7 @@ const RECIPE: &str = "local t = redis.call('TIME') \
     redis.call('XTRIM', KEYS[1], 'MINID', '~', now - ARGV[2]) \
     return redis.call('XLEN', KEYS[1]) <= tonumber(ARGV[1])";
 
-const SORTED_SET: &str = "local t = redis.call('TIME') \
+const LOG: &str = "local t = redis.call('TIME') \
     local now = t[1] * 1000000 + t[2] \
     redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2] * 1000) \
     if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[1]) then return 0 end \
@@ -136,7 +136,7 @@ const SORTED_SET: &str = "local t = redis.call('TIME') \
 
 /// Loads the scripts for EVALSHA.
 pub fn load_scripts(client: &mut Connection) {
-    for source in [FIXED_WINDOW, RECIPE, SORTED_SET] {
+    for source in [FIXED_WINDOW, RECIPE, LOG] {
         client.ask(redis::cmd("SCRIPT").arg("LOAD").arg(source)).unwrap();
     }
 }
@@ -158,7 +158,10 @@ fn fill(client: &mut Connection, keys: u64) {
     }
 }
 
-/// With which keys and windows logs are in a steady state: each key is hit some 50 times a second, so a log holds 500 hits.
+/// How GCRA decides on a client below its limit, whose key expires long before the next decision: it makes a new one.
+const IDLE: &str = "CL.THROTTLE KEY 1000000 1000000 10 1";
+
+/// On how many keys, and in windows of how many seconds, logs get into their steady state.
 #[derive(Clone, Copy)]
 pub struct Steady {
     pub keys: usize,
@@ -180,8 +183,8 @@ pub fn variants(Steady { keys, seconds }: Steady) -> Vec<Contender> {
     let three_trips = ["XADD KEY * hit 1", "XTRIM KEY MINID ~ START", "XLEN KEY"].map(str::to_owned).to_vec();
     vec![
         new("PING", "PING"),
-        new("INCR", "INCR KEY"),
-        full(hit("HIT admitted", "1000000 WINDOW")),
+        new(INCR, "INCR KEY"),
+        full(hit(HIT, "1000000 WINDOW")),
         full(Contender {
             args: &["--stream-node-max-bytes", "512"],
             ..hit("HIT admitted, nodes of 512 bytes", "1000000 WINDOW")
@@ -194,38 +197,39 @@ pub fn variants(Steady { keys, seconds }: Steady) -> Vec<Contender> {
             prepare: |client| fill(client, 1),
             ..hit("HIT admitted, 1,000,000 hits in the log", "9000000 1h").on(1)
         },
-        Contender { touches: 10, ..hit("HIT refused", "10 1h").verdict(0) },
+        Contender { touches: 10, ..hit(HIT_REFUSED, "10 1h").verdict(0) },
         Contender {
             prepare: |client| fill(client, 100),
             ..hit("HIT refused, 10,000 hits in the log", "10000 1h").on(100).verdict(0)
         },
         full(new("MHIT of three keys", &mhit)),
-        new("CL.THROTTLE admitted", "CL.THROTTLE KEY 1000000 1 60 1").verdict(0),
-        Contender { touches: 11, ..new("CL.THROTTLE refused", "CL.THROTTLE KEY 10 10 3600 1").verdict(1) },
-        lua("Lua: fixed window", FIXED_WINDOW),
+        new(THROTTLE, "CL.THROTTLE KEY 1000000 1 60 1").verdict(0),
+        new(THROTTLE_IDLE, IDLE).verdict(0),
+        Contender { touches: 11, ..new(THROTTLE_REFUSED, "CL.THROTTLE KEY 10 10 3600 1").verdict(1) },
+        lua(FIXED, FIXED_WINDOW),
         full(lua("Lua: the plain recipe", RECIPE)),
-        full(lua("Lua: sorted set", SORTED_SET)),
+        full(lua(SORTED_SET, LOG)),
         Contender { templates: three_trips, ..new("the plain recipe, three trips", "XADD") },
     ]
 }
 
-/// Names of those that are measured on any number of keys.
+/// Names that others use.
 pub const INCR: &str = "INCR";
 pub const FIXED: &str = "Lua: fixed window";
+pub const SORTED_SET: &str = "Lua: sorted set";
 pub const THROTTLE: &str = "CL.THROTTLE admitted";
 pub const THROTTLE_IDLE: &str = "CL.THROTTLE admitted, key expired";
 pub const THROTTLE_REFUSED: &str = "CL.THROTTLE refused";
 pub const HIT: &str = "HIT admitted";
 pub const HIT_REFUSED: &str = "HIT refused";
 
-/// On how many keys there may be, none of which expires within three minutes of its first decision. The exception is GCRA as it
-/// is mostly used: a client that is far below its limit has no key a moment later.
+/// On as many keys as there may be, none of which expires within three minutes of its first decision, except [`IDLE`] ones.
 pub fn any_number_of_keys(keys: usize) -> Vec<Contender> {
     let contenders = vec![
         Contender::new(INCR, "INCR KEY"),
         Contender::lua(FIXED, FIXED_WINDOW, "1000000 180000"),
         Contender::new(THROTTLE, "CL.THROTTLE KEY 1000000 1 180 1").verdict(0),
-        Contender { lasts: false, ..Contender::new(THROTTLE_IDLE, "CL.THROTTLE KEY 1000000 1000000 10 1").verdict(0) },
+        Contender { lasts: false, ..Contender::new(THROTTLE_IDLE, IDLE).verdict(0) },
         Contender::new(THROTTLE_REFUSED, "CL.THROTTLE KEY 0 1 3600 1").verdict(1),
         Contender::new(HIT, "RATELIMIT.HIT KEY 1000000 180s").verdict(1),
         Contender { touches: 3, ..Contender::new(HIT_REFUSED, "RATELIMIT.HIT KEY 3 1h").verdict(0) },

@@ -61,6 +61,13 @@ impl Counts {
         }
     }
 
+    /// Takes the rows of a server as they are elsewhere.
+    pub fn take_over(&mut self, other: &Self, server: &str) {
+        for (name, count) in other.rows.iter().filter(|(name, _)| name.starts_with(&format!("{server}: "))) {
+            self.set(name, *count);
+        }
+    }
+
     pub fn write(&self) {
         let mut text = format!("# {}\n", self.server);
         for (name, count) in &self.rows {

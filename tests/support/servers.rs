@@ -186,6 +186,11 @@ impl Server {
         Setup::new().start()
     }
 
+    /// How it was started.
+    pub fn setup(&self) -> Setup {
+        self.setup.clone()
+    }
+
     fn launch(&mut self) -> bool {
         let Setup { program, module, args, configuration, clock, tcp, valgrind } = &self.setup;
         if *tcp {

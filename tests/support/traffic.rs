@@ -144,11 +144,16 @@ impl Runner {
         Self { packed, lines: decision.iter().map(lines).sum(), contender, server, client, sockets: Vec::new() }
     }
 
-    /// One decision on each of these keys, and what it cost the server's main thread.
+    /// One decision on each of these keys, and what all of them cost the server's main thread.
     pub fn send(&mut self, keys: &[usize]) -> Duration {
+        self.send_over(keys, BATCH, CONNECTIONS)
+    }
+
+    /// The same in batches of this size, over so many connections at a time.
+    pub fn send_over(&mut self, keys: &[usize], size: usize, connections: usize) -> Duration {
         let start = now() - self.contender.window;
         let batches: Vec<Vec<u8>> = keys
-            .chunks(BATCH)
+            .chunks(size)
             .map(|keys| {
                 let mut batch = Vec::with_capacity(keys.len() * self.packed.bytes.len());
                 keys.iter().for_each(|&key| self.packed.append(&mut batch, key, start));
@@ -160,12 +165,12 @@ impl Runner {
         }
         let before = cpu_time(self.server.pid());
         let mut left = keys.len();
-        for batches in batches.chunks(CONNECTIONS) {
+        for batches in batches.chunks(connections) {
             for (socket, batch) in self.sockets.iter_mut().zip(batches) {
                 socket.write_all(batch).unwrap();
             }
             for socket in &mut self.sockets[..batches.len()] {
-                let decisions = left.min(BATCH);
+                let decisions = left.min(size);
                 left -= decisions;
                 receive(socket, decisions * self.lines);
             }
