@@ -161,6 +161,11 @@ mod tests {
         known
     }
 
+    /// The calls after which the key has a cursor.
+    fn twice(table: &mut Table, hash: u64) {
+        (0..2).for_each(|_| assert_eq!(call(table, hash, 5), 0));
+    }
+
     /// The hashes of the keys whose cursors are in the table and still theirs.
     fn kept(table: &Table) -> Vec<u64> {
         let cursors = table.sets.iter().flatten().filter_map(|way| Some((way.hash, way.cursor.as_ref()?)));
@@ -185,8 +190,10 @@ mod tests {
     #[test]
     fn each_key_has_its_own() {
         let mut table = of_size(64);
-        for length in 1..4 {
-            (1..9).for_each(|nth| drop(call(&mut table, hash(nth), length * nth)));
+        for length in [3, 3] {
+            for nth in 1..9 {
+                call(&mut table, hash(nth), length * nth);
+            }
         }
         assert!((1..9).all(|nth| call(&mut table, hash(nth), 3 * nth) == 3 * nth));
     }
@@ -195,7 +202,7 @@ mod tests {
     fn a_log_of_another_length_is_not_known() {
         for length in [0, 4, 6] {
             let mut table = of_size(64);
-            (0..2).for_each(|_| drop(call(&mut table, hash(1), 5)));
+            twice(&mut table, hash(1));
             let cursor = table.take(hash(1), length);
             assert!(cursor.is_kept() && knows(&cursor) == 0, "{length}");
             table.put(filled(cursor, length));
@@ -207,7 +214,7 @@ mod tests {
     #[test]
     fn a_cursor_that_is_in_use_is_not_there() {
         let mut table = of_size(64);
-        (0..2).for_each(|_| drop(call(&mut table, hash(1), 5)));
+        twice(&mut table, hash(1));
         let first = table.take(hash(1), 5);
         let second = table.take(hash(1), 5);
         assert_eq!([knows(&first), knows(&second)], [5, 0]);
@@ -220,13 +227,12 @@ mod tests {
     #[test]
     fn keys_push_each_other_out_in_turn() {
         let mut table = of_size(1);
-        let twice = |table: &mut Table, nth| (0..2).for_each(|_| drop(call(table, hash(nth), 5)));
         let kept = |table: &Table| kept(table).iter().map(|hash| hash >> 34).collect::<Vec<_>>();
-        (1..5).for_each(|nth| twice(&mut table, nth));
+        (1..5).for_each(|nth| twice(&mut table, hash(nth)));
         assert_eq!(kept(&table), [1, 2, 3, 4]);
-        twice(&mut table, 5);
+        twice(&mut table, hash(5));
         assert_eq!(kept(&table), [5, 2, 3, 4]);
-        twice(&mut table, 6);
+        twice(&mut table, hash(6));
         assert_eq!(kept(&table), [5, 6, 3, 4]);
         call(&mut table, hash(7), 5);
         assert_eq!(kept(&table), [5, 6, 4], "a single call takes the place");
@@ -240,7 +246,7 @@ mod tests {
     #[test]
     fn a_place_regained_does_not_bring_back_an_old_cursor() {
         let mut table = of_size(1);
-        (1..5).for_each(|nth| (0..2).for_each(|_| drop(call(&mut table, hash(nth), 5))));
+        (1..5).for_each(|nth| twice(&mut table, hash(nth)));
         // Each is pushed out by a key that is seen once, and comes back to a place, in turn.
         for nth in 1..5 {
             call(&mut table, hash(nth + 4), 5);
@@ -258,7 +264,7 @@ mod tests {
     #[test]
     fn a_place_taken_brings_nothing_of_the_key_before() {
         let mut table = of_size(1);
-        (1..5).for_each(|nth| (0..2).for_each(|_| drop(call(&mut table, hash(nth), 5))));
+        (1..5).for_each(|nth| twice(&mut table, hash(nth)));
         assert_eq!([call(&mut table, hash(9), 5), call(&mut table, hash(9), 5)], [0, 0]);
         assert_eq!(call(&mut table, hash(9), 5), 5);
     }
@@ -266,8 +272,8 @@ mod tests {
     #[test]
     fn a_log_that_begins_anew_is_not_known() {
         let mut table = of_size(64);
-        (0..2).for_each(|_| drop(call(&mut table, hash(1), 5)));
-        (0..2).for_each(|_| drop(call(&mut table, hash(2), 5)));
+        twice(&mut table, hash(1));
+        twice(&mut table, hash(2));
         let cursor = table.take_new(hash(1));
         assert!(!cursor.is_kept() && knows(&cursor) == 0);
         assert_eq!(kept(&table), [hash(2)]);
@@ -280,7 +286,7 @@ mod tests {
     #[test]
     fn a_log_that_began_anew_does_not_get_its_cursor_back() {
         let mut table = of_size(64);
-        (0..2).for_each(|_| drop(call(&mut table, hash(1), 5)));
+        twice(&mut table, hash(1));
         let cursor = table.take(hash(1), 5);
         drop(table.take_new(hash(1)));
         table.put(cursor);
@@ -312,7 +318,7 @@ mod tests {
     #[test]
     fn a_cursor_without_a_place_becomes_the_spare() {
         let mut table = of_size(64);
-        (0..2).for_each(|_| drop(call(&mut table, hash(1), 5)));
+        twice(&mut table, hash(1));
         let cursor = table.take(hash(1), 5);
         table.resize(64);
         table.put(cursor);
@@ -324,7 +330,7 @@ mod tests {
     #[test]
     fn a_table_of_size_0_knows_nothing() {
         let mut resized = of_size(64);
-        (0..2).for_each(|_| drop(call(&mut resized, hash(1), 5)));
+        twice(&mut resized, hash(1));
         resized.resize(0);
         for mut table in [Table::new(), Table::default(), of_size(0), resized] {
             assert_eq!((table.cursors(), table.sets.len()), (0, 0));
@@ -348,7 +354,7 @@ mod tests {
     #[test]
     fn a_table_starts_empty() {
         let mut table = of_size(64);
-        (0..2).for_each(|_| drop(call(&mut table, hash(1), 5)));
+        twice(&mut table, hash(1));
         table.resize(64);
         assert_eq!([0, 0, 5].map(|_| call(&mut table, hash(1), 5)), [0, 0, 5]);
     }
