@@ -1,16 +1,15 @@
 //! Single cases: what random histories hardly reach, or what changes no answer.
 
-use limiter::cursors::{CachedLog, Table};
+use limiter::cursors::Table;
 use limiter::error::Error;
-use limiter::hash;
-use limiter::log::{self, Entry, Id, Log};
+use limiter::log::{self, Back, Entry, Id, Log};
 use limiter::number::MAX_UNITS;
 use limiter::plan::{Append, Applied, Plan, Store};
 use limiter::retention::Retention;
 use limiter::syntax::Call;
 use limiter::usage::Usage;
 
-use crate::memory_log::{self, MemoryLog, START, call_of, old_log};
+use crate::memory_log::{self, MemoryLog, START, call_of, old_log, open};
 
 const MINUTE: u64 = 60_000;
 
@@ -20,19 +19,25 @@ struct Watched {
     length: u64,
     /// Where walks began, and how many hits they passed.
     walks: Vec<(u64, usize)>,
-    /// How often its expiry was asked for.
-    lookups: usize,
+    /// How many entries each reading backwards passed, the newest included.
+    backs: Vec<usize>,
 }
 
 impl Watched {
     fn new(log: MemoryLog) -> Self {
-        Self { length: log.entries.len() as u64, log, walks: Vec::new(), lookups: 0 }
+        Self { length: log.entries.len() as u64, log, walks: Vec::new(), backs: Vec::new() }
     }
 }
 
 impl Log for Watched {
-    fn newest(&mut self) -> Result<Option<Entry>, Error> {
-        (&mut self.log).newest()
+    fn read_back(&mut self, visit: &mut dyn FnMut(Id, Option<u64>) -> Back) -> Result<Option<Entry>, Error> {
+        let mut passed = 0;
+        let newest = (&mut self.log).read_back(&mut |id, cost| {
+            passed += 1;
+            visit(id, cost)
+        })?;
+        self.backs.push(passed);
+        Ok(newest)
     }
 
     fn last_id(&mut self) -> Result<Id, Error> {
@@ -56,7 +61,6 @@ impl Store for Watched {
     }
 
     fn expires_at(&mut self) -> Option<u64> {
-        self.lookups += 1;
         self.log.expires_at
     }
 
@@ -186,31 +190,6 @@ fn a_short_wait_is_found_in_one_walk() {
     }
 }
 
-#[test]
-fn a_cached_log_knows_its_hash_and_length() {
-    let mut table = Table::new();
-    table.resize(64);
-    let mut log = old_log(0, MINUTE, 0);
-    assert!(table.take(3, b"key", log.length()).is_none(), "the first call leaves only its hash");
-    let cursor = table.take(3, b"key", log.length());
-    let cached = CachedLog::new(&mut log, cursor);
-    assert_eq!(cached.hash(), Some(hash::of(3, b"key")));
-    assert_eq!(cached.length(), 300);
-    assert_eq!(CachedLog::new(&mut log, None).hash(), None);
-}
-
-/// The expiry is looked up once.
-#[test]
-fn a_cached_log_remembers_when_it_expires() {
-    let mut table = Table::new();
-    table.resize(64);
-    table.take(0, b"key", 300);
-    let log = Watched::new(log_of(&[entry(START, 1, 1)]));
-    let mut cached = CachedLog::new(log, table.take(0, b"key", 300));
-    assert_eq!([cached.expires_at(), cached.expires_at()], [Some(START + 100 * MINUTE); 2]);
-    assert_eq!(cached.into_parts().0.lookups, 1);
-}
-
 /// Of a busy key, the log is read only for the hits that leave the window next: few at first, then 64 at once.
 #[test]
 fn a_cached_log_is_hardly_read() {
@@ -220,20 +199,52 @@ fn a_cached_log_is_hardly_read() {
     let mut log = MemoryLog { keep_expired: 1_000_000, ..MemoryLog::default() };
     let mut walks = Vec::new();
     for nth in 0..4_400 {
-        let cursor = if nth == 0 { None } else { table.take(0, b"key", nth) };
-        let mut cached = CachedLog::new(Watched::new(std::mem::take(&mut log)), cursor);
-        let mut usage = Usage::new(&call, START + nth, Id::default());
-        usage.read(&mut cached).unwrap();
-        let decision = usage.decide(&mut cached, true).unwrap();
-        cached.apply(&decision.plan).unwrap();
-        let (watched, cursor) = cached.into_parts();
-        cursor.into_iter().for_each(|cursor| table.put(cursor));
+        let ((), watched) = open(&mut table, b"key", Watched::new(std::mem::take(&mut log)), |log| {
+            memory_log::hit(log, START + nth, &call).unwrap();
+        });
         if nth > 3 {
+            assert_eq!(watched.backs, [1]);
             walks.extend(watched.walks.iter().map(|&(from, passed)| (from as i64 - START as i64, passed)));
         }
         log = watched.log;
     }
+    println!("{walks:?}");
     // The first 982 hits were noted as they came, and then there was no room for more.
     let expected = [(982, 8), (990, 32), (1022, 64), (1086, 64), (1150, 64), (1214, 64), (1278, 64), (1342, 64)];
     assert_eq!(walks, expected);
+}
+
+/// How a call without a cursor reads this log: backwards, and by walks.
+fn readings(log: &MemoryLog, now: u64, call: &Call) -> (Vec<usize>, Vec<(u64, usize)>) {
+    let plain = log.clone().peek(now, call);
+    let (answer, log) =
+        open(&mut Table::new(), b"key", Watched::new(log.clone()), |log| memory_log::peek(log, now, call));
+    assert_eq!(answer, plain);
+    (log.backs, log.walks)
+}
+
+/// Live hits, one a second up to `START`, behind 100 that have expired.
+fn mostly_expired(live: u64, costs: impl Fn(u64) -> u64) -> MemoryLog {
+    let mut tally = 7;
+    let entries: Vec<Entry> = (0..100 + live)
+        .map(|nth| {
+            let left = 99 + live - nth;
+            let age = left * 1_000 + if left < live { 0 } else { 60_000 };
+            tally += costs(nth);
+            entry(START - age, tally, costs(nth))
+        })
+        .collect();
+    log_of(&entries)
+}
+
+/// Backwards until the first that has expired.
+#[test]
+fn few_live_hits_are_read_at_once() {
+    let call = call_of(&[(1_000, MINUTE)], 1, false);
+    for live in 1..=15 {
+        let log = mostly_expired(live, |_| 1);
+        assert_eq!(readings(&log, START, &call), (vec![live as usize + 1], vec![]), "{live}");
+    }
+    // One that has expired as a whole needs no more than its newest entry.
+    assert_eq!(readings(&mostly_expired(0, |_| 1), START, &call), (vec![1], vec![]));
 }
