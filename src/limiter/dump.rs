@@ -93,10 +93,10 @@ impl Dump {
         let [first, second, third, fourth, ..] = bytes;
         match number {
             ..=0x7f => self.push(&[first, 1]),
-            ..=0xfff => self.push(&[0xc0 | second, first, 2]),
-            ..=0x7fff => self.push(&[0xf1, first, second, 3]),
-            ..=0x7f_ffff => self.push(&[0xf2, first, second, third, 4]),
-            ..=0x7fff_ffff => self.push(&[0xf3, first, second, third, fourth, 5]),
+            0x80..=0xfff => self.push(&[0xc0 | second, first, 2]),
+            0x1000..=0x7fff => self.push(&[0xf1, first, second, 3]),
+            0x8000..=0x7f_ffff => self.push(&[0xf2, first, second, third, 4]),
+            0x80_0000..=0x7fff_ffff => self.push(&[0xf3, first, second, third, fourth, 5]),
             _ => {
                 self.push(&[0xf4]);
                 self.push(&bytes);
@@ -111,8 +111,8 @@ impl Dump {
         let [.., second, first] = bytes;
         match number {
             ..=0x3f => self.push(&[first]),
-            ..=0x3fff => self.push(&[0x40 | second, first]),
-            ..=0xffff_ffff => {
+            0x40..=0x3fff => self.push(&[0x40 | second, first]),
+            0x4000..=0xffff_ffff => {
                 self.push(&[0x80]);
                 self.push(bytes.split_at(4).1);
             }

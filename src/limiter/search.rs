@@ -132,11 +132,11 @@ mod tests {
 
     impl Log for Counted {
         fn read_back(&mut self, _: &mut dyn FnMut(Id, Option<u64>) -> Back) -> Result<Option<Entry>, Error> {
-            unimplemented!("a search does not read backwards")
+            panic!("a search does not read backwards")
         }
 
         fn last_id(&mut self) -> Result<Id, Error> {
-            unimplemented!("a search does not need the last ID")
+            panic!("a search does not need the last ID")
         }
 
         fn walk(&mut self, from: u64, visit: &mut dyn FnMut(Hit) -> bool) -> Result<(), Error> {
