@@ -241,7 +241,7 @@ fn aged(entries: impl IntoIterator<Item = (u64, u64)>) -> MemoryLog {
 
 /// Ages of 100 expired entries, and of live ones spread over a minute.
 fn mostly_expired(live: u64) -> impl Iterator<Item = u64> {
-    (0..100).map(|nth| 3 * MINUTE - nth).chain((0..live).rev().map(move |nth| nth * MINUTE / live))
+    (0..100).rev().map(|nth| MINUTE + nth).chain((0..live).rev().map(move |nth| nth * MINUTE / live))
 }
 
 /// The start of the window of a minute, where a walk begins.
@@ -293,13 +293,26 @@ fn a_weighted_log_may_need_a_walk() {
     assert_eq!(readings(&log, START, &call), (vec![11], vec![(FROM, 1)]));
 }
 
+/// Where a cost is read, it is what the entry says, whatever the tallies say. So is that of the newest hit.
+#[test]
+fn a_cost_that_is_read_counts() {
+    let call = call_of(&[(1_000, MINUTE)], 1, false);
+    for (live, says, backs) in [(10, 0, 11), (10, 9, 11), (1, 0, 2)] {
+        let mut log = aged(mostly_expired(live).map(|age| (age, 1)));
+        let at = log.entries.len() - 1 - says;
+        log.entries[at].hit.cost = 5;
+        log.entries.last_mut().unwrap().hit.cost = 5;
+        assert_eq!(readings(&log, START, &call), (vec![backs], vec![]), "{live} {says}");
+    }
+}
+
 /// Sixteen entries are read backwards, and no more.
 #[test]
 fn reading_backwards_ends_after_sixteen() {
     let call = call_of(&[(1_000, MINUTE)], 1, false);
     for (live, walks) in [(14, vec![]), (15, vec![]), (16, vec![(FROM, 1)]), (300, vec![(FROM, 1)])] {
         // The newest four leave it open whether the start is near.
-        let ages = (0..100).map(|nth| 3 * MINUTE - nth).chain((4..live).rev().map(|nth| 40_000 + nth));
+        let ages = (0..100).rev().map(|nth| MINUTE + nth).chain((4..live).rev().map(|nth| 40_000 + nth));
         let log = aged(ages.chain([30_000, 20_000, 10_000, 0]).map(|age| (age, 1)));
         assert_eq!(readings(&log, START, &call), (vec![16.min(live as usize + 1)], walks), "{live}");
     }
@@ -308,15 +321,17 @@ fn reading_backwards_ends_after_sixteen() {
 /// If the rest of the window is more than four times as long as what the first four entries span.
 #[test]
 fn reading_backwards_gives_up_after_four_if_the_start_is_far() {
-    let call = call_of(&[(1_000, MINUTE)], 1, false);
+    // It starts a minute before `START`.
+    let call = call_of(&[(1_000, MINUTE + 1)], 1, false);
+    let seek = vec![(START - MINUTE, 1)];
     for (span, is_far) in [(3, true), (11_999, true), (12_000, false)] {
         let ages = [2 * MINUTE, 55_000, span, 2, 1, 0];
-        let (backs, walks) = if is_far { (4, vec![(FROM, 1)]) } else { (6, vec![]) };
+        let (backs, walks) = if is_far { (4, seek.clone()) } else { (6, vec![]) };
         assert_eq!(readings(&aged(ages.map(|age| (age, 1))), START, &call), (vec![backs], walks), "{span}");
     }
     // All of a short log is known by then.
     assert_eq!(readings(&aged([3, 2, 1, 0].map(|age| (age, 1))), START, &call), (vec![4], vec![]));
-    assert_eq!(readings(&aged([4, 3, 2, 1, 0].map(|age| (age, 1))), START, &call), (vec![4], vec![(FROM, 1)]));
+    assert_eq!(readings(&aged([4, 3, 2, 1, 0].map(|age| (age, 1))), START, &call), (vec![4], seek));
 }
 
 /// The clock may be behind the newest entry, which then ends the windows.
