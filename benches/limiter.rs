@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use limiter::answer::Answer;
 use limiter::error::Error;
-use limiter::log::{Entry, Hit, Id, Log};
+use limiter::log::{Back, Entry, Hit, Id, Log};
 use limiter::retention::Retention;
 use limiter::syntax::{Call, Strict};
 use limiter::usage::Usage;
@@ -24,7 +24,8 @@ impl Steady {
 }
 
 impl Log for Steady {
-    fn newest(&mut self) -> Result<Option<Entry>, Error> {
+    fn read_back(&mut self, visit: &mut dyn FnMut(Id, Option<u64>) -> Back) -> Result<Option<Entry>, Error> {
+        self.0.iter().rev().all(|entry| visit(entry.hit.id, Some(entry.hit.cost)) != Back::Stop);
         Ok(self.0.last().copied())
     }
 

@@ -1,16 +1,15 @@
 //! Single cases: what random histories hardly reach, or what changes no answer.
 
-use limiter::cursors::{CachedLog, Table};
+use limiter::cursors::Table;
 use limiter::error::Error;
-use limiter::hash;
-use limiter::log::{self, Entry, Id, Log};
+use limiter::log::{self, Back, Entry, Id, Log};
 use limiter::number::MAX_UNITS;
 use limiter::plan::{Append, Applied, Plan, Store};
 use limiter::retention::Retention;
 use limiter::syntax::Call;
 use limiter::usage::Usage;
 
-use crate::memory_log::{self, MemoryLog, START, call_of, old_log};
+use crate::memory_log::{self, MemoryLog, START, call_of, old_log, open};
 
 const MINUTE: u64 = 60_000;
 
@@ -20,19 +19,25 @@ struct Watched {
     length: u64,
     /// Where walks began, and how many hits they passed.
     walks: Vec<(u64, usize)>,
-    /// How often its expiry was asked for.
-    lookups: usize,
+    /// How many entries each reading backwards passed, the newest included.
+    backs: Vec<usize>,
 }
 
 impl Watched {
     fn new(log: MemoryLog) -> Self {
-        Self { length: log.entries.len() as u64, log, walks: Vec::new(), lookups: 0 }
+        Self { length: log.entries.len() as u64, log, walks: Vec::new(), backs: Vec::new() }
     }
 }
 
 impl Log for Watched {
-    fn newest(&mut self) -> Result<Option<Entry>, Error> {
-        (&mut self.log).newest()
+    fn read_back(&mut self, visit: &mut dyn FnMut(Id, Option<u64>) -> Back) -> Result<Option<Entry>, Error> {
+        let mut passed = 0;
+        let newest = (&mut self.log).read_back(&mut |id, cost| {
+            passed += 1;
+            visit(id, cost)
+        })?;
+        self.backs.push(passed);
+        Ok(newest)
     }
 
     fn last_id(&mut self) -> Result<Id, Error> {
@@ -56,7 +61,6 @@ impl Store for Watched {
     }
 
     fn expires_at(&mut self) -> Option<u64> {
-        self.lookups += 1;
         self.log.expires_at
     }
 
@@ -106,7 +110,8 @@ fn a_long_log_that_has_expired_is_removed_as_a_whole() {
     }
 }
 
-/// Looking for expired entries has its price, so it is done once in 32 hits, and where the expiry is set.
+/// Looking for expired entries has its price, so it is done once in 32 hits, and where the expiry of a log of 32 entries or
+/// more is set.
 #[test]
 fn one_hit_in_32_looks_for_expired_entries() {
     for cost in [1, 10] {
@@ -118,9 +123,15 @@ fn one_hit_in_32_looks_for_expired_entries() {
             assert_eq!(append.expired_before, (nth % 32 == 0).then_some(expired_before), "hit {nth} of cost {cost}");
             (&mut log).apply(&Plan::Append(append)).unwrap();
         }
+        // A log of few entries is not worth looking at when the expiry is set.
         log.expires_at = Some(START + 200 + MINUTE - 1);
-        let append = append_of(&mut Watched::new(log), START + 200, &call_of(&[(9_000, MINUTE)], cost, false));
-        assert!(append.expire_at.is_some() && append.expired_before.is_some());
+        for (length, looks) in [(31, false), (32, true), (199, true)] {
+            let mut log = Watched::new(log.clone());
+            log.length = length;
+            let append = append_of(&mut log, START + 200, &call_of(&[(9_000, MINUTE)], cost, false));
+            assert!(append.expire_at.is_some());
+            assert_eq!(append.expired_before.is_some(), looks, "{length}");
+        }
     }
 }
 
@@ -186,31 +197,6 @@ fn a_short_wait_is_found_in_one_walk() {
     }
 }
 
-#[test]
-fn a_cached_log_knows_its_hash_and_length() {
-    let mut table = Table::new();
-    table.resize(64);
-    let mut log = old_log(0, MINUTE, 0);
-    assert!(table.take(3, b"key", log.length()).is_none(), "the first call leaves only its hash");
-    let cursor = table.take(3, b"key", log.length());
-    let cached = CachedLog::new(&mut log, cursor);
-    assert_eq!(cached.hash(), Some(hash::of(3, b"key")));
-    assert_eq!(cached.length(), 300);
-    assert_eq!(CachedLog::new(&mut log, None).hash(), None);
-}
-
-/// The expiry is looked up once.
-#[test]
-fn a_cached_log_remembers_when_it_expires() {
-    let mut table = Table::new();
-    table.resize(64);
-    table.take(0, b"key", 300);
-    let log = Watched::new(log_of(&[entry(START, 1, 1)]));
-    let mut cached = CachedLog::new(log, table.take(0, b"key", 300));
-    assert_eq!([cached.expires_at(), cached.expires_at()], [Some(START + 100 * MINUTE); 2]);
-    assert_eq!(cached.into_parts().0.lookups, 1);
-}
-
 /// Of a busy key, the log is read only for the hits that leave the window next: few at first, then 64 at once.
 #[test]
 fn a_cached_log_is_hardly_read() {
@@ -220,20 +206,214 @@ fn a_cached_log_is_hardly_read() {
     let mut log = MemoryLog { keep_expired: 1_000_000, ..MemoryLog::default() };
     let mut walks = Vec::new();
     for nth in 0..4_400 {
-        let cursor = if nth == 0 { None } else { table.take(0, b"key", nth) };
-        let mut cached = CachedLog::new(Watched::new(std::mem::take(&mut log)), cursor);
-        let mut usage = Usage::new(&call, START + nth, Id::default());
-        usage.read(&mut cached).unwrap();
-        let decision = usage.decide(&mut cached, true).unwrap();
-        cached.apply(&decision.plan).unwrap();
-        let (watched, cursor) = cached.into_parts();
-        cursor.into_iter().for_each(|cursor| table.put(cursor));
+        let ((), watched) = open(&mut table, b"key", Watched::new(std::mem::take(&mut log)), |log| {
+            memory_log::hit(log, START + nth, &call).unwrap();
+        });
         if nth > 3 {
+            assert_eq!(watched.backs, [1]);
             walks.extend(watched.walks.iter().map(|&(from, passed)| (from as i64 - START as i64, passed)));
         }
         log = watched.log;
     }
-    // The first 982 hits were noted as they came, and then there was no room for more.
-    let expected = [(982, 8), (990, 32), (1022, 64), (1086, 64), (1150, 64), (1214, 64), (1278, 64), (1342, 64)];
-    assert_eq!(walks, expected);
+    // The first 89 hits were noted as they came, and then there was no room for more.
+    let expected = [(89, 8), (97, 32)].into_iter().chain((129..1_400).step_by(64).map(|from| (from, 64)));
+    assert_eq!(walks, expected.collect::<Vec<_>>());
+}
+
+/// How a call without a cursor reads this log: backwards, and by walks. It answers as the log by itself does.
+fn readings(log: &MemoryLog, now: u64, call: &Call) -> (Vec<usize>, Vec<(u64, usize)>) {
+    let expected = log.clone().peek(now, call);
+    let watched = Watched::new(log.clone());
+    let (answer, watched) = open(&mut Table::new(), b"key", watched, |log| memory_log::peek(log, now, call));
+    assert_eq!(answer, expected);
+    (watched.backs, watched.walks)
+}
+
+/// Entries of these ages and costs, oldest first.
+fn aged(entries: impl IntoIterator<Item = (u64, u64)>) -> MemoryLog {
+    let mut tally = 7;
+    let entries = entries.into_iter().map(|(age, cost)| {
+        tally += cost;
+        entry(START - age, tally, cost)
+    });
+    log_of(&entries.collect::<Vec<_>>())
+}
+
+/// Ages of 100 expired entries, and of live ones spread over a minute.
+fn mostly_expired(live: u64) -> impl Iterator<Item = u64> {
+    (0..100).rev().map(|nth| MINUTE + nth).chain((0..live).rev().map(move |nth| nth * MINUTE / live))
+}
+
+/// The start of the window of a minute, where a walk begins.
+const FROM: u64 = START + 1 - MINUTE;
+
+/// However many have expired, it is read backwards up to the first of them, and no walk is needed.
+#[test]
+fn few_live_hits_are_read_at_once() {
+    let call = call_of(&[(1_000, MINUTE)], 1, false);
+    for live in 0..=15 {
+        let log = aged(mostly_expired(live).map(|age| (age, 1)));
+        assert_eq!(readings(&log, START, &call), (vec![live as usize + 1], vec![]), "{live}");
+    }
+}
+
+/// Nothing tells what the first entry weighs, so its own cost is read. (Its tally is another number.)
+#[test]
+fn a_short_log_is_read_to_its_beginning() {
+    let call = call_of(&[(1_000, MINUTE)], 1, false);
+    for length in 1..=15 {
+        for (first, others) in [(1, 1), (7, 1), (7, 7), (1, 7)] {
+            let costs = std::iter::once(first).chain(std::iter::repeat(others));
+            let log = aged((0..length).rev().map(|nth| nth * MINUTE / length).zip(costs));
+            assert_eq!(readings(&log, START, &call), (vec![length as usize], vec![]), "{length} {first} {others}");
+        }
+    }
+}
+
+/// A cost is read if the newest hit's is not 1, and otherwise known only if it is 1.
+#[test]
+fn a_weighted_log_may_need_a_walk() {
+    let call = call_of(&[(1_000, MINUTE)], 1, false);
+    let seek = vec![(FROM, 1)];
+    for (oldest, others, newest, walks) in [
+        (7, 7, 7, vec![]),
+        (1, 7, 7, vec![]),
+        (1, 1, 7, vec![]),
+        (1, 7, 1, vec![]),
+        (7, 1, 1, seek.clone()),
+        (7, 7, 1, seek),
+    ] {
+        let costs = [9; 100].into_iter().chain([oldest]).chain([others; 8]).chain([newest]);
+        let log = aged(mostly_expired(10).zip(costs));
+        assert_eq!(readings(&log, START, &call), (vec![11], walks), "{oldest} {others} {newest}");
+    }
+    // What was deleted before an entry leaves open what it weighs.
+    let mut log = aged(mostly_expired(10).map(|age| (age, 1)));
+    log.entries.remove(99);
+    assert_eq!(readings(&log, START, &call), (vec![11], vec![(FROM, 1)]));
+}
+
+/// Where a cost is read, it is what the entry says, whatever the tallies say. So is that of the newest hit.
+#[test]
+fn a_cost_that_is_read_counts() {
+    let call = call_of(&[(1_000, MINUTE)], 1, false);
+    for (live, says, backs) in [(10, 0, 11), (10, 9, 11), (1, 0, 2)] {
+        let mut log = aged(mostly_expired(live).map(|age| (age, 1)));
+        let at = log.entries.len() - 1 - says;
+        log.entries[at].hit.cost = 5;
+        log.entries.last_mut().unwrap().hit.cost = 5;
+        assert_eq!(readings(&log, START, &call), (vec![backs], vec![]), "{live} {says}");
+    }
+}
+
+/// Sixteen entries are read backwards, and no more.
+#[test]
+fn reading_backwards_ends_after_sixteen() {
+    let call = call_of(&[(1_000, MINUTE)], 1, false);
+    for (live, walks) in [(14, vec![]), (15, vec![]), (16, vec![(FROM, 1)]), (300, vec![(FROM, 1)])] {
+        // The newest four leave it open whether the start is near.
+        let ages = (0..100).rev().map(|nth| MINUTE + nth).chain((4..live).rev().map(|nth| 40_000 + nth));
+        let log = aged(ages.chain([30_000, 20_000, 10_000, 0]).map(|age| (age, 1)));
+        assert_eq!(readings(&log, START, &call), (vec![16.min(live as usize + 1)], walks), "{live}");
+    }
+}
+
+/// If the rest of the window is more than four times as long as what the first four entries span.
+#[test]
+fn reading_backwards_gives_up_after_four_if_the_start_is_far() {
+    // It starts a minute before `START`.
+    let call = call_of(&[(1_000, MINUTE + 1)], 1, false);
+    let seek = vec![(START - MINUTE, 1)];
+    for (span, is_far) in [(3, true), (11_999, true), (12_000, false)] {
+        let ages = [2 * MINUTE, 55_000, span, 2, 1, 0];
+        let (backs, walks) = if is_far { (4, seek.clone()) } else { (6, vec![]) };
+        assert_eq!(readings(&aged(ages.map(|age| (age, 1))), START, &call), (vec![backs], walks), "{span}");
+    }
+    // All of a short log is known by then.
+    assert_eq!(readings(&aged([3, 2, 1, 0].map(|age| (age, 1))), START, &call), (vec![4], vec![]));
+    assert_eq!(readings(&aged([4, 3, 2, 1, 0].map(|age| (age, 1))), START, &call), (vec![4], seek));
+}
+
+/// The clock may be behind the newest entry, which then ends the windows.
+#[test]
+fn a_log_ahead_of_the_clock_is_read_at_once() {
+    let call = call_of(&[(1_000, MINUTE)], 1, false);
+    let log = aged(mostly_expired(10).map(|age| (age, 1)));
+    assert_eq!(readings(&log, START - MINUTE / 2, &call), (vec![11], vec![]));
+}
+
+/// What was read for the longest window serves the shorter ones, if they come after it.
+#[test]
+fn several_tiers_are_read_at_once() {
+    let log = aged(mostly_expired(15).map(|age| (age, 1)));
+    for (windows, walks) in [
+        ([MINUTE, MINUTE / 2, MINUTE / 6], vec![]),
+        ([MINUTE, MINUTE, MINUTE], vec![]),
+        ([MINUTE / 2, MINUTE / 6, MINUTE], vec![(FROM, 1)]),
+    ] {
+        let call = call_of(&windows.map(|window| (1_000, window)), 1, false);
+        assert_eq!(readings(&log, START, &call), (vec![16], walks), "{windows:?}");
+    }
+}
+
+/// A kept cursor has a window for each tier. Then a call looks at nothing but the newest entry.
+#[test]
+fn two_tiers_are_hardly_read() {
+    for windows in [[MINUTE, MINUTE / 3], [MINUTE / 3, MINUTE]] {
+        let mut table = Table::new();
+        table.resize(64);
+        let call = call_of(&windows.map(|window| (1_000, window)), 1, false);
+        let mut log = MemoryLog { keep_expired: 1_000_000, ..MemoryLog::default() };
+        let mut walks = 0;
+        for nth in 0..1_000 {
+            let now = START + nth * 5_000;
+            let expected = log.peek(now, &call);
+            let ((), watched) = open(&mut table, b"key", Watched::new(log), |log| {
+                assert_eq!(memory_log::peek(log, now, &call), expected);
+                memory_log::hit(log, now, &call).unwrap();
+            });
+            if nth > 3 {
+                assert_eq!(watched.backs, [1, 1], "{nth}");
+                walks += watched.walks.len();
+            }
+            log = watched.log;
+        }
+        assert!(walks <= 3, "{windows:?}: {walks}");
+    }
+}
+
+/// A cursor that others made wrong is found out: by the length before the log is read, or by its newest entry.
+#[test]
+fn a_log_that_others_changed_is_read_again() {
+    let call = call_of(&[(1_000, MINUTE)], 1, false);
+    let begin = aged(mostly_expired(10).map(|age| (age, 1)));
+    type Change = fn(&mut MemoryLog);
+    let changes: [(Change, &[usize]); 4] = [
+        (|_| {}, &[1]),
+        (|log| log.entries.retain(|entry| entry.hit.id.time != START - MINUTE / 2), &[10]),
+        (|log| log.entries.push(entry(START + 1, 1_000, 1)), &[12]),
+        (
+            |log| {
+                log.entries.remove(0);
+                log.entries.push(entry(START + 1, 1_000, 1));
+            },
+            &[1, 12],
+        ),
+    ];
+    for (change, backs) in changes {
+        let mut table = Table::new();
+        table.resize(64);
+        let mut watched = Watched::new(begin.clone());
+        let mut peek = |log: MemoryLog| {
+            let expected = log.clone().peek(START + 1, &call);
+            let (answer, watched) =
+                open(&mut table, b"key", Watched::new(log), |log| memory_log::peek(log, START + 1, &call));
+            assert_eq!(answer, expected);
+            watched
+        };
+        (0..3).for_each(|_| watched = peek(watched.log.clone()));
+        assert_eq!(watched.backs, [1]);
+        change(&mut watched.log);
+        assert_eq!(peek(watched.log).backs, backs);
+    }
 }

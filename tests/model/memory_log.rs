@@ -1,9 +1,10 @@
 //! A log in memory, and calls on it as the commands make them.
 
 use limiter::answer::Answer;
-use limiter::cursors::{CachedLog, Cursor, Table};
+use limiter::cursors::{CachedLog, Table};
 use limiter::error::Error;
-use limiter::log::{self, Entry, Id, Log};
+use limiter::hash;
+use limiter::log::{self, Back, Entry, Id, Log};
 use limiter::plan::{Applied, Plan, Store};
 use limiter::retention::Retention;
 use limiter::syntax::{Call, Strict};
@@ -20,11 +21,23 @@ pub struct MemoryLog {
     pub keep_expired: usize,
 }
 
-/// Each entry counts as this many, so that short histories reach what happens to logs of more than a thousand.
+/// A log of up to so many entries has its true length.
+const SHORT: u64 = 12;
+
+/// Each entry beyond counts as this many, so that short histories reach what happens to logs of more than a thousand.
 const STANDS_FOR: u64 = 300;
 
+/// By itself it is read by seeks alone, and nothing is known but what they say.
 impl Log for &mut MemoryLog {
-    fn newest(&mut self) -> Result<Option<Entry>, Error> {
+    fn read_back(&mut self, visit: &mut dyn FnMut(Id, Option<u64>) -> Back) -> Result<Option<Entry>, Error> {
+        let mut step = Back::Read;
+        for entry in self.entries.iter().rev() {
+            step = match step {
+                Back::Stop => break,
+                Back::Pass => visit(entry.hit.id, None),
+                Back::Read => visit(entry.hit.id, Some(entry.hit.cost)),
+            };
+        }
         Ok(self.entries.last().copied())
     }
 
@@ -99,7 +112,7 @@ pub fn peek(log: &mut impl Log, clock: u64, call: &Call) -> Result<Answer, Error
 }
 
 /// Decides and writes as `RATELIMIT.HIT` does.
-pub fn hit(log: &mut CachedLog<&mut MemoryLog>, clock: u64, call: &Call) -> Result<Answer, Error> {
+pub fn hit(log: &mut impl Store, clock: u64, call: &Call) -> Result<Answer, Error> {
     let mut last_id = Id::default();
     for _ in 0..2 {
         let mut usage = Usage::new(call, clock, last_id);
@@ -116,7 +129,8 @@ pub fn hit(log: &mut CachedLog<&mut MemoryLog>, clock: u64, call: &Call) -> Resu
 
 impl MemoryLog {
     pub fn length(&self) -> u64 {
-        self.entries.len() as u64 * STANDS_FOR
+        let entries = self.entries.len() as u64;
+        entries + entries.saturating_sub(SHORT) * (STANDS_FOR - 1)
     }
 
     pub fn clear(&mut self) {
@@ -129,16 +143,31 @@ impl MemoryLog {
         }
     }
 
-    /// Answers as `RATELIMIT.PEEK` does.
+    /// Answers as `RATELIMIT.PEEK` does, without a cursor.
     pub fn peek(&mut self, clock: u64, call: &Call) -> Result<Answer, Error> {
-        Subject::new(self.clone(), 0).peek(clock, call)
+        self.expire(clock);
+        peek(&mut &mut *self, clock, call)
     }
 
-    /// Decides and writes as `RATELIMIT.HIT` does.
+    /// Decides and writes as `RATELIMIT.HIT` does, without a cursor.
     pub fn hit(&mut self, clock: u64, call: &Call) -> Result<Answer, Error> {
         self.expire(clock);
-        hit(&mut CachedLog::new(self, None), clock, call)
+        hit(&mut &mut *self, clock, call)
     }
+}
+
+/// Works on the log of a key with its cursor, as the commands do. Returns the log as well.
+pub fn open<S: Store, R>(table: &mut Table, key: &[u8], log: S, work: impl FnOnce(&mut CachedLog<S>) -> R) -> (R, S) {
+    let hash = hash::of(0, key);
+    let cursor = match log.length() {
+        0 => table.take_new(hash),
+        length => table.take(hash, length),
+    };
+    let mut log = CachedLog::new(log, cursor);
+    let result = work(&mut log);
+    let (log, cursor) = log.into_parts();
+    table.put(cursor);
+    (result, log)
 }
 
 /// A log and the table that holds its cursor.
@@ -154,21 +183,9 @@ impl Subject {
         Self { log, table }
     }
 
-    fn take(&mut self, clock: u64) -> Option<Box<Cursor>> {
-        self.log.expire(clock);
-        if self.log.entries.is_empty() {
-            self.table.forget(0, b"key");
-            return None;
-        }
-        self.table.take(0, b"key", self.log.length())
-    }
-
     fn open<R>(&mut self, clock: u64, work: impl FnOnce(&mut CachedLog<&mut MemoryLog>) -> R) -> R {
-        let cursor = self.take(clock);
-        let mut log = CachedLog::new(&mut self.log, cursor);
-        let result = work(&mut log);
-        log.into_parts().1.into_iter().for_each(|cursor| self.table.put(cursor));
-        result
+        self.log.expire(clock);
+        open(&mut self.table, b"key", &mut self.log, work).0
     }
 
     pub fn peek(&mut self, clock: u64, call: &Call) -> Result<Answer, Error> {

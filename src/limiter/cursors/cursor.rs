@@ -113,10 +113,11 @@ mod tests {
         assert_eq!(cursor.window(9).from(), 80, "the first, because there are as many as tiers");
         assert_eq!(cursor.more.len(), MAX_TIERS - 1);
         cursor.more.pop();
-        assert_eq!(cursor.window(9).from(), 0, "a new one");
+        let new = cursor.window(9);
+        assert!(!new.is_used() && new.from() == 0);
+        new.begin(9);
         assert_eq!(cursor.more.len(), MAX_TIERS - 1);
-        cursor.window(9).begin(9);
-        assert_eq!(cursor.more[MAX_TIERS - 2].from(), 9);
+        assert_eq!([9, 10, 80].map(|from| cursor.window(from).from()), [9, 10, 80]);
     }
 
     #[test]

@@ -248,7 +248,7 @@ mod tests {
             ahead.push_first(hits[0]);
             for _ in 0..4 {
                 let before = *hits.last().unwrap();
-                let cost = if rng.bool() { before.cost } else { rng.u64(..) >> rng.u32(0..64) };
+                let cost = if rng.bool() { before.cost } else { (rng.u64(..) >> rng.u32(0..64)).max(1) };
                 let gap = rng.u64(..) >> rng.u32(8..64);
                 let next = hit(before.id.time + gap, before.id.tally.wrapping_add(cost), cost);
                 assert!(ahead.push(next));

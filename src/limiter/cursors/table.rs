@@ -135,152 +135,246 @@ mod tests {
         table
     }
 
-    /// A cursor that knows the newest entry of a log of five.
-    fn filled(mut cursor: Box<Cursor>) -> Box<Cursor> {
-        let hit = Hit { id: Id { time: 1, tally: 5 }, cost: 1 };
+    /// Hashes of the first set of a table that has one, two or four, and of other sets where there are more.
+    fn hash(nth: u64) -> u64 {
+        nth << 34 | 1
+    }
+
+    /// What a cursor knows of the log: its length, or 0 if nothing is known.
+    fn knows(cursor: &Cursor) -> u64 {
+        cursor.newest.map_or(0, |newest| newest.hit.id.tally)
+    }
+
+    /// A cursor that knows the newest entry of a log of so many.
+    fn filled(mut cursor: Box<Cursor>, length: u64) -> Box<Cursor> {
+        let hit = Hit { id: Id { time: 1, tally: length }, cost: 1 };
         cursor.newest = Some(Entry { hit, retention: Retention { longest: 1_000, fallback: None } });
-        cursor.length = 5;
+        cursor.length = length;
         cursor
     }
 
-    /// Whether what is put into the table is still there.
-    fn is_kept(table: &mut Table, database: i32, key: &[u8]) -> bool {
-        table.take(database, key, 5).is_some_and(|cursor| cursor.newest.is_some())
+    /// A call on a key whose log has this length. Says what was known.
+    fn call(table: &mut Table, hash: u64, length: u64) -> u64 {
+        let cursor = table.take(hash, length);
+        let known = knows(&cursor);
+        table.put(filled(cursor, length));
+        known
     }
 
-    fn keep(table: &mut Table, database: i32, key: &[u8]) {
-        let cursor = table.take(database, key, 5).or_else(|| table.take(database, key, 5)).unwrap();
-        table.put(filled(cursor));
+    /// The calls after which the key has a cursor.
+    fn twice(table: &mut Table, hash: u64) {
+        (0..2).for_each(|_| assert_eq!(call(table, hash, 5), 0));
+    }
+
+    /// The hashes of the keys whose cursors are in the table and still theirs.
+    fn kept(table: &Table) -> Vec<u64> {
+        let cursors = table.sets.iter().flatten().filter_map(|way| Some((way.hash, way.cursor.as_ref()?)));
+        cursors.filter(|(hash, cursor)| *hash == cursor.hash).map(|(hash, _)| hash).collect()
     }
 
     #[test]
-    fn the_second_call_gets_a_cursor_and_the_third_what_it_knew() {
+    fn the_second_call_gets_a_place_and_the_third_what_was_known() {
         let mut table = of_size(64);
-        assert!(table.take(0, b"key", 5).is_none());
-        let cursor = table.take(0, b"key", 5).unwrap();
-        assert!(cursor.newest.is_none());
-        table.put(filled(cursor));
-        assert!(is_kept(&mut table, 0, b"key"));
-        assert!(!is_kept(&mut table, 0, b"key"), "it is in use");
-        keep(&mut table, 1, b"key");
-        keep(&mut table, 0, b"key");
-        assert!(is_kept(&mut table, 0, b"key") && is_kept(&mut table, 1, b"key"));
+        let cursor = table.take(hash(1), 5);
+        assert!(!cursor.is_kept() && knows(&cursor) == 0);
+        table.put(filled(cursor, 5));
+        assert_eq!(kept(&table), [0; 0]);
+        let cursor = table.take(hash(1), 5);
+        assert!(cursor.is_kept() && knows(&cursor) == 0);
+        table.put(filled(cursor, 5));
+        assert_eq!(kept(&table), [hash(1)]);
+        let cursor = table.take(hash(1), 5);
+        assert!(cursor.is_kept() && knows(&cursor) == 5);
     }
 
     #[test]
-    fn a_cursor_that_knows_nothing_is_not_put_back() {
-        let mut table = of_size(4);
-        assert!(table.take(0, b"key", 5).is_none());
-        let cursor = table.take(0, b"key", 5).unwrap();
-        table.put(cursor);
-        assert!(table.sets.iter().flatten().all(|way| way.cursor.is_none()));
-    }
-
-    #[test]
-    fn a_log_of_another_length_was_changed() {
+    fn each_key_has_its_own() {
         let mut table = of_size(64);
-        keep(&mut table, 0, b"key");
-        assert!(table.take(0, b"key", 6).unwrap().newest.is_none());
-    }
-
-    #[test]
-    fn what_others_change_is_forgotten() {
-        let mut table = of_size(64);
-        keep(&mut table, 0, b"key");
-        table.forget(1, b"key");
-        table.forget(0, b"other");
-        assert!(is_kept(&mut table, 0, b"key"));
-        keep(&mut table, 0, b"key");
-        table.forget(0, b"key");
-        assert!(!is_kept(&mut table, 0, b"key"));
-        keep(&mut table, 0, b"key");
-        table.forget_all();
-        assert!(!is_kept(&mut table, 0, b"key"));
-    }
-
-    #[test]
-    fn a_change_while_a_cursor_is_in_use_makes_it_useless() {
-        let mut table = of_size(64);
-        for change in [|table: &mut Table| table.forget(0, b"other"), Table::forget_all] {
-            keep(&mut table, 0, b"key");
-            let cursor = table.take(0, b"key", 5).unwrap();
-            change(&mut table);
-            table.put(cursor);
-            assert!(!is_kept(&mut table, 0, b"key"));
+        for length in [3, 3] {
+            for nth in 1..9 {
+                call(&mut table, hash(nth), length * nth);
+            }
         }
+        assert!((1..9).all(|nth| call(&mut table, hash(nth), 3 * nth) == 3 * nth));
+    }
+
+    #[test]
+    fn a_log_of_another_length_is_not_known() {
+        for length in [0, 4, 6] {
+            let mut table = of_size(64);
+            twice(&mut table, hash(1));
+            let cursor = table.take(hash(1), length);
+            assert!(cursor.is_kept() && knows(&cursor) == 0, "{length}");
+            table.put(filled(cursor, length));
+            assert_eq!(call(&mut table, hash(1), length), length);
+        }
+    }
+
+    /// A command may name a key twice.
+    #[test]
+    fn a_cursor_that_is_in_use_is_not_there() {
+        let mut table = of_size(64);
+        twice(&mut table, hash(1));
+        let first = table.take(hash(1), 5);
+        let second = table.take(hash(1), 5);
+        assert_eq!([knows(&first), knows(&second)], [5, 0]);
+        table.put(filled(second, 6));
+        table.put(first);
+        assert_eq!(call(&mut table, hash(1), 6), 6, "the first that is put back is kept");
     }
 
     /// Four keys have room in one set. A fifth takes the place of one of them, in turn.
     #[test]
     fn keys_push_each_other_out_in_turn() {
         let mut table = of_size(1);
-        for key in ["a", "b", "c", "d"] {
-            keep(&mut table, 0, key.as_bytes());
-        }
-        let kept = |table: &Table| {
-            let cursors = table.sets.iter().flatten().filter_map(|way| way.cursor.as_ref());
-            cursors.map(|cursor| String::from_utf8_lossy(&cursor.key).into_owned()).collect::<Vec<_>>()
-        };
-        assert_eq!(kept(&table), ["a", "b", "c", "d"]);
-        keep(&mut table, 0, b"e");
-        assert_eq!(kept(&table), ["e", "b", "c", "d"]);
-        keep(&mut table, 0, b"f");
-        assert_eq!(kept(&table), ["e", "f", "c", "d"]);
-        let cursor = table.take(0, b"c", 5).unwrap();
-        assert!(table.take(0, b"g", 5).is_none());
+        let kept = |table: &Table| kept(table).iter().map(|hash| hash >> 34).collect::<Vec<_>>();
+        (1..5).for_each(|nth| twice(&mut table, hash(nth)));
+        assert_eq!(kept(&table), [1, 2, 3, 4]);
+        twice(&mut table, hash(5));
+        assert_eq!(kept(&table), [5, 2, 3, 4]);
+        twice(&mut table, hash(6));
+        assert_eq!(kept(&table), [5, 6, 3, 4]);
+        call(&mut table, hash(7), 5);
+        assert_eq!(kept(&table), [5, 6, 4], "a single call takes the place");
+        let cursor = table.take(hash(4), 5);
+        call(&mut table, hash(8), 5);
         table.put(cursor);
-        assert_eq!(kept(&table), ["e", "f", "d"], "its place was taken meanwhile");
+        assert_eq!(kept(&table), [5, 6], "its place was taken meanwhile");
+        [5, 6].into_iter().for_each(|nth| assert_eq!(call(&mut table, hash(nth), 5), 5));
     }
 
-    /// A hash may be that of two keys.
     #[test]
-    fn a_cursor_is_of_one_key() {
-        for (database, key, is_its) in [(0, b"key", true), (1, b"key", false), (0, b"kez", false)] {
-            let mut table = of_size(1);
-            keep(&mut table, 0, b"key");
-            let cursor = table.sets[0][0].cursor.as_mut().unwrap();
-            (cursor.database, cursor.key) = (database, key.as_slice().into());
-            assert_eq!(is_kept(&mut table, 0, b"key"), is_its);
+    fn a_place_regained_does_not_bring_back_an_old_cursor() {
+        let mut table = of_size(1);
+        (1..5).for_each(|nth| twice(&mut table, hash(nth)));
+        // Each is pushed out by a key that is seen once, and comes back to a place, in turn.
+        for nth in 1..5 {
+            call(&mut table, hash(nth + 4), 5);
+            assert!(table.sets[0][nth as usize - 1].cursor.is_some(), "it is still there");
+            table.next_victim = nth as usize - 1;
+            assert_eq!(call(&mut table, hash(nth), 5), 0, "no place");
+            let cursor = table.take(hash(nth), 5);
+            assert!(cursor.is_kept() && knows(&cursor) == 0);
+            table.put(filled(cursor, 5));
+            assert_eq!(call(&mut table, hash(nth), 5), 5);
+        }
+    }
+
+    /// The cursor of the key before is used again, but not what it knew.
+    #[test]
+    fn a_place_taken_brings_nothing_of_the_key_before() {
+        let mut table = of_size(1);
+        (1..5).for_each(|nth| twice(&mut table, hash(nth)));
+        assert_eq!([call(&mut table, hash(9), 5), call(&mut table, hash(9), 5)], [0, 0]);
+        assert_eq!(call(&mut table, hash(9), 5), 5);
+    }
+
+    #[test]
+    fn a_log_that_begins_anew_is_not_known() {
+        let mut table = of_size(64);
+        twice(&mut table, hash(1));
+        twice(&mut table, hash(2));
+        let cursor = table.take_new(hash(1));
+        assert!(!cursor.is_kept() && knows(&cursor) == 0);
+        assert_eq!(kept(&table), [hash(2)]);
+        table.put(filled(cursor, 5));
+        assert_eq!([0, 0, 5].map(|_| call(&mut table, hash(1), 5)), [0, 0, 5], "it begins as a new key");
+        assert_eq!(call(&mut table, hash(2), 5), 5);
+    }
+
+    /// Even while it was pushed out, or is in use.
+    #[test]
+    fn a_log_that_began_anew_does_not_get_its_cursor_back() {
+        let mut table = of_size(64);
+        twice(&mut table, hash(1));
+        let cursor = table.take(hash(1), 5);
+        drop(table.take_new(hash(1)));
+        table.put(cursor);
+        assert_eq!([0, 0].map(|_| call(&mut table, hash(1), 5)), [0, 0]);
+        let mut table = of_size(64);
+        call(&mut table, hash(1), 5);
+        drop(table.take_new(hash(1)));
+        assert!(!table.take(hash(1), 5).is_kept(), "what was left there is gone as well");
+    }
+
+    #[test]
+    fn the_spare_is_cleared_and_used_again() {
+        let mut table = of_size(64);
+        let cursor = table.take(hash(1), 5);
+        let place: *const Cursor = &raw const *cursor;
+        table.put(filled(cursor, 5));
+        for nth in 2..5 {
+            let cursor = if nth == 4 { table.take_new(hash(nth)) } else { table.take(hash(nth), 5) };
+            assert_eq!(&raw const *cursor, place);
+            assert!(!cursor.is_kept() && knows(&cursor) == 0);
+            table.put(filled(cursor, 5));
+        }
+        // While it is in use there is another.
+        let (one, other) = (table.take(hash(5), 5), table.take(hash(6), 5));
+        assert!(&raw const *one == place && knows(&other) == 0);
+    }
+
+    /// A cursor whose place is gone is forgotten.
+    #[test]
+    fn a_cursor_without_a_place_becomes_the_spare() {
+        let mut table = of_size(64);
+        twice(&mut table, hash(1));
+        let cursor = table.take(hash(1), 5);
+        table.resize(64);
+        table.put(cursor);
+        assert_eq!(kept(&table), [0; 0]);
+        let spare = table.spare.as_ref().unwrap();
+        assert!(!spare.is_kept() && knows(spare) == 0);
+    }
+
+    #[test]
+    fn a_table_of_size_0_knows_nothing() {
+        let mut resized = of_size(64);
+        twice(&mut resized, hash(1));
+        resized.resize(0);
+        for mut table in [Table::new(), Table::default(), of_size(0), resized] {
+            assert_eq!((table.cursors(), table.sets.len()), (0, 0));
+            for _ in 0..4 {
+                assert_eq!(call(&mut table, hash(1), 5), 0);
+                let cursor = table.take_new(hash(1));
+                assert!(!cursor.is_kept());
+                table.put(cursor);
+            }
         }
     }
 
     #[test]
-    fn a_key_that_is_too_long_has_no_cursor() {
-        let mut table = of_size(64);
-        let key = [b'x'; MAX_KEY + 1];
-        assert!((0..3).all(|_| table.take(0, &key, 5).is_none()));
-        keep(&mut table, 0, &key[1..]);
-        table.forget(0, &key);
-        table.forget(0, &key[1..]);
-        assert!(!is_kept(&mut table, 0, &key[1..]));
+    fn a_size_is_rounded_up_to_whole_sets() {
+        for (cursors, sets) in [(1, 1), (4, 1), (5, 2), (9, 3), (64, 16)] {
+            let table = of_size(cursors);
+            assert_eq!((table.cursors(), table.sets.len()), (cursors, sets));
+        }
     }
 
     #[test]
-    fn a_table_has_so_many_places_or_none() {
-        let mut table = of_size(9);
-        assert_eq!((table.cursors(), table.sets.len()), (9, 3));
-        keep(&mut table, 0, b"key");
-        table.resize(9);
-        assert!(!is_kept(&mut table, 0, b"key"), "it starts empty");
-        table.disable();
-        assert_eq!((table.cursors(), table.sets.len()), (9, 0));
-        table.resize(20);
-        assert_eq!((table.cursors(), table.sets.len()), (20, 0));
-        assert!((0..3).all(|_| table.take(0, b"key", 5).is_none()));
-        table.forget(0, b"key");
-        let mut table = Table::default();
-        assert!((0..3).all(|_| table.take(0, b"key", 5).is_none()));
+    fn a_table_starts_empty() {
+        let mut table = of_size(64);
+        twice(&mut table, hash(1));
+        table.resize(64);
+        assert_eq!([0, 0, 5].map(|_| call(&mut table, hash(1), 5)), [0, 0, 5]);
     }
 
     #[test]
     fn sizes_are_those_of_the_documents() {
         assert_eq!((MIN_CURSORS, DEFAULT_CURSORS, MAX_CURSORS), (0, 32_768, 1_048_576));
+        // "By default they take about 9 MB."
+        let bytes = DEFAULT_CURSORS as usize * (size_of::<Way>() + size_of::<Cursor>());
+        assert!((8_000_000..9_500_000).contains(&bytes), "{bytes}");
     }
 
     #[test]
     fn every_place_is_used() {
         let mut table = of_size(64);
-        (0..10_000_u32).for_each(|n| assert!(table.take(0, &n.to_le_bytes(), 5).is_none()));
+        for n in 0..10_000_u32 {
+            let hash = hash::of(0, &n.to_le_bytes());
+            let cursor = table.take(hash, 5);
+            table.put(cursor);
+        }
         assert!(table.sets.iter().flatten().all(|way| way.hash != 0));
     }
 }
