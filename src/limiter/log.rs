@@ -69,6 +69,13 @@ pub trait Log {
     /// ID and with its cost, if that was read. Entries before the newest may be foreign; their cost is not known.
     fn read_back(&mut self, visit: &mut dyn FnMut(Id, Option<u64>) -> Back) -> Result<Option<Entry>, Error>;
 
+    /// Reads a short log as a whole, from the oldest entry to the newest, which is cheaper than backwards: passes each to
+    /// `visit` as [`Self::read_back`] does, and returns the newest. None if it is not read this way; what was visited then
+    /// means nothing.
+    fn read_all(&mut self, _visit: &mut dyn FnMut(Id, Option<u64>) -> Back) -> Result<Option<Entry>, Error> {
+        Ok(None)
+    }
+
     /// The newest entry, if the log holds any. What is asked for next is the start of a window of this length, which ends at
     /// `clock` or with the newest entry, and of shorter ones.
     fn newest(&mut self, _clock: u64, _window: u64) -> Result<Option<Entry>, Error> {

@@ -169,6 +169,36 @@ impl Log for Key<'_> {
         Ok(Some(newest))
     }
 
+    fn read_all(&mut self, visit: &mut dyn FnMut(Id, Option<u64>) -> Back) -> Result<Option<Entry>, Error> {
+        let length = self.length();
+        if length == 0 {
+            return Ok(None);
+        }
+        let entries = Entries::from(self, None)?;
+        let mut step = Back::Read;
+        for _ in 1..length {
+            let Some((id, fields)) = entries.next_id()? else {
+                return Ok(None);
+            };
+            let mut cost = None;
+            if step == Back::Read && fields == 1 {
+                cost = entries.read_cost(fields, null_mut())?;
+            } else {
+                entries.pass_over(fields)?;
+            }
+            step = visit(id, cost);
+        }
+        let Some(newest) = entries.next()? else {
+            return Ok(None);
+        };
+        // A stream that was restored may hold more entries than it says.
+        if entries.next_id()?.is_some() {
+            return Ok(None);
+        }
+        visit(newest.hit.id, Some(newest.hit.cost));
+        Ok(Some(newest))
+    }
+
     fn newest_id(&mut self) -> Result<Option<Id>, Error> {
         if !self.exists() {
             return Ok(None);

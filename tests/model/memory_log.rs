@@ -41,6 +41,15 @@ impl Log for &mut MemoryLog {
         Ok(self.entries.last().copied())
     }
 
+    fn read_all(&mut self, visit: &mut dyn FnMut(Id, Option<u64>) -> Back) -> Result<Option<Entry>, Error> {
+        let mut step = Back::Read;
+        let last = self.entries.len().saturating_sub(1);
+        for (at, entry) in self.entries.iter().enumerate() {
+            step = visit(entry.hit.id, (at == last || step == Back::Read).then_some(entry.hit.cost));
+        }
+        Ok(self.entries.last().copied())
+    }
+
     fn last_id(&mut self) -> Result<Id, Error> {
         Ok(self.last_id.unwrap_or_default())
     }

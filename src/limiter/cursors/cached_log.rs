@@ -6,6 +6,10 @@ use crate::log::{Back, Entry, Hit, Id, Log};
 use crate::plan::{Applied, Plan, Store};
 use crate::usage::window_start;
 
+/// Entries of a log that is read as a whole. (Backwards an entry costs the server twice as much, but fewer are read if most
+/// have expired.)
+const SHORT: u64 = 8;
+
 /// Most entries that are read backwards to find where a window starts.
 const MOST_BACK: usize = 16;
 
@@ -30,9 +34,47 @@ impl<S: Store> CachedLog<S> {
         (self.store, self.cursor)
     }
 
+    /// Reads the newest entry, and whatever else is cheap to read at the same time.
+    fn read(&mut self, clock: u64, window: u64) -> Result<Option<Entry>, Error> {
+        let newest = match self.store.length() <= SHORT {
+            true => self.read_all()?,
+            false => None,
+        };
+        let newest = match newest {
+            Some(newest) => Some(newest),
+            None => self.read_back_to_start(clock, window)?,
+        };
+        self.cursor.newest = newest;
+        self.cursor.since = newest.map_or(Id::default(), |newest| newest.hit.id);
+        Ok(newest)
+    }
+
+    /// Reads a short log from its beginning.
+    fn read_all(&mut self) -> Result<Option<Entry>, Error> {
+        let mut hits = [Hit::default(); SHORT as usize];
+        let (mut count, mut step) = (0_usize, Back::Pass);
+        let newest = self.store.read_all(&mut |id, cost| {
+            let before = count.checked_sub(1).and_then(|before| hits.get(before)).map(|before| before.id);
+            // An entry weighs at least one unit, so none can be missing between them.
+            let follows = before.is_some_and(|before| id.tally.wrapping_sub(before.tally) == 1);
+            if let Some(place) = hits.get_mut(count) {
+                *place = Hit { id, cost: cost.unwrap_or(u64::from(follows)) };
+            }
+            if count == 0 && cost != Some(1) {
+                step = Back::Read;
+            }
+            count = count.saturating_add(1);
+            step
+        })?;
+        if newest.is_some() {
+            self.cursor.fill(0, hits.iter().take(count));
+        }
+        Ok(newest)
+    }
+
     /// Reads the newest entry, and the hits before it as long as that is cheaper than to search for the start of the longest
     /// window. So a log with few live hits needs one iterator, however many expired ones there are.
-    fn read(&mut self, clock: u64, window: u64) -> Result<Option<Entry>, Error> {
+    fn read_back_to_start(&mut self, clock: u64, window: u64) -> Result<Option<Entry>, Error> {
         let length = self.store.length();
         // Newest first. A cost of 0 is not known.
         let mut hits = [Hit::default(); MOST_BACK];
@@ -77,8 +119,6 @@ impl<S: Store> CachedLog<S> {
             };
             self.cursor.fill(known_from, hits.iter().rev().filter(|hit| hit.id.time >= known_from));
         }
-        self.cursor.newest = newest;
-        self.cursor.since = newest.map_or(Id::default(), |newest| newest.hit.id);
         Ok(newest)
     }
 }
