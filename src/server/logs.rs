@@ -12,7 +12,7 @@ use super::shared::CURSORS;
 /// Opens a key that holds a stream or does not exist, with its cursor if there is one.
 #[inline]
 pub fn open<'a>(server: Server<'a>, name: Arg<'a>, mode: Mode) -> Result<CachedLog<Key<'a>>, Error> {
-    Ok(with_cursor(Key::open(server, name, mode)?)?)
+    with_cursor(Key::open(server, name, mode)?)
 }
 
 /// The log of an open key, with its cursor if there is one.
