@@ -220,9 +220,13 @@ mod tests {
         let mut log = Counted::of((0..1_000).map(|nth| (NOW + nth, 5)), 7, |_| false);
         for needed in 1..=100 {
             assert_eq!(log.find(needed), NOW + (needed - 1) / 5);
-            if needed <= 75 {
-                assert_eq!((log.seeks, log.walks), (0, usize::from(needed > 5)), "{needed}");
-            }
+            // Sixteen entries tell what has left with fifteen.
+            let expected = match needed {
+                ..=5 => (0, 0),
+                6..=75 => (0, 1),
+                _ => (1, 1),
+            };
+            assert_eq!((log.seeks, log.walks), expected, "{needed}");
         }
     }
 

@@ -382,6 +382,24 @@ fn two_tiers_are_hardly_read() {
     }
 }
 
+/// Nothing is before the first entry, so a log that was read to its beginning serves windows of any length.
+#[test]
+fn a_log_read_to_its_beginning_serves_longer_windows() {
+    let mut table = Table::new();
+    table.resize(64);
+    let mut log = aged([3_000, 2_000, 1_000, 0].map(|age| (age, 1)));
+    for nth in 0..10 {
+        // The longer one is asked for later, and the clock may be set back.
+        let (window, now) = if nth < 4 { (5_000, START) } else { (MINUTE * nth, START - nth) };
+        let call = call_of(&[(1_000, window)], 1, false);
+        let expected = log.peek(now, &call);
+        let (answer, watched) = open(&mut table, b"key", Watched::new(log), |log| memory_log::peek(log, now, &call));
+        assert_eq!(answer, expected);
+        assert_eq!((watched.backs, watched.walks), (vec![if nth < 2 { 4 } else { 1 }], vec![]), "{nth}");
+        log = watched.log;
+    }
+}
+
 /// A cursor that others made wrong is found out: by the length before the log is read, or by its newest entry.
 #[test]
 fn a_log_that_others_changed_is_read_again() {

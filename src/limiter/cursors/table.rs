@@ -218,6 +218,8 @@ mod tests {
         let first = table.take(hash(1), 5);
         let second = table.take(hash(1), 5);
         assert_eq!([knows(&first), knows(&second)], [5, 0]);
+        let third = table.take(hash(1), 0);
+        assert!(second.is_kept() && third.is_kept());
         table.put(filled(second, 6));
         table.put(first);
         assert_eq!(call(&mut table, hash(1), 6), 6, "the first that is put back is kept");
