@@ -2,14 +2,20 @@
 
 use crate::log::{Hit, Id};
 
-/// Bytes of packed hits: those of a frequent client take one each, and of any other few.
-const MAX_BYTES: usize = 88;
+/// Bytes of packed hits in the record itself: those of a frequent client take one each, and of any other few.
+const MAX_BYTES: usize = 64;
+
+/// Bytes of those that follow, for clients with many hits.
+const MAX_MORE: usize = 500;
+
+/// Bytes of the longest packed hit: two numbers.
+const LONGEST_HIT: usize = 20;
 
 /// Most hits to read ahead at a time.
 const MAX_AHEAD: u8 = 64;
 
 /// Consecutive hits of a log, all but the first stored as differences.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LookAhead {
     /// There is no hit between this time and the first hit.
     from: u64,
@@ -26,11 +32,22 @@ pub struct LookAhead {
     end: u8,
     /// How many hits were read when it was last filled; 0 if it never was.
     ahead: u8,
+    /// What had no room in `bytes`. It moves there as room is made.
+    more: Vec<u8>,
 }
 
 impl Default for LookAhead {
     fn default() -> Self {
-        Self { from: 0, first: Hit::default(), last: Hit::default(), bytes: [0; MAX_BYTES], start: 0, end: 0, ahead: 0 }
+        Self {
+            from: 0,
+            first: Hit::default(),
+            last: Hit::default(),
+            bytes: [0; MAX_BYTES],
+            start: 0,
+            end: 0,
+            ahead: 0,
+            more: Vec::new(),
+        }
     }
 }
 
@@ -49,6 +66,7 @@ impl LookAhead {
     pub fn clear(&mut self) {
         self.begin(0);
         self.ahead = 0;
+        self.more = Vec::new();
     }
 
     /// The ID of the last hit pushed.
@@ -69,6 +87,9 @@ impl LookAhead {
 
     /// Forgets the first hit.
     fn pop(&mut self) {
+        if !self.more.is_empty() && usize::from(self.end.saturating_sub(self.start)) < LONGEST_HIT {
+            self.refill();
+        }
         let bytes = self.bytes.get(..self.end.into()).unwrap_or_default();
         let mut rest = bytes.get(self.start.into()..).unwrap_or_default().iter();
         self.first = Self::unpack(self.first, &mut rest).unwrap_or_default();
@@ -109,21 +130,47 @@ impl LookAhead {
 
     /// False if there is no room.
     fn append(&mut self, packed: &[u8]) -> bool {
-        let (mut start, mut end) = (usize::from(self.start), usize::from(self.end));
-        if end.saturating_add(packed.len()) > MAX_BYTES {
-            // Moving the rest must pay.
-            if start <= MAX_BYTES / 4 || end.saturating_sub(start).saturating_add(packed.len()) > MAX_BYTES {
-                return false;
+        if self.more.is_empty() {
+            if self.room() < packed.len() && usize::from(self.start) > MAX_BYTES / 4 {
+                self.make_room();
             }
-            self.bytes.copy_within(start..end, 0);
-            (start, end) = (0, end.saturating_sub(start));
+            if self.room() >= packed.len() {
+                self.write(packed);
+                return true;
+            }
         }
-        let places = self.bytes.get_mut(end..).unwrap_or_default();
-        places.iter_mut().zip(packed).for_each(|(place, byte)| *place = *byte);
-        end = end.saturating_add(packed.len());
-        self.start = u8::try_from(start).unwrap_or(0);
-        self.end = u8::try_from(end).unwrap_or(0);
-        true
+        let fits = self.more.len().saturating_add(packed.len()) <= MAX_MORE;
+        if fits {
+            self.more.extend_from_slice(packed);
+        }
+        fits
+    }
+
+    fn room(&self) -> usize {
+        MAX_BYTES.saturating_sub(self.end.into())
+    }
+
+    /// Moves what is left to the beginning.
+    fn make_room(&mut self) {
+        self.bytes.copy_within(usize::from(self.start)..usize::from(self.end), 0);
+        (self.start, self.end) = (0, self.end.saturating_sub(self.start));
+    }
+
+    /// Takes up what follows, as far as there is room.
+    fn refill(&mut self) {
+        self.make_room();
+        let moved = self.more.len().min(self.room());
+        let places = self.bytes.get_mut(self.end.into()..).unwrap_or_default();
+        places.iter_mut().zip(&self.more).for_each(|(place, byte)| *place = *byte);
+        self.end = self.end.saturating_add(u8::try_from(moved).unwrap_or(0));
+        self.more.drain(..moved);
+    }
+
+    /// Adds bytes for which there is room.
+    fn write(&mut self, bytes: &[u8]) {
+        let places = self.bytes.get_mut(self.end.into()..).unwrap_or_default();
+        places.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+        self.end = self.end.saturating_add(u8::try_from(bytes.len()).unwrap_or(0));
     }
 
     /// The first hit from time `from` on, if it is known. Forgets the hits before.
@@ -144,6 +191,7 @@ impl LookAhead {
         let ahead = self.ahead.saturating_mul(4).clamp(2, MAX_AHEAD);
         (self.from, self.ahead, self.start, self.end) = (from, ahead, 0, 0);
         (self.first, self.last) = (Hit::default(), Hit::default());
+        self.more.clear();
         ahead
     }
 
@@ -219,7 +267,7 @@ mod tests {
     fn hits_of_a_frequent_client_take_a_byte_each() {
         let (mut ahead, pushed) = full(5);
         // The first takes none.
-        assert_eq!(pushed, MAX_BYTES as u64 + 1);
+        assert_eq!(pushed, (MAX_BYTES + MAX_MORE) as u64 + 1);
         assert_eq!((ahead.from(), ahead.last_id()), (5, Id { time: 5 + pushed - 1, tally: pushed }));
         for nth in 0..pushed {
             assert_eq!(ahead.first(5 + nth), Some(hit(5 + nth, 1 + nth, 1)));
@@ -228,14 +276,43 @@ mod tests {
     }
 
     #[test]
-    fn room_is_made_when_a_quarter_is_forgotten() {
+    fn room_is_made_as_hits_are_forgotten() {
         let (mut ahead, pushed) = full(0);
         let next = hit(pushed, 1 + pushed, 1);
-        ahead.first(22);
+        let spare = (MAX_BYTES - LONGEST_HIT) as u64 + 1;
+        ahead.first(spare);
         assert!(!ahead.push(next));
-        ahead.first(23);
+        ahead.first(spare + 1);
         assert!(ahead.push(next));
         assert_eq!(ahead.first(pushed), Some(next));
+    }
+
+    /// Hits that are read in the order in which they come, with any number of them known.
+    #[test]
+    fn what_does_not_fit_into_the_record_follows() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut ahead = LookAhead::default();
+        let mut known = std::collections::VecDeque::from([hit(1 << 40, 5, 1)]);
+        ahead.begin(0);
+        ahead.push_first(known[0]);
+        let (mut most, mut refused) = (0, 0);
+        for _ in 0..20_000 {
+            if rng.u8(..100) < 53 {
+                let before = *known.back().unwrap();
+                let cost = if rng.u8(..4) > 0 { before.cost } else { 1 + (rng.u64(..) >> rng.u32(24..64)) };
+                let id =
+                    Id { time: before.id.time + 1 + (rng.u64(..) >> rng.u32(44..64)), tally: before.id.tally + cost };
+                match ahead.push(Hit { id, cost }) {
+                    true => known.push_back(Hit { id, cost }),
+                    false => refused += 1,
+                }
+            } else if known.len() > 1 {
+                known.pop_front();
+            }
+            most = most.max(known.len());
+            assert_eq!(ahead.first(known[0].id.time), Some(known[0]));
+        }
+        assert!(most > MAX_BYTES && refused > 0, "{most} {refused}");
     }
 
     #[test]

@@ -6,7 +6,8 @@
 use super::cursor::Cursor;
 use crate::hash;
 
-/// Keys that have a cursor. By default they take about 9 MB, if all are busy.
+/// Keys that have a cursor. By default they take about 9 MB if all are in use, and half a
+/// kilobyte more for each with many hits in its window.
 pub const DEFAULT_CURSORS: i64 = 32_768;
 pub const MIN_CURSORS: i64 = 0;
 pub const MAX_CURSORS: i64 = 1 << 20;
