@@ -215,9 +215,9 @@ fn a_cached_log_is_hardly_read() {
         }
         log = watched.log;
     }
-    // The first 565 hits were noted as they came, and then there was no room for more.
-    let mut expected = vec![(565, 8), (573, 32)];
-    expected.extend((605..1_400).step_by(64).map(|from| (from, 64)));
+    // The first 1,065 hits were noted as they came, and then there was no room for more.
+    let mut expected = vec![(1_065, 8), (1_073, 32)];
+    expected.extend((1_105..1_400).step_by(64).map(|from| (from, 64)));
     assert_eq!(walks, expected);
 }
 

@@ -6,7 +6,7 @@ use crate::log::{Hit, Id};
 const MAX_BYTES: usize = 64;
 
 /// Bytes of those that follow, for clients with many hits.
-const MAX_MORE: usize = 500;
+const MAX_MORE: usize = 1_000;
 
 /// Bytes of the longest packed hit: two numbers.
 const LONGEST_HIT: usize = 20;

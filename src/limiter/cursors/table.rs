@@ -6,7 +6,7 @@
 use super::cursor::Cursor;
 use crate::hash;
 
-/// Keys that have a cursor. By default they take about 9 MB if all are in use, and half a
+/// Keys that have a cursor. By default they take about 9 MB if all are in use, and a
 /// kilobyte more for each with many hits in its window.
 pub const DEFAULT_CURSORS: i64 = 32_768;
 pub const MIN_CURSORS: i64 = 0;
