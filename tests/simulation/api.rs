@@ -1371,6 +1371,9 @@ unsafe extern "C" fn simulated_call(
 fn restore(server: &mut Server, database: usize, argv: &Rc<[Text]>) -> Reply {
     let before = server.known(database, &argv[1]);
     let reply = server.restore_entry(database, argv).unwrap_or_else(|error| error);
+    if matches!(&reply, Reply::Error(error) if error.contains("payload")) {
+        problem("a payload that no server reads");
+    }
     // Whose time is over before it begins is not created.
     if reply == Reply::ok() && before != server.known(database, &argv[1]) {
         if let Some(mut frame) = server.open.pop() {
