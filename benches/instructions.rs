@@ -12,7 +12,7 @@
 //!
 //! Servers run at their default settings. `benches/instructions.txt` holds what was counted. For the commands of this module it
 //! is a budget: exceeding it by more than 2 % is a failure, and so is making a command of others dearer, beside what it takes
-//! without the module, by half a percent more than it is there. `make instructions` runs this. `UPDATE=1` writes the file
+//! without the module, by one percent more than is written. `make instructions` runs this. `UPDATE=1` writes the file
 //! instead. `ONLY=word` takes rows with that in their names: `refused`, `first`, `XADD`, `Valkey`. With `RATELIMIT_SERVER` the
 //! rows without a server's name are counted on that one, and compared with nothing.
 
@@ -126,8 +126,13 @@ fn fill(client: &mut redis::Connection, name: &str, keys: usize) {
     pipe.exec(client).unwrap();
 }
 
-/// Instructions of a command of others.
+/// Instructions of a command of others: the least of three servers, because the seed of a server's hash tables decides what the
+/// look-up of its name costs.
 fn of_others(line: &str, module: Module, program: &str) -> u64 {
+    (0..3).map(|_| once_of_others(line, module.clone(), program)).min().unwrap()
+}
+
+fn once_of_others(line: &str, module: Module, program: &str) -> u64 {
     let mut contender = Contender { module, ..Contender::new("", line) };
     if !line.starts_with("XADD") {
         contender.prepare = keys_of_others;
@@ -214,7 +219,7 @@ impl Rows {
             let known = written.map(|(with, without)| more(with, without));
             let shown = known.map_or("-".to_owned(), |known| format!("{known:.1} %"));
             println!("{:<44} {:>12} {shown:>12}", "    more", format!("{now:.1} %"));
-            if known.is_some_and(|known| now > known + 0.5) {
+            if known.is_some_and(|known| now > known + 1.0) {
                 self.exceeded.push(beside);
             }
         }
