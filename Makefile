@@ -153,7 +153,7 @@ sim-mutants:
 
 bench:
 	@scripts/setup.sh bench
-	@scripts/peers.sh all
+	@scripts/peers.sh $$([ -n "$$QUICK$$KEYS$$ONLY" ] || echo all)
 	$(CARGO) build --release --locked
 	[ -n "$$QUICK$$KEYS$$ONLY" ] || $(CARGO) bench --locked --bench limiter
 	$(CARGO) bench --locked --bench report
