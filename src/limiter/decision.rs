@@ -19,7 +19,7 @@ impl Usage<'_> {
     /// The decision on a call that is `admitted` or not, as [`Usage::has_room`] says for this key, or for all keys of the call.
     #[inline]
     pub fn decide(&self, log: &mut impl Store, admitted: bool) -> Result<Decision, Error> {
-        let stored = self.stored(admitted);
+        let stored = self.stored(admitted, || log.first_tally(self.now));
         let (answer, oldest) = self.answer(log, admitted, stored)?;
         let plan = match stored {
             Some(hit) => self.plan_to_store(log, admitted, hit)?,
@@ -31,7 +31,7 @@ impl Usage<'_> {
     /// The answer a hit would get.
     pub fn peek(&self, log: &mut impl Log) -> Result<Answer, Error> {
         let admitted = self.has_room();
-        Ok(self.answer(log, admitted, self.stored(admitted))?.0)
+        Ok(self.answer(log, admitted, self.stored(admitted, || 0))?.0)
     }
 }
 

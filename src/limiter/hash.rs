@@ -1,5 +1,5 @@
-//! The place of a key in the tables of this module: a hash with a secret, so nobody can choose keys that collide. The tables
-//! also compare the keys themselves.
+//! The place of a key in the tables of this module: a hash with a secret, so nobody can choose keys that collide. The table
+//! of refusals also compares the keys themselves; that of cursors compares the ends of their logs.
 //!
 //! As in wyhash, each eight bytes are mixed in by a multiplication whose upper half is folded onto the lower one. It takes a
 //! fifth of the time of the standard library's SipHash.
@@ -13,6 +13,12 @@ use std::sync::LazyLock;
 pub fn of(database: i32, key: &[u8]) -> u64 {
     static SECRET: LazyLock<[u64; 2]> = LazyLock::new(|| [0, 1].map(|at| RandomState::new().hash_one(at)));
     keyed(*SECRET, database, key)
+}
+
+/// Spreads a number, without a secret: the same on every server.
+pub fn of_number(number: u64) -> u64 {
+    // The first digits of pi after the point.
+    fold(number ^ 0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344)
 }
 
 /// Which of `sets` sets a hash belongs to. `None` if there are none.

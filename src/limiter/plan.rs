@@ -59,6 +59,10 @@ pub trait Store: Log {
     /// When the key expires, if it does, in milliseconds since the epoch.
     fn expires_at(&mut self) -> Option<u64>;
 
+    /// The tally before the first hit of a log that begins at `time`: another one for each log, see
+    /// [`Births`](crate::cursors::Births).
+    fn first_tally(&mut self, time: u64) -> u64;
+
     /// Carries out a plan.
     fn apply(&mut self, plan: &Plan) -> Result<Applied, Error>;
 }

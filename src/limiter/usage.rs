@@ -95,18 +95,24 @@ impl<'c> Usage<'c> {
         self.tiers().all(|(tier, _)| fits(tier, 0, self.call.cost))
     }
 
-    /// The hit that is stored if the call is admitted, or if it is not.
-    pub(crate) fn stored(&self, admitted: bool) -> Option<Hit> {
+    /// The hit that is stored if the call is admitted, or if it is not. `first_tally` says where a new log begins to count.
+    pub(crate) fn stored(&self, admitted: bool, first_tally: impl FnOnce() -> u64) -> Option<Hit> {
         let is_stored = admitted || self.call.strict && self.ever_has_room();
-        is_stored.then(|| Hit { id: self.next_id(), cost: self.call.cost })
+        is_stored.then(|| Hit { id: self.next_id(first_tally), cost: self.call.cost })
     }
 
     /// The ID of a hit. IDs must increase: if the tally wraps within a millisecond, or the newest entry of this millisecond
-    /// was deleted, the next millisecond is used.
-    fn next_id(&self) -> Id {
-        let tally = self.newest.map_or(0, |newest| newest.hit.id.tally).wrapping_add(self.call.cost);
+    /// was deleted, the next millisecond is used. (Also where a new log could begin at a higher tally: so the time, and with it
+    /// the answer, does not depend on where it begins.)
+    fn next_id(&self, first_tally: impl FnOnce() -> u64) -> Id {
+        let before = self.newest.map(|newest| newest.hit.id.tally);
+        let tally = before.unwrap_or_else(first_tally).wrapping_add(self.call.cost);
         let id = Id { time: self.now, tally };
-        if id > self.last_id { id } else { Id { time: self.now.saturating_add(1), tally } }
+        let is_free = match before {
+            Some(_) => id > self.last_id,
+            None => self.last_id == Id::default() || self.now > self.last_id.time,
+        };
+        if is_free { id } else { Id { time: self.now.saturating_add(1), tally } }
     }
 }
 

@@ -15,6 +15,7 @@ use super::api::{OK, api};
 use super::entries::{Entries, raw_id};
 use super::events::Events;
 use super::key::{Key, Mode};
+use super::shared::CURSORS;
 use super::strings::EntryStrings;
 
 impl Store for Key<'_> {
@@ -24,6 +25,10 @@ impl Store for Key<'_> {
 
     fn expires_at(&mut self) -> Option<u64> {
         Key::expires_at(self)
+    }
+
+    fn first_tally(&mut self, time: u64) -> u64 {
+        CURSORS.with(|table| table.births.first_tally(time)).unwrap_or(0)
     }
 
     fn apply(&mut self, plan: &Plan) -> Result<Applied, Error> {
@@ -228,6 +233,8 @@ impl Key<'_> {
         const APPROXIMATELY: c_int = raw::REDISMODULE_STREAM_TRIM_APPROX as c_int;
 
         let mut trimmed = false;
+        // What has expired and what is beyond a length count together.
+        let fewest = self.length().saturating_sub(MOST_DROPPED);
         if let Some(Cut { before, is_all }) = expired {
             trimmed = self.trim_before(APPROXIMATELY, before)? || !is_all && self.trim_before(EXACTLY, before)?;
         }
@@ -235,9 +242,8 @@ impl Key<'_> {
             trimmed |= self.trim_before(EXACTLY, surplus)?;
         }
         if let Some(most) = append.max_entries {
-            let fewer = self.length().saturating_sub(MOST_DROPPED);
-            let is_all = most >= fewer;
-            let most = most.max(fewer);
+            let is_all = most >= fewest;
+            let most = most.max(fewest);
             trimmed |= self.trim_to(APPROXIMATELY, most)? || !is_all && self.trim_to(EXACTLY, most)?;
         }
         Ok(trimmed)

@@ -64,6 +64,10 @@ impl Store for Watched {
         self.log.expires_at
     }
 
+    fn first_tally(&mut self, time: u64) -> u64 {
+        (&mut self.log).first_tally(time)
+    }
+
     fn apply(&mut self, plan: &Plan) -> Result<Applied, Error> {
         self.length += u64::from(matches!(plan, Plan::Append(_)));
         (&mut self.log).apply(plan)

@@ -82,6 +82,10 @@ impl Store for &mut MemoryLog {
         self.expires_at
     }
 
+    fn first_tally(&mut self, _time: u64) -> u64 {
+        0
+    }
+
     fn apply(&mut self, plan: &Plan) -> Result<Applied, Error> {
         let mut oldest = None;
         if let Plan::Append(append) = plan {

@@ -183,6 +183,8 @@ pub struct Frame {
     pub knows_beginning: bool,
     /// In which order it had its effect.
     pub turn: u64,
+    /// The table of cursors: the server's, and how often it was made anew.
+    pub tables: u64,
     /// How often the module has seen the clock go back, by the end of this call.
     pub clock_steps: u64,
 }
@@ -211,6 +213,7 @@ impl Frame {
             may_write: false,
             knows_beginning: server.flavor.lacks.is_empty(),
             turn: 0,
+            tables: server.tables,
             clock_steps: 0,
         }
     }

@@ -3,7 +3,7 @@
 //! What is stored before and after each call is known, so that the oracle can check every value of every reply and every
 //! write, whatever others did. No code is shared with the module.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasherDefault;
 
 use oracle::{Hit, Moment, Question, Tier, is_in_range};
@@ -131,6 +131,8 @@ struct Log {
     newest: Option<(Id, Meaning)>,
     /// The last ID, where a hit goes by it: it is known of an empty stream, and otherwise once an ID was not taken.
     last: Id,
+    /// Where the running total of a new log begins.
+    first_tally: u64,
     /// It was stamped by a clock that is no longer in use: nothing counts, and it is removed.
     is_stale: bool,
     /// Foreign entries below the top, or tallies that no module wrote: any answer in range will do.
@@ -178,12 +180,20 @@ impl Log {
     fn next_id(&self, clock: u64, cost: u64) -> (Id, Moment) {
         let newest = self.newest.map_or(Id::default(), |newest| newest.0);
         let now = clock.max(newest.ms).max(self.last.ms);
-        let mut id = Id { ms: now, seq: newest.seq.wrapping_add(cost) };
-        if id <= newest.max(self.last) {
-            id.ms += 1;
-        }
+        let tally = if self.newest.is_some() { newest.seq } else { self.first_tally };
+        let mut id = Id { ms: now, seq: tally.wrapping_add(cost) };
+        let is_taken = match self.newest {
+            Some(_) => id <= newest.max(self.last),
+            None => self.last != Id::default() && self.last.ms == now,
+        };
+        id.ms += u64::from(is_taken);
         (id, Moment { clock, now, stamp: id.ms })
     }
+}
+
+/// Where a log begins to count that consists of one hit now.
+fn first_tally_of(after: &Known, cost: u64) -> u64 {
+    after.last().seq.wrapping_sub(cost)
 }
 
 /// One key of a call: what was there before and after it, and what was answered.
@@ -215,7 +225,7 @@ impl One<'_> {
             !is_removed && !log.is_stale && matches!(before.what, What::Stream { .. }) && id <= before.last();
         if is_pushed && is_stored && !log.is_wild {
             match before.last().ms > now + log.keep() {
-                true => *log = Log { is_stale: true, ..Log::default() },
+                true => *log = Log { is_stale: true, first_tally: first_tally_of(after, call.cost), ..Log::default() },
                 false => log.last = before.last(),
             }
             let question = Question { tiers: call.tiers_of(n), cost: call.cost, strict: call.strict };
@@ -271,7 +281,7 @@ impl One<'_> {
         if !log.is_wild && ((keep, fallback) != (due.longest, due.fallback) || after.expires != due_at) {
             return Err(format!("it must be kept as {due:?} says"));
         }
-        let is_first = log.is_stale || rest.is_empty() && newest.id.seq == call.cost;
+        let is_first = log.is_stale || rest.is_empty() && (log.newest.is_none() || log.is_wild && restarts);
         if restarts && !log.is_stale && !log.is_wild {
             let counts =
                 |row: &Row| log.newest.is_some_and(|(_, one)| row.id.ms + one.keep.max(longest) > newest.id.ms);
@@ -346,6 +356,8 @@ pub struct Judge {
     top_is_exact: bool,
     /// The most entries of a node; 0 for any number.
     most_entries: usize,
+    /// Where logs began to count, each with the table of cursors.
+    first_tallies: HashSet<(u64, u64), BuildHasherDefault<Hasher>>,
     pub calls: u64,
 }
 
@@ -476,6 +488,9 @@ impl Judge {
         let is_wild = logs.iter().any(|log| log.is_wild);
         let is_possible = call.tiers.iter().all(|(limit, _)| call.cost <= *limit);
         let is_stored = call.name != Name::Peek && (allowed || call.strict && is_possible);
+        for (log, after) in logs.iter_mut().zip(after).filter(|(log, _)| log.newest.is_none()) {
+            log.first_tally = first_tally_of(after, call.cost);
+        }
         let moments: Vec<(Id, Moment)> = logs.iter().map(|log| log.next_id(now, call.cost)).collect();
         let expected = expected_of(call, &mut logs, &moments);
         for (n, log) in logs.iter_mut().enumerate() {
@@ -493,6 +508,9 @@ impl Judge {
                 self.forget(frame.database, &frame.keys()[n]);
             } else if is_stored {
                 let kept = one.is_kept(id, log)?;
+                if kept == Kept::First && !log.is_wild {
+                    self.is_new(frame, log.first_tally)?;
+                }
                 self.drops(frame, &one, log, kept)?;
                 match log.is_wild {
                     true => self.forget(frame.database, &frame.keys()[n]),
@@ -503,6 +521,15 @@ impl Judge {
             }
         }
         Ok(())
+    }
+
+    /// No other log began to count at this number.
+    fn is_new(&mut self, frame: &Frame, first_tally: u64) -> Verdict {
+        let is_fit = first_tally % 1_000_000 == 0 && first_tally < 1 << 53;
+        match is_fit && self.first_tallies.insert((frame.tables, first_tally)) {
+            true => Ok(()),
+            false => Err(format!("a log begins to count at {first_tally}")),
+        }
     }
 
     fn error(&self, frame: &Frame, call: &Call, after: &[Known], now: u64) -> Verdict {

@@ -212,6 +212,8 @@ pub struct Server {
     pub turns: Cell<u64>,
     /// What calls of the module have left at keys.
     pub left: RefCell<Left>,
+    /// How often the module made its table of cursors anew. Another server begins with a high number.
+    pub tables: u64,
     births: u64,
 }
 
@@ -251,6 +253,7 @@ impl Server {
             born: Vec::new(),
             turns: Cell::new(0),
             left: RefCell::default(),
+            tables: 0,
             births: 0,
         }
     }
@@ -523,8 +526,8 @@ impl Server {
     }
 
     /// The module takes a log for the one it knows if both end with the same hit and have the same number of entries, as
-    /// docs/reliability.md says. Only another log that was put in its place can do so and differ, if all of this happens
-    /// within a millisecond. Then the module has to forget what it knows.
+    /// docs/reliability.md says. Only a copy, made by others, that went on by itself and was put back can do so and differ, if
+    /// its last hit came in the same millisecond. Then the module has to forget what it knows.
     fn part_twins(&mut self, frame: &Frame) {
         let is_twin = |(key, before): (&Text, &Known)| {
             let left = self.left.borrow();
@@ -603,6 +606,7 @@ impl Server {
             return Err("ERR argument must be between");
         }
         let setting = setting.clone();
+        self.tables += u64::from(name == "cursors");
         let name = CString::new(name).map_err(|_| "ERR unknown option")?;
         api::at(self);
         let mut error = std::ptr::null_mut();

@@ -103,6 +103,7 @@ impl World {
         replica.module = Some(modules.replica);
         primary.tick = profile.tick;
         replica.tick = profile.tick;
+        replica.tables = 1 << 32;
         primary.reactors_first = profile.reactors_first;
         for server in [&mut replica, &mut mirror] {
             server.role = Role::Replica;
@@ -117,10 +118,10 @@ impl World {
             // Whatever the last history left.
             server.flush_all();
             server.all_touched = false;
-            for (name, value) in [("cursors", profile.cursors), ("top-entries", profile.top_entries)] {
-                if server.get_config(name) != Some(value) {
-                    server.set_config(name, value).unwrap_or_else(problems::problem);
-                }
+            // Also where the number of cursors stays: the numbers at which logs begin must not depend on the last history.
+            server.set_config("cursors", profile.cursors).unwrap_or_else(problems::problem);
+            if server.get_config("top-entries") != Some(profile.top_entries) {
+                server.set_config("top-entries", profile.top_entries).unwrap_or_else(problems::problem);
             }
             server.command(0, &argv("RATELIMIT.RESETSTAT"));
             server.frames.clear();

@@ -132,6 +132,10 @@ impl<S: Store> Store for CachedLog<S> {
         self.store.expires_at()
     }
 
+    fn first_tally(&mut self, time: u64) -> u64 {
+        self.store.first_tally(time)
+    }
+
     /// A cursor that differs from the log afterwards, because the plan failed, is found out when it is used next.
     #[inline]
     fn apply(&mut self, plan: &Plan) -> Result<Applied, Error> {

@@ -3,6 +3,7 @@
 //! It is set-associative: a key's hash chooses [`WAYS`] places, of which it may use one. The first call on a key only leaves
 //! the hash there, so keys seen once cost nothing.
 
+use super::births::Births;
 use super::cursor::Cursor;
 use crate::hash;
 
@@ -36,6 +37,8 @@ pub struct Table {
     next_victim: usize,
     /// For a key that has no place. None while it is in use.
     spare: Option<Box<Cursor>>,
+    /// The logs that began since the table has this size.
+    pub births: Births,
 }
 
 impl Default for Table {
@@ -47,7 +50,7 @@ impl Default for Table {
 impl Table {
     /// A table of size 0.
     pub const fn new() -> Self {
-        Self { cursors: 0, sets: Vec::new(), next_victim: 0, spare: None }
+        Self { cursors: 0, sets: Vec::new(), next_victim: 0, spare: None, births: Births::new() }
     }
 
     /// The number of keys it was made for.
@@ -57,7 +60,7 @@ impl Table {
 
     /// Makes room for this many keys, rounded up to whole sets; with 0 no key has a cursor. The table starts empty.
     pub fn resize(&mut self, cursors: usize) {
-        (self.cursors, self.sets, self.spare) = (cursors, Vec::new(), None);
+        *self = Self { cursors, ..Self::new() };
         self.sets.resize_with(cursors.div_ceil(WAYS), Default::default);
     }
 
