@@ -12,7 +12,7 @@ use std::time::Duration;
 use redis::cluster::{ClusterClientBuilder, ClusterConnection};
 use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
 use redis::{Client, Cmd, Connection, ConnectionLike, Value};
-use support::client::{number, time_of};
+use support::client::{number, time_of, units_of};
 use support::clock::now;
 use support::seeds::random;
 use support::{Ask, PATIENCE, Running, Server, Setup, assert_same, get, six, skipped, wait_for, wait_for_more, words};
@@ -272,12 +272,12 @@ fn sum(counts: &[Vec<Count>], key: usize) -> Count {
     each.fold(Count::default(), |sum, one| Count { hits: sum.hits + one.hits, units: sum.units + one.units })
 }
 
-/// What the log of a key says, after a check that its tallies are sums of its costs without a gap.
+/// What the log of a key says, after a check that its tallies are sums of its costs without a gap, from where it began.
 fn logged(client: &mut impl ConnectionLike, key: &str) -> Count {
     let mut count = Count::default();
     for (id, _, cost) in client.entries(key) {
         count.add(number(&cost));
-        assert!(id.ends_with(&format!("-{}", count.units)), "{key}: {id} is not the sum {}", count.units);
+        assert_eq!(units_of(&id), count.units, "{key}: {id}");
     }
     count
 }

@@ -83,7 +83,8 @@ impl Real {
             "SELECT 0".to_owned(),
             "FLUSHALL".to_owned(),
             "CONFIG SET notify-keyspace-events ".to_owned(),
-            "CONFIG SET ratelimit.cursors 0".to_owned(),
+            // A number that no history has, or it would not be set.
+            "CONFIG SET ratelimit.cursors 5".to_owned(),
             "CONFIG SET ratelimit.top-entries 0".to_owned(),
             format!("CONFIG SET ratelimit.cursors {}", profile.cursors),
             format!("CONFIG SET ratelimit.top-entries {}", profile.top_entries),

@@ -479,7 +479,11 @@ impl Server {
             name => {
                 let name = name.strip_prefix(b"ratelimit.").and_then(|name| std::str::from_utf8(name).ok());
                 let Some(name) = name else { return Err(Reply::error("ERR Unknown option")) };
-                self.set_config(name, number(value)?).map_err(Reply::error)?;
+                let value = number(value)?;
+                // What is set to the same is not passed on.
+                if self.get_config(name) != Some(value) {
+                    self.set_config(name, value).map_err(Reply::error)?;
+                }
             }
         }
         Ok(Reply::ok())

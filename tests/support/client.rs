@@ -200,6 +200,16 @@ pub fn id_of(id: &str) -> (u64, u64) {
     (number(time), number(tally))
 }
 
+/// The units of a log up to this entry. Each log begins to count at some multiple of a million.
+pub fn units_of(id: &str) -> u64 {
+    id_of(id).1 % 1_000_000
+}
+
+/// An ID as it would be if logs began to count at 0.
+pub fn plain(id: &str) -> String {
+    format!("{}-{}", time_of(id), units_of(id))
+}
+
 pub fn number(text: &str) -> u64 {
     text.parse().unwrap_or_else(|_| panic!("{text} is no number"))
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use redis::Connection;
 use tempfile::TempDir;
 
-use crate::client::Ask;
+use crate::client::{Ask, plain};
 use crate::servers::{Server, Setup};
 use crate::waiting::wait_for;
 
@@ -44,6 +44,15 @@ fn entry_of(payload: &[u8]) -> Option<String> {
     Some(format!("{}-{} {field} {value}", id.0, id.1))
 }
 
+/// An ID of a log of our own, as if it began to count at 0. Any other word stays.
+fn plain_if_id(word: &str) -> String {
+    let is_number = |text: &str| (8..20).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    match word.split_once('-') {
+        Some((time, tally)) if is_number(time) && is_number(tally) => plain(word),
+        _ => word.to_owned(),
+    }
+}
+
 /// Starts a server where another one was, and waits until it has read what that one left.
 pub fn start_again(setup: Setup, dir: TempDir) -> Server {
     let server = setup.start_in(dir);
@@ -78,7 +87,7 @@ impl Effects {
     }
 
     /// What has come since the last time, one command a line. Where a log begins by RESTORE, its entry stands in place of
-    /// the payload: `RESTORE key 1767225660000 1767225600000-1 60000ms 1 ABSTTL`.
+    /// the payload: `RESTORE key 1767225660000 1767225600000-1 60000ms 1 ABSTTL`. IDs are as if logs began to count at 0.
     pub fn take(&mut self) -> Vec<String> {
         let line = |mut command: Vec<Vec<u8>>| {
             if let [name, _, _, payload, _] = &mut command[..] {
@@ -86,7 +95,8 @@ impl Effects {
                     *payload = entry.into_bytes();
                 }
             }
-            String::from_utf8_lossy(&command.join(&b' ')).into_owned()
+            let text = String::from_utf8_lossy(&command.join(&b' ')).into_owned();
+            text.split(' ').map(plain_if_id).collect::<Vec<_>>().join(" ")
         };
         self.commands().into_iter().map(line).collect()
     }
