@@ -64,7 +64,7 @@ stop
 echo 'include /etc/redis/ratelimit.conf' | $as_root tee -a "$dir/redis.conf" >/dev/null
 start
 hit
-same "$(ask CONFIG GET stream-node-max-bytes)" "stream-node-max-bytes 512 " "the sample configuration"
+same "$(ask CONFIG GET lazyfree-lazy-expire)" "lazyfree-lazy-expire yes " "the sample configuration"
 stop
 
 $as_root cp "$dir/redis.conf" $asks_for_it

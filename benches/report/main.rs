@@ -1,7 +1,7 @@
 //! What a decision costs a server, beside the alternatives.
 //!
-//! `make bench` measures all of it, which takes a quarter of an hour, and 10 GB of memory where a key takes 4.4 kB. For
-//! development, measure a part:
+//! `make bench` measures all of it, which takes a quarter of an hour and some gigabytes of memory. For development, measure
+//! a part:
 //!
 //! ```text
 //! QUICK=1 make bench                        10,000 keys, uniform, in some ten seconds

@@ -1,7 +1,7 @@
 //! Writes a log, and tells replicas.
 //!
-//! Appending, trimming and setting an expiry do not replicate by themselves. This file replicates the effects, as XADD,
-//! PEXPIREAT and UNLINK, so a replica or an append-only file without this module ends up with the same data.
+//! Appending, trimming and setting an expiry do not replicate by themselves. This file replicates the effects, as RESTORE,
+//! XADD, PEXPIREAT and UNLINK, so a replica or an append-only file without this module ends up with the same data.
 
 use std::ffi::{c_int, c_longlong};
 

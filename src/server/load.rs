@@ -89,9 +89,8 @@ fn add_category(ctx: &Context) -> bool {
 
 /// Options for Valkey only: on Redis the bits may mean something else.
 ///
-/// Slots may move as a whole (CLUSTER MIGRATESLOTS). One module without this option forbids that for the whole server. Keys
-/// that arrive or leave this way cause events like any others. On Redis, CLUSTER MIGRATION needs no option. It deletes what
-/// left without events for keys, but restores what arrives or returns, and that causes events.
+/// Slots may move as a whole (CLUSTER MIGRATESLOTS). One module without this option forbids that for the whole server. The
+/// module keeps nothing that must be told of keys that arrive or leave. On Redis, CLUSTER MIGRATION needs no option.
 ///
 /// The server need not look up the commands we replicate each time, which is 7 % of the instructions of a hit on Valkey 9.1.2.
 /// We know what we replicate, see [`REPLICATED`].

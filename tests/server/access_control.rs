@@ -70,7 +70,7 @@ fn under_an_acl() {
     }
 }
 
-/// What a user may not do, the module does not do for him: it calls no command of the server.
+/// What a user may not do, the module does not do for him: it calls no command of the server but RESTORE, to begin a log.
 #[test]
 fn no_other_command_is_called() {
     let server = Server::start();

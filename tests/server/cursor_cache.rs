@@ -92,7 +92,7 @@ fn call(rng: &mut fastrand::Rng) -> String {
 }
 
 /// What a cursor must not outlive. (Of entries whose running total nobody could have reached, no answer is right, and it may
-/// depend on how the log is read.)
+/// depend on how the log is read. Foreign entries that pose as hits are found out only if they are read.)
 const OTHERS: Interference = Interference {
     keys: &KEYS,
     windows: &WINDOWS,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use redis::{Client, Connection, RedisError, RedisResult, Value};
 use support::checked::Call;
-use support::client::{HIT, MHIT, PEEK, RESET, id_of, number};
+use support::client::{HIT, MHIT, PEEK, RESET, id_of, number, units_of};
 use support::oracle::Tier;
 use support::replication::{REPLICATION, caught_up, replica_of};
 use support::seeds::random;
@@ -282,7 +282,7 @@ fn logs(client: &mut Connection) -> Logs {
         let mut sum = 0;
         for (id, cost) in &entries {
             sum += cost;
-            assert_eq!(id_of(id).1, sum, "{key}: {id}");
+            assert_eq!(units_of(id), sum, "{key}: {id}");
         }
         let hits: Vec<(u64, u64)> = entries.iter().map(|(id, cost)| (id_of(id).0, *cost)).collect();
         for &tier in tiers_of(&key) {

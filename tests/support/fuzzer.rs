@@ -22,6 +22,7 @@ const OTHERS: Interference = Interference {
         Kind::Own,
         Kind::Forged,
         Kind::Foreign,
+        Kind::Posing,
         Kind::Deletion,
         Kind::LastId,
         Kind::Keys,

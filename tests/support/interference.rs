@@ -16,6 +16,8 @@ pub enum Kind {
     Forged,
     /// Entries that are no hits.
     Foreign,
+    /// The same, with an ID as if it were a hit of one unit.
+    Posing,
     /// Entries go, at either end, in the middle, or all of them; or they are replaced.
     Deletion,
     /// The last ID is pushed to the next that a hit may get, or a little further.
@@ -61,8 +63,10 @@ const ACTS: &[(Kind, u32, &str)] = &[
     (Kind::Forged, 4, "PEXPIREAT %key 9007199254740991"),
     (Kind::Endless, 4, "PEXPIREAT %key 9223372036854775807"),
     (Kind::Foreign, 4, "XADD %key * field value"),
-    (Kind::Foreign, 4, "XADD %key {next+1} foreign entry"),
-    (Kind::Foreign, 4, "XADD %key {next+1} %window 1 one more"),
+    (Kind::Foreign, 4, "XADD %key {next+2} foreign entry"),
+    (Kind::Foreign, 4, "XADD %key {next+2} %window 1 one more"),
+    (Kind::Posing, 4, "XADD %key {next+1} foreign entry"),
+    (Kind::Posing, 4, "XADD %key {next+1} %window 1 one more"),
     (Kind::Deletion, 8, "XDEL %key {newest}"),
     (Kind::Deletion, 8, "XDEL %key {oldest}"),
     (Kind::Deletion, 8, "XDEL %key {some}"),
