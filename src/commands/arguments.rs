@@ -20,3 +20,14 @@ pub const TIER: Argument = Argument::new(
 .multiple();
 
 pub const COST: Argument = Argument::new(c"units", ArgumentKind::Integer).token(c"COST").optional();
+
+pub const RECORD: Argument = Argument::new(
+    c"record",
+    ArgumentKind::OneOf(&[
+        Argument::new(c"strict", ArgumentKind::Token).token(c"STRICT"),
+        Argument::new(c"force", ArgumentKind::Token).token(c"FORCE"),
+    ]),
+)
+.optional();
+
+pub const WITHTIERS: Argument = Argument::new(c"withtiers", ArgumentKind::Token).token(c"WITHTIERS").optional();

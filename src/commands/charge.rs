@@ -3,7 +3,9 @@
 //! Other modules act in events, and may do anything to any key. So every command goes in this order: read all keys; write
 //! and replicate all keys; close all keys and put their cursors back; send the events, and touch nothing after that.
 
-use limiter::answer::Answer;
+use std::mem;
+
+use limiter::answer::{Answer, TierAnswer};
 use limiter::cursors::CachedLog;
 use limiter::decision::Decision;
 use limiter::error::{self, Error};
@@ -13,11 +15,12 @@ use limiter::plan::{Applied, Plan, Store};
 use limiter::syntax::Call;
 use limiter::usage::Usage;
 
-use crate::server::{Arg, Events, Key, Mode, REFUSALS, STATS, Server, logs};
+use crate::server::{Arg, Events, Key, Mode, REFUSALS, Reply, STATS, Server, logs};
 
 /// What became of one key.
 pub struct Charged {
     pub answer: Answer,
+    pub tiers: Vec<TierAnswer>,
     /// Sent once every key is closed.
     pub events: Events,
 }
@@ -73,7 +76,15 @@ pub fn finish(
     if answer.refuses() && server.sends_module_events()? {
         events.add(Events::REFUSED);
     }
-    Ok(Charged { answer, events })
+    Ok(Charged { answer, tiers: mem::take(&mut decision.tiers), events })
+}
+
+/// Six integers, or an array of them for every tier.
+pub fn reply(answer: &Answer, tiers: &[TierAnswer]) -> Reply {
+    match tiers {
+        [] => Reply::Integers(answer.integers()),
+        tiers => Reply::Array(tiers.iter().map(|(answer, _)| Reply::Integers(answer.integers())).collect()),
+    }
 }
 
 /// Counts an answer.

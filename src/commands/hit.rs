@@ -1,15 +1,16 @@
-//! `RATELIMIT.HIT key limit window [limit window ...] [COST units] [STRICT]`
+//! `RATELIMIT.HIT key limit window [limit window ...] [COST units] [STRICT | FORCE] [WITHTIERS]`
 //!
 //! Decides whether one more hit on `key` may happen now and, if so, records it. The reply is an array of six integers:
 //! allowed, limit, remaining, retry_after, reset_after, next_after (times in milliseconds). A refusal is an answer, not an
-//! error, and leaves no trace; with `STRICT` it counts like a hit.
+//! error, and leaves no trace. With `STRICT` a refused hit counts as well, unless it could never be allowed; with `FORCE` every
+//! hit does. With `WITHTIERS` the reply has six integers for every tier.
 
 use limiter::error::{self, Error};
-use limiter::syntax::{Call, Strict};
+use limiter::syntax::{Asker, Call};
 
-use super::arguments::{CHARGED, COST, KEY, TIER};
-use super::charge::charge;
-use crate::server::{Arg, Argument, ArgumentKind, Command, Keys, Reply, Server, Spec};
+use super::arguments::{CHARGED, COST, KEY, RECORD, TIER, WITHTIERS};
+use super::charge::{charge, reply};
+use crate::server::{Arg, Command, Keys, Reply, Server, Spec};
 
 pub struct Hit;
 
@@ -21,7 +22,7 @@ impl Command for Hit {
         keys: Keys::Range { last: 0, flags: CHARGED },
         summary: c"Records a hit if every limit allows it, and tells what is left.",
         complexity: c"O(log N) for each tier, N being the number of entries in the log",
-        args: &[KEY, TIER, COST, Argument::new(c"strict", ArgumentKind::Token).token(c"STRICT").optional()],
+        args: &[KEY, TIER, COST, RECORD, WITHTIERS],
         categories: c"write stream fast",
     };
 
@@ -30,9 +31,9 @@ impl Command for Hit {
             return Err(error::SYNTAX);
         };
         let mut call = Call::default();
-        call.parse(rest.iter().map(|arg| arg.bytes()), Strict::Known)?;
+        call.parse(rest.iter().map(|arg| arg.bytes()), Asker::Hit)?;
         let charged = charge(server, *name, &call, server.clock(), None)?;
         server.notify(*name, charged.events)?;
-        Ok(Reply::Integers(charged.answer.integers()))
+        Ok(reply(&charged.answer, &charged.tiers))
     }
 }

@@ -1,17 +1,19 @@
-//! `RATELIMIT.MHIT numkeys key [key ...] limit window [limit window ...] [COST units]`
+//! `RATELIMIT.MHIT numkeys key [key ...] group [AND group ...] [STRICT | FORCE] [WITHTIERS]`, where a group is
+//! `limit window [limit window ...] [COST units]`
 //!
-//! Checks several keys (a user, an address, the whole service) in one step: all are charged or none is. Takes one `limit
-//! window` for each key, in the order of the keys. The reply is an array with one reply of `RATELIMIT.HIT` for each key. Its
-//! `allowed` is the verdict on the whole call; the other five are about that key alone.
+//! Checks several keys (a user, an address, the whole service) in one step: all are charged or none is. Takes a group for each
+//! key, in the order of the keys. The reply is an array with one reply of `RATELIMIT.HIT` for each key. Its `allowed` is the
+//! verdict on the whole call; the other five are about that key alone. With `STRICT` the keys that refuse are charged as well.
 
+use limiter::decision::Decision;
 use limiter::error::{self, Error};
 use limiter::log::Id;
 use limiter::plan::{Applied, Store};
-use limiter::syntax::{Call, parse_each, parse_numkeys};
+use limiter::syntax::{Call, parse_groups, parse_numkeys};
 use limiter::usage::Usage;
 
-use super::arguments::{CHARGED, COST, TIER};
-use super::charge::{Charged, charge, count, finish};
+use super::arguments::{CHARGED, COST, RECORD, TIER, WITHTIERS};
+use super::charge::{Charged, charge, count, finish, reply};
 use crate::server::{Arg, Argument, ArgumentKind, Command, Events, Key, Keys, Reply, Server, Spec, logs};
 
 pub struct MultiHit;
@@ -27,8 +29,10 @@ impl Command for MultiHit {
         args: &[
             Argument::new(c"numkeys", ArgumentKind::Integer),
             Argument::new(c"key", ArgumentKind::Key).multiple(),
-            TIER,
-            COST,
+            Argument::new(c"group", ArgumentKind::Block(&[TIER, COST])),
+            Argument::new(c"further", ArgumentKind::Block(&[TIER, COST])).optional().token(c"AND").each(),
+            RECORD,
+            WITHTIERS,
         ],
         categories: c"write stream slow",
     };
@@ -39,14 +43,14 @@ impl Command for MultiHit {
         };
         let count = parse_numkeys(numkeys.bytes(), rest.len())?;
         let (names, rest) = rest.split_at_checked(count).ok_or(error::TOO_FEW_KEYS)?;
-        let calls = parse_each(rest.iter().map(|arg| arg.bytes()), count)?;
+        let calls = parse_groups(rest.iter().map(|arg| arg.bytes()), count)?;
         let mut sorted: Vec<&[u8]> = names.iter().map(|name| name.bytes()).collect();
         sorted.sort_unstable();
         if sorted.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
             return Err(error::REPEATED_KEY);
         }
         let charged = charge_all(server, names, &calls)?;
-        let answers = charged.iter().map(|charged| Reply::Integers(charged.answer.integers())).collect();
+        let answers = charged.iter().map(|charged| reply(&charged.answer, &charged.tiers)).collect();
         for (name, charged) in names.iter().zip(charged) {
             server.notify(*name, charged.events)?;
         }
@@ -80,20 +84,20 @@ fn charge_all(server: Server, names: &[Arg], calls: &[Call]) -> Result<Vec<Charg
         let applied = if is_created { Applied::IdTooLow } else { log.apply(&decision.plan)? };
         written.push(match applied {
             Applied::Done { oldest } => Ok(finish(server, *name, log, &usage, &mut decision, oldest)?),
-            Applied::IdTooLow | Applied::KeyExists => Err((usage, decision.answer)),
+            Applied::IdTooLow | Applied::KeyExists => Err((usage, decision)),
         });
     }
     let mut charged = Vec::with_capacity(names.len());
     for ((name, call), written) in names.iter().zip(calls).zip(written) {
         charged.push(match written {
             Ok(charged) => charged,
-            Err((usage, answer)) => match charge(server, *name, call, clock, Some(admitted)) {
+            Err((usage, Decision { answer, tiers, .. })) => match charge(server, *name, call, clock, Some(admitted)) {
                 Ok(charged) => charged,
                 // If another module has put something else at the key, that stays, as if it had come a moment later. The other
                 // keys are already charged.
                 Err(_) => {
                     count(server, *name, &usage, &answer)?;
-                    Charged { answer, events: Events::default() }
+                    Charged { answer, tiers, events: Events::default() }
                 }
             },
         });

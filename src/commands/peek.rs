@@ -1,14 +1,16 @@
-//! `RATELIMIT.PEEK key limit window [limit window ...] [COST units]`
+//! `RATELIMIT.PEEK key limit window [limit window ...] [COST units] [WITHTIERS]`
 //!
-//! Answers as `RATELIMIT.HIT` would, and changes nothing. It is read-only, so it works on a replica.
+//! Answers as `RATELIMIT.HIT` would, and changes nothing. It is read-only, so it works on a replica. `COST 0` describes the log
+//! as it is.
 
 use limiter::error::{self, Error};
 use limiter::log::Id;
-use limiter::syntax::{Call, Strict};
+use limiter::syntax::{Asker, Call};
 use limiter::usage::Usage;
 use redis_module::raw;
 
-use super::arguments::{COST, KEY, TIER};
+use super::arguments::{COST, KEY, TIER, WITHTIERS};
+use super::charge::reply;
 use crate::server::{Arg, Command, Keys, Mode, Reply, Server, Spec, logs};
 
 pub struct Peek;
@@ -21,7 +23,7 @@ impl Command for Peek {
         keys: Keys::Range { last: 0, flags: raw::REDISMODULE_CMD_KEY_RO | raw::REDISMODULE_CMD_KEY_ACCESS },
         summary: c"Tells what RATELIMIT.HIT would answer, and changes nothing.",
         complexity: c"O(log N) for each tier, N being the number of entries in the log",
-        args: &[KEY, TIER, COST],
+        args: &[KEY, TIER, COST, WITHTIERS],
         categories: c"read stream fast",
     };
 
@@ -30,7 +32,7 @@ impl Command for Peek {
             return Err(error::SYNTAX);
         };
         let mut call = Call::default();
-        call.parse(rest.iter().map(|arg| arg.bytes()), Strict::Unknown)?;
+        call.parse(rest.iter().map(|arg| arg.bytes()), Asker::Peek)?;
         let mut log = logs::open(server, *name, Mode::Read)?;
         #[cfg(feature = "planted-panic")]
         {
@@ -44,8 +46,8 @@ impl Command for Peek {
         }
         let mut usage = Usage::new(&call, server.clock(), Id::default());
         usage.read(&mut log)?;
-        let answer = usage.peek(&mut log)?;
+        let (answer, tiers) = usage.peek(&mut log)?;
         logs::close(log);
-        Ok(Reply::Integers(answer.integers()))
+        Ok(reply(&answer, &tiers))
     }
 }

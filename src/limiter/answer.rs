@@ -45,31 +45,45 @@ impl Answer {
     /// fewest units left; among equals, the earlier one.
     fn binds_before(&self, earlier: &Self) -> bool {
         let wait = |answer: &Self| answer.retry_after.unwrap_or(u64::MAX);
-        if self.allowed { self.remaining < earlier.remaining } else { wait(self) > wait(earlier) }
+        match (wait(self), wait(earlier)) {
+            (0, 0) => self.remaining < earlier.remaining,
+            (one, other) => one > other,
+        }
     }
 }
 
+/// The answer of one tier, and the time of its oldest live hit.
+pub type TierAnswer = (Answer, Option<u64>);
+
 impl Usage<'_> {
-    /// The answer to the call, admitted or not, and the time of the oldest live hit of the tier that binds. The answer
-    /// describes the log after the call, with the `stored` hit in it.
+    /// The answer to the call, admitted or not: that of the tier that binds. It describes the log after the call, with the
+    /// `stored` hit in it.
     #[inline]
-    pub(crate) fn answer(
-        &self,
-        log: &mut impl Log,
-        admitted: bool,
-        stored: Option<Hit>,
-    ) -> Result<(Answer, Option<u64>), Error> {
-        let mut binding: Option<(Answer, Option<u64>)> = None;
+    pub(crate) fn answer(&self, log: &mut impl Log, admitted: bool, stored: Option<Hit>) -> Result<TierAnswer, Error> {
+        let mut binding: Option<TierAnswer> = None;
         for (tier, used) in self.tiers() {
-            let answer = self.answer_of_tier(log, admitted, stored, tier, used)?;
+            let (answer, oldest) = self.answer_of_tier(log, admitted, stored, tier, used)?;
             if binding.is_none_or(|(earlier, _)| answer.binds_before(&earlier)) {
-                binding = Some((answer, used.oldest.map(|oldest| oldest.id.time)));
+                binding = Some((answer, oldest));
             }
         }
         binding.ok_or(error::INTERNAL)
     }
 
-    /// The answer if this tier binds.
+    /// The same for every tier, in the order of the call, if it asks for that.
+    #[inline]
+    pub(crate) fn answers(
+        &self,
+        log: &mut impl Log,
+        admitted: bool,
+        stored: Option<Hit>,
+    ) -> Result<Vec<TierAnswer>, Error> {
+        if !self.call.with_tiers {
+            return Ok(Vec::new());
+        }
+        self.tiers().map(|(tier, used)| self.answer_of_tier(log, admitted, stored, tier, used)).collect()
+    }
+
     fn answer_of_tier(
         &self,
         log: &mut impl Log,
@@ -77,12 +91,13 @@ impl Usage<'_> {
         stored: Option<Hit>,
         tier: &Tier,
         used: &TierUsage,
-    ) -> Result<Answer, Error> {
+    ) -> Result<TierAnswer, Error> {
         let cost = self.call.cost;
         let newest = used.oldest.and(self.newest).map(|newest| newest.hit);
         let until_left = |time: u64| time.saturating_add(tier.window).saturating_sub(self.clock);
         let units = used.units.saturating_add(stored.map_or(0, |stored| stored.cost));
-        let retry_after = if admitted || fits(tier, units, cost) {
+        // Whoever has room does not refuse, though it may be full once the hit is stored.
+        let retry_after = if admitted || fits(tier, units, cost) || stored.is_some() && self.has_room() {
             Some(0)
         } else if !fits(tier, 0, cost) {
             None
@@ -97,14 +112,15 @@ impl Usage<'_> {
         };
         let last_time = stored.or(newest).map(|hit| hit.id.time);
         let first_time = used.oldest.map(|hit| hit.id.time).or(last_time);
-        Ok(Answer {
+        let answer = Answer {
             allowed: admitted,
             limit: tier.limit,
             remaining: tier.limit.saturating_sub(units),
             retry_after,
             reset_after: last_time.map_or(0, until_left),
             next_after: first_time.map_or(0, until_left),
-        })
+        };
+        Ok((answer, used.oldest.map(|oldest| oldest.id.time)))
     }
 }
 

@@ -5,6 +5,7 @@ use crate::log::{Entry, Hit, Id, Log};
 use crate::number::MAX_UNITS;
 use crate::retention;
 use crate::search::time_of_unit;
+use crate::syntax::Record;
 use crate::usage::{Usage, window_start};
 
 /// What a call changes.
@@ -110,7 +111,7 @@ impl Usage<'_> {
             expire_at,
             expired_before: is_time.then(|| Id { time: window_start(now, retention.longest), tally: 0 }),
             surplus_before,
-            max_entries: (!admitted).then(|| self.call.largest_limit()),
+            max_entries: (!admitted && self.call.record == Record::Strict).then(|| self.call.largest_limit()),
         }))
     }
 

@@ -1,5 +1,5 @@
 //! What the arguments of commands mean, mainly those after the key:
-//! `limit window [limit window ...] [COST units] [STRICT]`.
+//! `limit window [limit window ...] [COST units] [STRICT | FORCE] [WITHTIERS]`.
 
 use crate::duration;
 use crate::error::{self, Error};
@@ -17,15 +17,36 @@ pub struct Tier {
     pub window: u64,
 }
 
+/// Which hits are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Record {
+    /// Those that are allowed.
+    #[default]
+    Allowed,
+    /// `STRICT`: those that are refused as well, if they could ever be allowed.
+    Strict,
+    /// `FORCE`: all.
+    Force,
+}
+
 /// The question of one call: may a hit of this cost happen under all of these tiers?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Call {
     tiers: [Tier; MAX_TIERS],
     count: usize,
-    /// Units, from 1 to [`MAX_UNITS`](crate::number::MAX_UNITS).
+    /// Units, up to [`MAX_UNITS`](crate::number::MAX_UNITS). With 0, the log is described as it is.
     pub cost: u64,
-    /// A refused hit is stored as well.
-    pub strict: bool,
+    pub record: Record,
+    /// The reply tells of every tier.
+    pub with_tiers: bool,
+}
+
+/// Whose arguments they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    Hit,
+    /// Knows neither `STRICT` nor `FORCE`, but `COST 0`.
+    Peek,
 }
 
 impl Call {
@@ -45,19 +66,24 @@ impl Call {
     /// Parses everything after the key of HIT and PEEK into an empty call. After the first pair, an argument that starts with
     /// a digit begins another tier. Anything else is an option, in upper or lower case, at most once. (In place, because a
     /// call is large and returning it would copy it.)
-    pub fn parse<'a>(&mut self, mut args: impl Iterator<Item = &'a [u8]>, strict: Strict) -> Result<(), Error> {
+    pub fn parse<'a>(&mut self, mut args: impl Iterator<Item = &'a [u8]>, asker: Asker) -> Result<(), Error> {
         self.push(tier(args.next(), args.next())?)?;
-        let mut cost = None;
+        let (mut cost, mut options) = (None, Options::default());
         while let Some(arg) = args.next() {
             if arg.first().is_some_and(u8::is_ascii_digit) {
                 self.push(tier(Some(arg), args.next())?)?;
-            } else if arg.eq_ignore_ascii_case(b"STRICT") && strict == Strict::Known && !self.strict {
-                self.strict = true;
+            } else if arg.eq_ignore_ascii_case(b"COST") && cost.is_none() {
+                let least = if asker == Asker::Peek { 0 } else { 1 };
+                cost = Some(parse_cost(args.next(), least)?);
             } else {
-                parse_cost(arg, &mut args, &mut cost)?;
+                options.parse(arg)?;
             }
         }
+        if asker == Asker::Peek && options.record.is_some() {
+            return Err(error::SYNTAX);
+        }
         self.cost = cost.unwrap_or(1);
+        options.apply(self);
         Ok(())
     }
 
@@ -78,11 +104,33 @@ impl Call {
     }
 }
 
-/// Whether the command knows the option `STRICT`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strict {
-    Known,
-    Unknown,
+/// `[STRICT | FORCE] [WITHTIERS]`, in any order.
+#[derive(Clone, Copy, Default)]
+struct Options {
+    record: Option<Record>,
+    with_tiers: bool,
+}
+
+impl Options {
+    /// Any other word, and one that was given already, is a syntax error.
+    fn parse(&mut self, word: &[u8]) -> Result<(), Error> {
+        let is = |name: &[u8]| word.eq_ignore_ascii_case(name);
+        if is(b"STRICT") && self.record.is_none() {
+            self.record = Some(Record::Strict);
+        } else if is(b"FORCE") && self.record.is_none() {
+            self.record = Some(Record::Force);
+        } else if is(b"WITHTIERS") && !self.with_tiers {
+            self.with_tiers = true;
+        } else {
+            return Err(error::SYNTAX);
+        }
+        Ok(())
+    }
+
+    fn apply(self, call: &mut Call) {
+        call.record = self.record.unwrap_or_default();
+        call.with_tiers = self.with_tiers;
+    }
 }
 
 /// Most keys of one MHIT, so that it does not hold up others for long.
@@ -98,35 +146,55 @@ pub fn parse_numkeys(numkeys: &[u8], following: usize) -> Result<usize, Error> {
     if keys > MAX_KEYS { Err(error::TOO_MANY_KEYS) } else { Ok(count) }
 }
 
-/// Parses everything after the keys of MHIT: one tier for each of `keys` keys, then options.
-pub fn parse_each<'a>(mut args: impl Iterator<Item = &'a [u8]>, keys: usize) -> Result<Vec<Call>, Error> {
+/// Parses everything after the keys of MHIT: a group for each of `keys` keys, `limit window [limit window ...] [COST units]`,
+/// with `AND` between them, and then options.
+pub fn parse_groups<'a>(mut args: impl Iterator<Item = &'a [u8]>, keys: usize) -> Result<Vec<Call>, Error> {
     let mut calls = Vec::new();
-    let mut cost = None;
-    while let Some(arg) = args.next() {
-        if arg.first().is_some_and(u8::is_ascii_digit) || calls.is_empty() {
-            if calls.len() == keys {
-                return Err(error::PAIRS);
-            }
-            calls.push(Call::new(tier(Some(arg), args.next())?, 1));
-        } else {
-            parse_cost(arg, &mut args, &mut cost)?;
+    let mut options = Options::default();
+    let mut is_last = false;
+    while !is_last {
+        if calls.len() == keys {
+            return Err(error::GROUPS);
         }
+        let mut call = Call::default();
+        call.push(tier(args.next(), args.next())?)?;
+        let mut cost = None;
+        is_last = loop {
+            let Some(arg) = args.next() else { break true };
+            if arg.first().is_some_and(u8::is_ascii_digit) {
+                call.push(tier(Some(arg), args.next())?)?;
+            } else if arg.eq_ignore_ascii_case(b"COST") && cost.is_none() {
+                cost = Some(parse_cost(args.next(), 1)?);
+            } else if arg.eq_ignore_ascii_case(b"AND") {
+                break false;
+            } else {
+                options.parse(arg)?;
+                args.by_ref().try_for_each(|arg| options.parse(arg))?;
+            }
+        };
+        call.cost = cost.unwrap_or(1);
+        calls.push(call);
     }
     if calls.len() != keys {
-        return Err(error::PAIRS);
+        return Err(error::GROUPS);
     }
-    calls.iter_mut().for_each(|call| call.cost = cost.unwrap_or(1));
+    calls.iter_mut().for_each(|call| options.apply(call));
     Ok(calls)
 }
 
-/// Parses `COST units`, of which `arg` is the first word. Any other word is a syntax error.
-fn parse_cost<'a>(arg: &[u8], args: &mut impl Iterator<Item = &'a [u8]>, cost: &mut Option<u64>) -> Result<(), Error> {
-    if !arg.eq_ignore_ascii_case(b"COST") || cost.is_some() {
+/// Parses what follows `COST`.
+fn parse_cost(given: Option<&[u8]>, least: u64) -> Result<u64, Error> {
+    units(given.ok_or(error::SYNTAX)?).filter(|&cost| cost >= least).ok_or(error::COST)
+}
+
+/// Parses the arguments after the key of REFUND: `[COST units]`, 1 by default.
+pub fn parse_refund<'a>(mut args: impl Iterator<Item = &'a [u8]>) -> Result<u64, Error> {
+    let Some(option) = args.next() else { return Ok(1) };
+    if !option.eq_ignore_ascii_case(b"COST") {
         return Err(error::SYNTAX);
     }
-    let given = units(args.next().ok_or(error::SYNTAX)?).filter(|&cost| cost > 0);
-    *cost = Some(given.ok_or(error::COST)?);
-    Ok(())
+    let cost = parse_cost(args.next(), 1)?;
+    if args.next().is_some() { Err(error::SYNTAX) } else { Ok(cost) }
 }
 
 /// Parses the options of TOP: `[COUNT n]`, with `n` from 1 to [`MAX_COUNT`] and 10 by default.
@@ -153,17 +221,20 @@ mod tests {
 
     fn parse(line: &str) -> Result<Call, Error> {
         let mut call = Call::default();
-        call.parse(line.split(' ').map(str::as_bytes), Strict::Known).map(|()| call)
+        call.parse(line.split(' ').map(str::as_bytes), Asker::Hit).map(|()| call)
     }
 
     #[test]
     fn a_call_in_full() {
-        let call = parse("10 1s 500 1h COST 7 STRICT").unwrap();
+        let call = parse("10 1s 500 1h COST 7 STRICT WITHTIERS").unwrap();
         let (second, hour) = (1_000, 3_600_000);
         assert_eq!(call.tiers(), [Tier { limit: 10, window: second }, Tier { limit: 500, window: hour }]);
-        assert_eq!((call.cost, call.strict), (7, true));
+        assert_eq!((call.cost, call.record, call.with_tiers), (7, Record::Strict, true));
         assert_eq!((call.longest_window(), call.largest_limit()), (hour, 500));
-        assert_eq!(parse("10 1s strict 500 1h cOsT 7"), Ok(call), "options in any place and case");
+        assert_eq!(parse("10 1s strict 500 1h WithTiers cOsT 7"), Ok(call), "options in any place and case");
+        let plain = parse("10 1s").unwrap();
+        assert_eq!((plain.cost, plain.record, plain.with_tiers), (1, Record::Allowed, false));
+        assert_eq!(parse("10 1s FORCE").unwrap().record, Record::Force);
     }
 
     #[test]
@@ -186,6 +257,10 @@ mod tests {
             ("1 60 -1 60", error::SYNTAX),
             ("1 60 ", error::SYNTAX),
             ("1 60 STRICT STRICT", error::SYNTAX),
+            ("1 60 FORCE FORCE", error::SYNTAX),
+            ("1 60 STRICT FORCE", error::SYNTAX),
+            ("1 60 WITHTIERS WITHTIERS", error::SYNTAX),
+            ("1 60 AND 1 60", error::SYNTAX),
             ("1 60 COST 1 COST 2", error::SYNTAX),
             ("1 60 NX", error::SYNTAX),
             ("1 60 COST 0", error::COST),
@@ -195,8 +270,18 @@ mod tests {
         ] {
             assert_eq!(parse(line), Err(expected), "{line}");
         }
-        let peek = [b"1", b"1" as &[u8], b"STRICT"];
-        assert_eq!(Call::default().parse(peek.into_iter(), Strict::Unknown), Err(error::SYNTAX));
+    }
+
+    #[test]
+    fn what_peek_knows() {
+        let parse = |line: &str| {
+            let mut call = Call::default();
+            call.parse(line.split(' ').map(str::as_bytes), Asker::Peek).map(|()| (call.cost, call.with_tiers))
+        };
+        assert_eq!(parse("1 60 COST 0 WITHTIERS"), Ok((0, true)));
+        assert_eq!(parse("1 60"), Ok((1, false)));
+        assert_eq!(parse("1 60 COST -1"), Err(error::COST));
+        assert_eq!((parse("1 60 STRICT"), parse("1 60 FORCE")), (Err(error::SYNTAX), Err(error::SYNTAX)));
     }
 
     #[test]
@@ -218,27 +303,56 @@ mod tests {
     }
 
     #[test]
-    fn a_tier_for_each_key() {
-        let parse = |line: &str, keys| parse_each(line.split_terminator(' ').map(str::as_bytes), keys);
-        let calls = parse("10 1s 500 1h cost 7", 2).unwrap();
-        let call = |limit, window| Call::new(Tier { limit, window }, 7);
-        assert_eq!(calls, [call(10, 1_000), call(500, 3_600_000)]);
-        assert_eq!(parse("10 1s", 1).unwrap(), [Call::new(Tier { limit: 10, window: 1_000 }, 1)]);
-        assert_eq!(parse("COST 7 10 1s", 1), Err(error::LIMIT), "the tiers come first");
-        assert_eq!(parse("10 1s COST 7 500 1h", 2), Ok(calls));
+    fn a_group_for_each_key() {
+        let parse = |line: &str, keys| parse_groups(line.split_terminator(' ').map(str::as_bytes), keys);
+        let single = |line: &str| {
+            let mut call = Call::default();
+            call.parse(line.split(' ').map(str::as_bytes), Asker::Hit).unwrap();
+            call
+        };
+        let calls = parse("10 1s 500 1h cost 7 AND 1000 1m and 3 1d COST 2", 3).unwrap();
+        assert_eq!(calls, [single("10 1s 500 1h COST 7"), single("1000 1m"), single("3 1d COST 2")]);
+        let calls = parse("10 1s AND 1000 1m COST 5 FORCE WITHTIERS", 2).unwrap();
+        assert_eq!(calls, [single("10 1s FORCE WITHTIERS"), single("1000 1m COST 5 FORCE WITHTIERS")]);
+        assert_eq!(parse("10 1s COST 2 500 1h", 1).unwrap(), [single("10 1s 500 1h COST 2")]);
+        assert_eq!(parse("10 1s WITHTIERS STRICT", 1).unwrap(), [single("10 1s STRICT WITHTIERS")]);
         for (line, keys, expected) in [
-            ("", 1, error::PAIRS),
-            ("10 1s", 2, error::PAIRS),
-            ("10 1s 500 1h", 1, error::PAIRS),
-            ("10 1s COST 7", 2, error::PAIRS),
+            ("", 1, error::SYNTAX),
+            ("10 1s", 2, error::GROUPS),
+            ("10 1s 500 1h", 2, error::GROUPS),
+            ("10 1s AND 500 1h", 1, error::GROUPS),
+            ("10 1s AND", 1, error::GROUPS),
+            ("10 1s AND", 2, error::SYNTAX),
+            ("10 1s AND AND 1 1s", 3, error::LIMIT),
+            ("AND 10 1s", 2, error::LIMIT),
             ("10", 1, error::SYNTAX),
             ("x 1s", 1, error::LIMIT),
             ("10 x", 1, error::WINDOW),
-            ("10 1s STRICT", 1, error::SYNTAX),
+            ("COST 7 10 1s", 1, error::LIMIT),
             ("10 1s COST 1 COST 1", 1, error::SYNTAX),
             ("10 1s COST 0", 1, error::COST),
+            ("10 1s STRICT AND 10 1s", 2, error::SYNTAX),
+            ("10 1s STRICT COST 2", 1, error::SYNTAX),
+            ("10 1s STRICT FORCE", 1, error::SYNTAX),
+            ("1 1 2 2 3 3 4 4 5 5 6 6 7 7 8 8 9 9", 1, error::TOO_MANY_TIERS),
         ] {
             assert_eq!(parse(line, keys), Err(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_given_back() {
+        let parse = |line: &str| parse_refund(line.split_terminator(' ').map(str::as_bytes));
+        assert_eq!((parse(""), parse("COST 7"), parse("cost 9007199254740991")), (Ok(1), Ok(7), Ok((1 << 53) - 1)));
+        for (line, expected) in [
+            ("COST", error::SYNTAX),
+            ("COST 1 1", error::SYNTAX),
+            ("7", error::SYNTAX),
+            ("COST 0", error::COST),
+            ("COST x", error::COST),
+            ("COST 9007199254740992", error::COST),
+        ] {
+            assert_eq!(parse(line), Err(expected), "{line}");
         }
     }
 

@@ -8,7 +8,7 @@
 
 use crate::error::{self, Error};
 use crate::log::{Entry, Hit, Id, Log};
-use crate::syntax::{Call, MAX_TIERS, Tier};
+use crate::syntax::{Call, MAX_TIERS, Record, Tier};
 
 /// The live entries of one tier.
 #[derive(Clone, Copy, Default)]
@@ -85,9 +85,9 @@ impl<'c> Usage<'c> {
         self.call.tiers().iter().zip(&self.tiers)
     }
 
-    /// Whether every tier has room for the hit: the rule that decides.
+    /// Whether every tier has room for the hit: the rule that decides. Nothing always has room.
     pub fn has_room(&self) -> bool {
-        self.tiers().all(|(tier, used)| fits(tier, used.units, self.call.cost))
+        self.call.cost == 0 || self.tiers().all(|(tier, used)| fits(tier, used.units, self.call.cost))
     }
 
     /// Whether every tier would have room for the hit if it were unused.
@@ -97,7 +97,12 @@ impl<'c> Usage<'c> {
 
     /// The hit that is stored if the call is admitted, or if it is not. `first_tally` says where a new log begins to count.
     pub(crate) fn stored(&self, admitted: bool, first_tally: impl FnOnce() -> u64) -> Option<Hit> {
-        let is_stored = admitted || self.call.strict && self.ever_has_room();
+        let is_stored = admitted
+            || match self.call.record {
+                Record::Allowed => false,
+                Record::Strict => !self.has_room() && self.ever_has_room(),
+                Record::Force => true,
+            };
         is_stored.then(|| Hit { id: self.next_id(first_tally), cost: self.call.cost })
     }
 

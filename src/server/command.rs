@@ -63,6 +63,7 @@ pub enum ArgumentKind {
     String,
     Token,
     Block(&'static [Argument]),
+    OneOf(&'static [Argument]),
 }
 
 impl Argument {
@@ -77,6 +78,12 @@ impl Argument {
 
     pub const fn multiple(self) -> Self {
         let flags = self.flags | raw::REDISMODULE_CMD_ARG_MULTIPLE;
+        Self { flags, ..self }
+    }
+
+    /// Several, each after its token.
+    pub const fn each(self) -> Self {
+        let flags = self.flags | raw::REDISMODULE_CMD_ARG_MULTIPLE | raw::REDISMODULE_CMD_ARG_MULTIPLE_TOKEN;
         Self { flags, ..self }
     }
 

@@ -119,6 +119,7 @@ fn raw_arguments(
             ArgumentKind::Integer => (raw::RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_INTEGER, &[]),
             ArgumentKind::String => (raw::RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_STRING, &[]),
             ArgumentKind::Token => (raw::RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_PURE_TOKEN, &[]),
+            ArgumentKind::OneOf(children) => (raw::RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_ONEOF, children),
             ArgumentKind::Block(children) => (raw::RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_BLOCK, children),
         };
         // A key names its key spec; anything else must name none.

@@ -34,9 +34,9 @@ for (const [name, call] of Object.entries(clients)) {
     assert.deepEqual((await call("RATELIMIT.HIT", "js:a", "2", "1h", "5", "1d", "COST", "1")).slice(0, 4), [1, 2, 0, 0]);
     const refused = await call("RATELIMIT.HIT", "js:a", "2", "3600", "STRICT");
     assert.ok(refused[0] === 0 && refused[3] > 0);
-    const none = await call("RATELIMIT.MHIT", "2", "js:a", "js:b", "2", "1h", "9", "1h");
+    const none = await call("RATELIMIT.MHIT", "2", "js:a", "js:b", "2", "1h", "AND", "9", "1h");
     assert.deepEqual(none.map((row) => row[0]), [0, 0]);
-    const both = await call("RATELIMIT.MHIT", "2", "js:c", "js:b", "2", "1h", "9", "1h");
+    const both = await call("RATELIMIT.MHIT", "2", "js:c", "js:b", "2", "1h", "AND", "9", "1h");
     assert.deepEqual(both.map((row) => row.slice(0, 3)), [[1, 2, 1], [1, 9, 8]]);
     assert.deepEqual((await call("RATELIMIT.TOP", "COUNT", "1"))[0].slice(0, 2), ["js:a", 2]);
     assert.equal(await call("RATELIMIT.RESET", "js:a", "js:b", "js:c"), 3);
@@ -98,7 +98,7 @@ async function twoOfThree(name, hit) {
 test("ioredis in a cluster: call", () =>
   inCluster({}, async (cluster) => {
     await twoOfThree("call", (key) => cluster.call("RATELIMIT.HIT", key, "2", "1h"));
-    const both = await cluster.call("RATELIMIT.MHIT", "2", "{both}a", "{both}b", "2", "1h", "9", "1h");
+    const both = await cluster.call("RATELIMIT.MHIT", "2", "{both}a", "{both}b", "2", "1h", "AND", "9", "1h");
     assert.deepEqual(both.map((row) => row.slice(0, 3)), [[1, 2, 1], [1, 9, 8]]);
     const pipeline = cluster.pipeline();
     spread("pipeline").forEach((key) => pipeline.call("RATELIMIT.HIT", key, "2", "1h"));
@@ -152,7 +152,7 @@ for (const enableAutoPipelining of [false, true]) {
 test("node-redis in a cluster", async () => {
   const cluster = await createCluster({ rootNodes: [{ url: `redis://127.0.0.1:${clusterPort}` }] }).connect();
   await twoOfThree("node", (key) => cluster.sendCommand(key, false, ["RATELIMIT.HIT", key, "2", "1h"]));
-  const call = ["RATELIMIT.MHIT", "2", "{node}a", "{node}b", "2", "1h", "9", "1h"];
+  const call = ["RATELIMIT.MHIT", "2", "{node}a", "{node}b", "2", "1h", "AND", "9", "1h"];
   const both = await cluster.sendCommand("{node}a", false, call);
   assert.deepEqual(both.map((row) => row.slice(0, 3)), [[1, 2, 1], [1, 9, 8]]);
   const nodes = await Promise.all(cluster.masters.map((node) => cluster.nodeClient(node)));

@@ -22,9 +22,9 @@ CALLS = [
     (("RATELIMIT.HIT", "{py}a", 2, "1h"), lambda reply: reply == [1, 2, 1, 0, 3600000, 3600000]),
     (("RATELIMIT.HIT", "{py}a", 2, "1h", 5, "1d", "COST", 1), lambda reply: reply[:4] == [1, 2, 0, 0]),
     (("RATELIMIT.HIT", "{py}a", 2, 3600, "STRICT"), lambda reply: reply[0] == 0 and reply[3] > 0),
-    (("RATELIMIT.MHIT", 2, "{py}a", "{py}b", 2, "1h", 9, "1h"), lambda reply: [row[0] for row in reply] == [0, 0]),
+    (("RATELIMIT.MHIT", 2, "{py}a", "{py}b", 2, "1h", "AND", 9, "1h"), lambda reply: [row[0] for row in reply] == [0, 0]),
     (
-        ("RATELIMIT.MHIT", 2, "{py}c", "{py}b", 2, "1h", 9, "1h"),
+        ("RATELIMIT.MHIT", 2, "{py}c", "{py}b", 2, "1h", "AND", 9, "1h"),
         lambda reply: [row[:3] for row in reply] == [[1, 2, 1], [1, 9, 8]],
     ),
     (("RATELIMIT.TOP", "COUNT", 1), lambda reply: reply[0][:2] == [b"{py}a", 2]),
@@ -77,7 +77,7 @@ class Clients(unittest.TestCase):
         self.sync(client, target_nodes=client.get_node_from_key("{py}a"))
         # It finds the keys by itself, and that they have not one slot.
         with self.assertRaisesRegex(Exception, "(?i)slot"):
-            client.execute_command("RATELIMIT.MHIT", 2, "one", "other", 1, "1h", 1, "1h")
+            client.execute_command("RATELIMIT.MHIT", 2, "one", "other", 1, "1h", "AND", 1, "1h")
 
     def test_keys_on_all_nodes_of_a_cluster(self):
         client = redis.RedisCluster(host="127.0.0.1", port=CLUSTER_PORT)

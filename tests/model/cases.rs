@@ -193,7 +193,7 @@ fn a_short_wait_is_found_in_one_walk() {
             let mut usage = Usage::new(call, START + 1_000, Id::default());
             usage.read(&mut log).unwrap();
             log.walks.clear();
-            usage.peek(&mut log).unwrap()
+            usage.peek(&mut log).unwrap().0
         };
         let answer = usage_log(&call_of(&[(1_000, MINUTE)], cost, false));
         assert_eq!(answer.retry_after, Some(MINUTE - 1_000 + cost - 1));

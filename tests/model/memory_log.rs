@@ -7,7 +7,7 @@ use limiter::hash;
 use limiter::log::{self, Back, Entry, Id, Log};
 use limiter::plan::{Applied, Plan, Store};
 use limiter::retention::Retention;
-use limiter::syntax::{Call, Strict};
+use limiter::syntax::{Asker, Call};
 use limiter::usage::Usage;
 
 use oracle::Tier;
@@ -121,7 +121,7 @@ impl Store for &mut MemoryLog {
 pub fn peek(log: &mut impl Log, clock: u64, call: &Call) -> Result<Answer, Error> {
     let mut usage = Usage::new(call, clock, Id::default());
     usage.read(log)?;
-    usage.peek(log)
+    Ok(usage.peek(log)?.0)
 }
 
 /// Decides and writes as `RATELIMIT.HIT` does.
@@ -220,7 +220,7 @@ pub fn call_of(tiers: &[Tier], cost: u64, strict: bool) -> Call {
         words.push("STRICT".to_owned());
     }
     let mut call = Call::default();
-    call.parse(words.iter().map(String::as_bytes), Strict::Known).unwrap();
+    call.parse(words.iter().map(String::as_bytes), Asker::Hit).unwrap();
     call
 }
 

@@ -90,7 +90,7 @@ proptest! {
             let tiers = policy.get(&policies);
             let call = call_of(tiers, cost, false);
             let mut after = hits.clone();
-            let expected = oracle::ask(&mut after, now, Question { tiers, cost, strict: false });
+            let expected = oracle::ask(&mut after, now, Question { tiers, cost, ..Question::default() });
             // If the tally wraps within a millisecond, the entry gets the next one, which the oracle does not know.
             let mut trial = subject.log.clone();
             trial.hit(now, &call).unwrap();
@@ -131,7 +131,7 @@ proptest! {
             let strict = strict && !peek;
             let call = call_of(tiers, cost, strict);
             let mut after = hits.clone();
-            let expected = oracle::ask(&mut after, now, Question { tiers, cost, strict });
+            let expected = oracle::ask(&mut after, now, Question { tiers, cost, strict, ..Question::default() });
             let answer = if peek { subject.peek(now, &call) } else { subject.hit(now, &call) }.unwrap();
             let live = after.iter().filter(|(time, _)| time + longest > now).count() as u64;
             prop_assert!(agree(answer.integers(), expected, live > largest), "{:?} {:?}", answer, expected);
@@ -169,7 +169,7 @@ proptest! {
             let tiers = policy.get(&policies);
             let call = call_of(tiers, cost, false);
             let mut after = known.clone();
-            let expected = oracle::ask(&mut after, now, Question { tiers, cost, strict: false });
+            let expected = oracle::ask(&mut after, now, Question { tiers, cost, ..Question::default() });
             let answer = if peek { subject.peek(now, &call) } else { subject.hit(now, &call) }.unwrap();
             prop_assert_eq!(answer.integers(), expected);
             prop_assert!(answer.retry_after.unwrap_or(0) <= 2 * longest);

@@ -38,10 +38,10 @@ fn under_an_acl() {
         ("writer", "RATELIMIT.PEEK rl:1 2 1m", key),
         ("writer", "RATELIMIT.RESET rl:2", allowed),
         // Every key is looked at, wherever it stands, and what is no number of keys hides none.
-        ("mixed", "RATELIMIT.MHIT 2 rl:1 rl:2 9 1m 9 1m", allowed),
-        ("mixed", "RATELIMIT.MHIT 2 rl:1 ro:1 9 1m 9 1m", key),
-        ("mixed", "RATELIMIT.MHIT 2 ro:1 rl:1 9 1m 9 1m", key),
-        ("mixed", "RATELIMIT.MHIT 3 rl:1 rl:2 other 9 1m 9 1m 9 1m", key),
+        ("mixed", "RATELIMIT.MHIT 2 rl:1 rl:2 9 1m AND 9 1m", allowed),
+        ("mixed", "RATELIMIT.MHIT 2 rl:1 ro:1 9 1m AND 9 1m", key),
+        ("mixed", "RATELIMIT.MHIT 2 ro:1 rl:1 9 1m AND 9 1m", key),
+        ("mixed", "RATELIMIT.MHIT 3 rl:1 rl:2 other 9 1m AND 9 1m AND 9 1m", key),
         ("mixed", "RATELIMIT.MHIT 1 rl:1 other 9 1m", "ERR limit"),
         ("mixed", "RATELIMIT.MHIT 01 other 9 1m", "ERR numkeys"),
         ("mixed", "RATELIMIT.MHIT -1 other 9 1m", "ERR numkeys"),
@@ -82,7 +82,7 @@ fn no_other_command_is_called() {
         "RATELIMIT.HIT a 1 1m STRICT",
         "RATELIMIT.HIT a 9 1h",
         "RATELIMIT.PEEK a 1 1m",
-        "RATELIMIT.MHIT 2 a b 1 1m 1 1m",
+        "RATELIMIT.MHIT 2 a b 1 1m AND 1 1m",
         "RATELIMIT.TOP",
         "RATELIMIT.RESET a b",
         "RATELIMIT.RESETSTAT",
@@ -121,7 +121,7 @@ fn the_category_of_the_module() {
     };
     assert!(as_app(&mut client, "RATELIMIT.HIT rl:1 1 1").is_ok());
     assert!(as_app(&mut client, "RATELIMIT.HIT other 1 1").unwrap_err().starts_with("NOPERM"));
-    assert!(as_app(&mut client, "RATELIMIT.MHIT 2 rl:1 other 1 1 1 1").unwrap_err().starts_with("NOPERM"));
+    assert!(as_app(&mut client, "RATELIMIT.MHIT 2 rl:1 other 1 1 AND 1 1").unwrap_err().starts_with("NOPERM"));
     assert!(as_app(&mut client, "RATELIMIT.TOP").unwrap_err().starts_with("NOPERM"));
 }
 

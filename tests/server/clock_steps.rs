@@ -55,7 +55,7 @@ impl Watched {
         let (limit, window) = self.tier;
         self.forget();
         let begins = self.hits.is_empty();
-        let question = Question { tiers: &[self.tier], cost: 1, strict: false };
+        let question = Question { tiers: &[self.tier], cost: 1, ..Question::default() };
         let expected = oracle::ask(&mut self.hits, self.stage.now, question);
         let line = self.call("HIT");
         let answer = self.stage.client.answer(&line);
@@ -230,7 +230,7 @@ fn a_promoted_replica_on_another_clock() {
             }
             let mut now = begin;
             for _ in 0..12 {
-                let question = Question { tiers: &[tier], cost: 1, strict: false };
+                let question = Question { tiers: &[tier], cost: 1, ..Question::default() };
                 let expected = oracle::ask(&mut hits, now, question);
                 let answer = client.answer(&line("HIT"));
                 assert_eq!(answer, expected, "{ahead} ms ahead, {window} ms, at {now}");

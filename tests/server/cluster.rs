@@ -12,7 +12,7 @@ use std::time::Duration;
 use redis::cluster::{ClusterClientBuilder, ClusterConnection};
 use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
 use redis::{Client, Cmd, Connection, ConnectionLike, Value};
-use support::client::{number, time_of, units_of};
+use support::client::{add_groups, number, time_of, units_of};
 use support::clock::now;
 use support::seeds::random;
 use support::{Ask, PATIENCE, Running, Server, Setup, assert_same, get, six, skipped, wait_for, wait_for_more, words};
@@ -324,7 +324,7 @@ fn keys_are_found(cluster: &Cluster) {
     for (command, keys) in [
         ("RATELIMIT.HIT k 10 1s 500 1h COST 2", &["k"][..]),
         ("RATELIMIT.PEEK k 10 1s", &["k"]),
-        ("RATELIMIT.MHIT 2 {k}1 {k}2 10 1s 20 1m COST 2", &["{k}1", "{k}2"]),
+        ("RATELIMIT.MHIT 2 {k}1 {k}2 10 1s COST 2 AND 20 1m COST 2", &["{k}1", "{k}2"]),
         ("RATELIMIT.RESET {k}1 {k}2 {k}3", &["{k}1", "{k}2", "{k}3"]),
     ] {
         assert_eq!(get::<Vec<String>>(client.run(&format!("COMMAND GETKEYS {command}"))), keys, "{command}");
@@ -371,7 +371,7 @@ fn limits_are_exact(cluster: &Cluster) {
 
 fn several_keys(cluster: &Cluster) {
     let mut client = cluster.client();
-    let together = words("RATELIMIT.MHIT 2 user:{42} org:{42} 2 1h 100 1h");
+    let together = words("RATELIMIT.MHIT 2 user:{42} org:{42} 2 1h AND 100 1h");
     let left = |reply: &Value| -> Vec<[i64; 3]> {
         let rows: Vec<Vec<i64>> = get(reply.clone());
         rows.into_iter().map(|row| [row[0], row[1], row[2]]).collect()
@@ -396,7 +396,7 @@ fn several_keys(cluster: &Cluster) {
     let strangers = [cluster.tag_on(0, "c"), cluster.tag_on(1, "d")];
     for [one, other] in [neighbours, strangers] {
         client.answer(&format!("RATELIMIT.HIT {one} 10 1h"));
-        let apart = format!("RATELIMIT.MHIT 2 {one} {other} 10 1h 10 1h");
+        let apart = format!("RATELIMIT.MHIT 2 {one} {other} 10 1h AND 10 1h");
         for node in cluster.nodes() {
             assert!(node.connect().error(&apart).starts_with("CROSSSLOT "));
             assert!(node.connect().error(&format!("RATELIMIT.RESET {one} {other}")).starts_with("CROSSSLOT "));
@@ -493,7 +493,7 @@ impl Traffic {
             let cost = rng.u64(1..=3);
             let mut cmd = redis::cmd("RATELIMIT.MHIT");
             cmd.arg(2).arg(&self.keys[one]).arg(&self.keys[other]);
-            cmd.arg(Self::limit(one)).arg("1h").arg(Self::limit(other)).arg("1h").arg("COST").arg(cost);
+            add_groups(&mut cmd, &[one, other].map(|key| (Self::limit(key), 3_600_000)), cost);
             let Value::Array(replies) = call(&cmd) else { panic!("no array") };
             assert_eq!(allowed(&replies[0]), allowed(&replies[1]));
             if allowed(&replies[0]) {

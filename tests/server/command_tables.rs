@@ -67,19 +67,32 @@ fn command_docs() {
     const TIER: &str = "[name tier type block flags [multiple] \
         arguments [[name limit type integer] [name window type string]]]";
     const COST: &str = "[name units type integer token COST flags [optional]]";
-    const STRICT: &str = "[name strict type pure-token token STRICT flags [optional]]";
+    const RECORD: &str = "[name record type oneof flags [optional] \
+        arguments [[name strict type pure-token token STRICT] [name force type pure-token token FORCE]]]";
+    const WITHTIERS: &str = "[name withtiers type pure-token token WITHTIERS flags [optional]]";
     for (name, summary, complexity, arguments) in [
         (
             "ratelimit.hit",
             "Records a hit if every limit allows it, and tells what is left.",
             "O(log N) for each tier, N being the number of entries in the log",
-            format!("[{KEY} {TIER} {COST} {STRICT}]"),
+            format!("[{KEY} {TIER} {COST} {RECORD} {WITHTIERS}]"),
         ),
         (
             "ratelimit.peek",
             "Tells what RATELIMIT.HIT would answer, and changes nothing.",
             "O(log N) for each tier, N being the number of entries in the log",
-            format!("[{KEY} {TIER} {COST}]"),
+            format!("[{KEY} {TIER} {COST} {WITHTIERS}]"),
+        ),
+        (
+            "ratelimit.mhit",
+            "Records a hit on several keys if every limit allows it, or on none.",
+            "O(K log N) for K keys, N being the number of entries in a log",
+            format!(
+                "[[name numkeys type integer] [name key type key key_spec_index 0 flags [multiple]] \
+                 [name group type block arguments [{TIER} {COST}]] \
+                 [name further type block token AND flags [optional multiple multiple_token] \
+                 arguments [{TIER} {COST}]] {RECORD} {WITHTIERS}]"
+            ),
         ),
         (
             "ratelimit.reset",

@@ -4,6 +4,7 @@
 //! for slower machines.
 
 use redis::Connection;
+use support::client::add_groups;
 use support::errors;
 use support::{Ask, Clock, START, Setup, is_long, six, wait_for, words};
 
@@ -89,7 +90,7 @@ fn the_heaviest_calls() {
         ("a key of 100 kB", format!("RATELIMIT.HIT {long_key} 100 1h")),
         (
             "MHIT of eight keys",
-            format!("RATELIMIT.MHIT 8 a b c d e f g h {}", format!("{MOST} 1h ").repeat(8).trim_end()),
+            format!("RATELIMIT.MHIT 8 a b c d e f g h {}", vec![format!("{MOST} 1h"); 8].join(" AND ")),
         ),
     ];
     for (name, line) in cases {
@@ -171,7 +172,7 @@ fn very_many_keys_in_one_call() {
         let mut call = redis::cmd("RATELIMIT.MHIT");
         call.arg(keys);
         (0..keys).for_each(|key| _ = call.arg(format!("k:{key}")));
-        (0..keys).for_each(|_| _ = call.arg("9").arg("1h"));
+        add_groups(&mut call, &vec![(9, 3_600_000); keys], 1);
         call
     };
     let keys = 1_024;

@@ -25,8 +25,8 @@ fn hit_together(client: &mut Connection, (how, keys): (&str, &[&str]), cost: u64
     match how {
         "plain" => allowed(vec![Value::Array(ask(client, &words(&hit(keys[0])))?)]),
         "mhit" => {
-            let tiers = format!("{MOST} 1h ").repeat(keys.len());
-            let line = format!("RATELIMIT.MHIT {} {} {tiers}COST {cost}", keys.len(), keys.join(" "));
+            let groups = vec![format!("{MOST} 1h COST {cost}"); keys.len()].join(" AND ");
+            let line = format!("RATELIMIT.MHIT {} {} {groups}", keys.len(), keys.join(" "));
             allowed(ask(client, &words(&line))?);
         }
         "transaction" => {
@@ -225,7 +225,7 @@ fn what_wait_has_seen_is_kept() {
     let replica = replica_of(&primary, Setup::new());
     let mut client = primary.connect();
     for hit in 0..50 {
-        client.run(&format!("RATELIMIT.MHIT 2 k:{} all 9 1h 100 1h", hit % 10));
+        client.run(&format!("RATELIMIT.MHIT 2 k:{} all 9 1h AND 100 1h", hit % 10));
     }
     assert_eq!(client.integer("WAIT 1 20000"), 1);
     drop(primary.kill());

@@ -78,14 +78,16 @@ fn call(rng: &mut fastrand::Rng) -> String {
         let mut keys = KEYS.to_vec();
         rng.shuffle(&mut keys);
         keys.truncate(rng.usize(1..=4));
-        let tiers: Vec<String> = keys.iter().map(|_| tier(rng)).collect();
-        return format!("RATELIMIT.MHIT {} {} {} COST {cost}", keys.len(), keys.join(" "), tiers.join(" "));
+        let groups: Vec<String> = keys.iter().map(|_| format!("{} COST {cost}", tier(rng))).collect();
+        let option = if rng.u8(..6) == 0 { " STRICT" } else { "" };
+        return format!("RATELIMIT.MHIT {} {} {}{option}", keys.len(), keys.join(" "), groups.join(" AND "));
     }
     let tiers: Vec<String> = (0..rng.usize(1..=3)).map(|_| tier(rng)).collect();
     let key = rng.choice(KEYS).unwrap();
     let (name, strict) = match rng.u8(..12) {
         0 => ("PEEK", ""),
         1 => ("HIT", " STRICT"),
+        2 => ("HIT", " FORCE"),
         _ => ("HIT", ""),
     };
     format!("RATELIMIT.{name} {key} {} COST {cost}{strict}", tiers.join(" "))

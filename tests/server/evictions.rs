@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redis::{Connection, Value};
 use support::checked::Call;
-use support::client::{HIT, MHIT, PEEK};
+use support::client::{HIT, MHIT, PEEK, add_groups};
 use support::oracle::Tier;
 use support::replication::{REPLICATION, caught_up, replica_of};
 use support::seeds::random;
@@ -97,14 +97,15 @@ fn guess(client: &mut Connection, mut rng: fastrand::Rng, running: &AtomicBool, 
     while running.load(Relaxed) {
         let count = rng.usize(1..6);
         let numbers = some(&mut rng, count);
-        let mut words = vec![];
         let tiers: Vec<Tier> = numbers.iter().map(|number| key(*number).1).collect();
-        words.extend(numbers.iter().map(|number| format!("own:{number}")));
-        words.extend(tiers.iter().flat_map(|(limit, window)| [limit.to_string(), format!("{window}ms")]));
+        let names: Vec<String> = numbers.iter().map(|number| format!("own:{number}")).collect();
         let answers: Vec<[i64; 6]> = if count == 1 && rng.bool() {
-            vec![six(&client.ask(redis::cmd(HIT).arg(words)).unwrap())]
+            let (limit, window) = tiers[0];
+            vec![six(&client.ask(redis::cmd(HIT).arg(names).arg(limit).arg(format!("{window}ms"))).unwrap())]
         } else {
-            let reply: Vec<Value> = get(client.ask(redis::cmd(MHIT).arg(count).arg(words)).unwrap());
+            let mut cmd = redis::cmd(MHIT);
+            add_groups(cmd.arg(count).arg(names), &tiers, 1);
+            let reply: Vec<Value> = get(client.ask(&cmd).unwrap());
             reply.iter().map(six).collect()
         };
         let allowed = answers[0][0];

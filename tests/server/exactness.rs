@@ -1,5 +1,6 @@
 //! No window exceeds its limit, and each reply is exact: random hits on a real server, every value against brute force.
 
+use redis::Value;
 use support::calls::{any_case, question_for, words_of};
 use support::client::{number, time_of};
 use support::oracle::{self, Hit, Question, Tier};
@@ -35,15 +36,30 @@ fn every_value_of_every_reply() {
             };
             clock.set(now);
         }
-        let (tiers, cost) = question_for(&mut rng, *longest);
-        let question = Question { tiers: &tiers, cost, strict: false };
-        let mut after = hits.clone();
-        let expected = oracle::ask(&mut after, now, question);
+        let (tiers, mut cost) = question_for(&mut rng, *longest);
         let peek = rng.u8(..8) == 0;
+        if peek && rng.u8(..3) == 0 {
+            cost = 0;
+        }
+        let force = !peek && rng.u8(..12) == 0;
+        let question = Question { tiers: &tiers, cost, force, ..Question::default() };
+        let mut after = hits.clone();
+        let answer = oracle::answer(&mut after, now, question);
+        let expected = answer.six();
         let name = any_case(&mut rng, if peek { "RATELIMIT.PEEK" } else { "RATELIMIT.HIT" });
-        let words = words_of(&mut rng, key, question);
+        let mut words = words_of(&mut rng, key, question);
+        let with_tiers = rng.u8(..4) == 0;
+        if with_tiers {
+            words.push(any_case(&mut rng, "WITHTIERS"));
+        }
         let reply = client.ask(redis::cmd(&name).arg(&words)).unwrap_or_else(|error| panic!("{words:?}: {error}"));
-        assert_eq!(six(&reply), expected, "step {step} at {now}: {name} {words:?}");
+        match reply {
+            Value::Array(each) if with_tiers => {
+                let tiers: Vec<[i64; 6]> = each.iter().map(six).collect();
+                assert_eq!(tiers, answer.tiers, "step {step} at {now}: {name} {words:?}");
+            }
+            reply => assert_eq!(six(&reply), expected, "step {step} at {now}: {name} {words:?}"),
+        }
         if !peek {
             *hits = after;
             hits.retain(|hit| hit.0 + *longest > now);
@@ -75,12 +91,11 @@ fn on_a_clock_that_runs() {
         pipe.cmd("TIME").cmd("RATELIMIT.HIT").arg(words_of(
             &mut rng,
             "key",
-            Question { tiers: &tiers, cost, strict: false },
+            Question { tiers: &tiers, cost, ..Question::default() },
         ));
         pipe.cmd("TIME").cmd("XREVRANGE").arg(&["key", "+", "-", "COUNT", "1"]);
         type Newest = Vec<(String, Vec<String>)>;
-        let (before, reply, after, newest): ((u64, u64), redis::Value, (u64, u64), Newest) =
-            pipe.query(&mut client).unwrap();
+        let (before, reply, after, newest): ((u64, u64), Value, (u64, u64), Newest) = pipe.query(&mut client).unwrap();
         let milliseconds = |(seconds, microseconds)| seconds * 1_000 + microseconds / 1_000;
         // Later servers than 7.0 go by the time at which the transaction began, which is before the first answer.
         let possible = milliseconds(before) - 20..=milliseconds(after);
@@ -92,7 +107,7 @@ fn on_a_clock_that_runs() {
         assert!(possible.contains(moments.start()), "{newest:?} at {before:?}");
         let fitting = moments.into_iter().find_map(|now| {
             let mut after = hits.clone();
-            let expected = oracle::ask(&mut after, now, Question { tiers: &tiers, cost, strict: false });
+            let expected = oracle::ask(&mut after, now, Question { tiers: &tiers, cost, ..Question::default() });
             (six(&reply) == expected).then_some((now, after))
         });
         let (now, after) =
@@ -116,7 +131,7 @@ fn strict() {
         for _ in 0..80 {
             now += if rng.bool() { rng.u64(..longest / 8) } else { 0 };
             clock.set(now);
-            let question = Question { tiers: &tiers, cost: rng.u64(1..5), strict: rng.bool() };
+            let question = Question { tiers: &tiers, cost: rng.u64(1..5), strict: rng.bool(), ..Question::default() };
             let expected = oracle::ask(&mut hits, now, question);
             let words = words_of(&mut rng, &format!("strict:{key}"), question);
             let answer = six(&client.ask(redis::cmd("RATELIMIT.HIT").arg(&words)).unwrap());
@@ -154,7 +169,7 @@ fn many_connections_at_once() {
                         for _ in 0..200 {
                             pipe.cmd("RATELIMIT.HIT").arg(format!("round:{round}")).arg(100).arg("1h");
                         }
-                        let replies: Vec<redis::Value> = pipe.query(&mut client).unwrap();
+                        let replies: Vec<Value> = pipe.query(&mut client).unwrap();
                         replies.iter().filter(|reply| six(reply)[0] == 1).count()
                     })
                 })

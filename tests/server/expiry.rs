@@ -216,7 +216,7 @@ fn a_refusal_names_no_wait_that_the_key_does_not_live_to_see() {
     let (server, mut effects) = Effects::of(Setup::new().clock(&clock));
     let mut client = server.connect();
     const HOUR: u64 = 3_600_000;
-    for hit in ["RATELIMIT.HIT k 1 1h", "RATELIMIT.MHIT 2 k other 1 1h 1 1h", "RATELIMIT.HIT k 9 1ms 1 1h"] {
+    for hit in ["RATELIMIT.HIT k 1 1h", "RATELIMIT.MHIT 2 k other 1 1h AND 1 1h", "RATELIMIT.HIT k 9 1ms 1 1h"] {
         clock.set(START);
         client.run("FLUSHALL");
         client.run("RATELIMIT.HIT k 1 300ms");
@@ -340,7 +340,7 @@ fn a_long_policy_in_use_holds_exactly() {
             let ask_long = step == 0 || now + 400 - asked >= long.1 || rng.u8(..30) == 0;
             let tier = if ask_long { long } else { short };
             asked = if ask_long { now } else { asked };
-            let expected = oracle::ask(&mut hits, now, Question { tiers: &[tier], cost: 1, strict: false });
+            let expected = oracle::ask(&mut hits, now, Question { tiers: &[tier], cost: 1, ..Question::default() });
             let line = format!("RATELIMIT.HIT k {} {}ms", tier.0, tier.1);
             assert_eq!(log.client.answer(&line), expected, "round {round}, step {step}: {line}");
             admitted[usize::from(ask_long)] += expected[0];

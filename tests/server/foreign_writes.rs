@@ -264,7 +264,7 @@ fn somebody_elses_empty_stream_is_left_alone() {
     empty(client);
     assert_eq!(client.integer("RATELIMIT.RESET orders"), 0);
     assert_eq!(groups(client), 1);
-    for line in ["RATELIMIT.HIT orders 10 8s", "RATELIMIT.MHIT 2 a orders 10 8s 10 8s"] {
+    for line in ["RATELIMIT.HIT orders 10 8s", "RATELIMIT.MHIT 2 a orders 10 8s AND 10 8s"] {
         empty(client);
         client.run(line);
         assert_eq!((client.integer("XLEN orders"), groups(client)), (1, 1), "{line}");
@@ -273,7 +273,8 @@ fn somebody_elses_empty_stream_is_left_alone() {
     empty(client);
     client.run(&format!("XSETID orders {}-0", START + 8_004));
     client.run("RATELIMIT.RESET a");
-    for line in ["HIT orders 10 8s", "PEEK orders 10 8s", "MHIT 2 a orders 10 8s 10 8s", "MHIT 2 orders a 10 8s 10 8s"]
+    for line in
+        ["HIT orders 10 8s", "PEEK orders 10 8s", "MHIT 2 a orders 10 8s AND 10 8s", "MHIT 2 orders a 10 8s AND 10 8s"]
     {
         fails(client, &format!("RATELIMIT.{line}"), LAST_ID_AHEAD);
         assert_eq!((client.integer("EXISTS a"), groups(client)), (0, 1), "{line}");

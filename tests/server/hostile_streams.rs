@@ -24,8 +24,8 @@ fn restored_streams() {
         "RATELIMIT.HIT @ 9007199254740991 3650d COST 9007199254740991",
         "RATELIMIT.HIT @ 9007199254740991 3650d 9007199254740991 1ms COST 4294967296 STRICT",
         "RATELIMIT.HIT @ 9 1ms 8 1s 7 1m 6 1h 5 1d 4 30d 3 365d 2 3650d",
-        "RATELIMIT.MHIT 2 @ another 10 1m 10 1m",
-        "RATELIMIT.MHIT 2 another @ 10 1m 9007199254740991 3650d COST 10",
+        "RATELIMIT.MHIT 2 @ another 10 1m AND 10 1m",
+        "RATELIMIT.MHIT 2 another @ 10 1m COST 10 AND 9007199254740991 3650d COST 10",
         "RATELIMIT.RESET @",
     ];
     let primary = Setup::new().tcp().args(REPLICATION).start();

@@ -70,7 +70,9 @@ fn batch(rng: &mut fastrand::Rng, own: &str, used: &mut i64) -> Vec<(Kind, Cmd)>
                 }
                 9..14 => (Kind::Hit { key }, format!("HIT shared:{key} {LIMIT} 1h")),
                 14 => (Kind::Peek, format!("PEEK shared:{key} {LIMIT} 1h")),
-                15..19 => (Kind::Both { pair: key }, format!("MHIT 2 left:{key} right:{key} {LIMIT} 1h {LIMIT} 1h")),
+                15..19 => {
+                    (Kind::Both { pair: key }, format!("MHIT 2 left:{key} right:{key} {LIMIT} 1h AND {LIMIT} 1h"))
+                }
                 _ => (Kind::Reset { key }, format!("RESET shared:{key}")),
             };
             (kind, words(&format!("RATELIMIT.{line}")))

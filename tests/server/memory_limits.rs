@@ -130,7 +130,7 @@ fn memory_runs_out_under_load() {
     client.run(&format!("CONFIG SET maxmemory {most} maxmemory-policy noeviction"));
     let mut pairs = 0;
     let error = loop {
-        match client.ask(&words(&format!("RATELIMIT.MHIT 2 a:{pairs} b:{pairs} 9 1h 9 1h"))) {
+        match client.ask(&words(&format!("RATELIMIT.MHIT 2 a:{pairs} b:{pairs} 9 1h AND 9 1h"))) {
             Ok(_) => pairs += 1,
             Err(error) => break error,
         }
@@ -140,7 +140,7 @@ fn memory_runs_out_under_load() {
     let before = client.fingerprint();
     for source in [
         "return redis.call('RATELIMIT.HIT', KEYS[2], 9, '1h')",
-        "return redis.call('RATELIMIT.MHIT', 2, KEYS[1], KEYS[2], 9, '1h', 9, '1h')",
+        "return redis.call('RATELIMIT.MHIT', 2, KEYS[1], KEYS[2], 9, '1h', 'AND', 9, '1h')",
         "redis.call('RATELIMIT.PEEK', KEYS[1], 9, '1h') return redis.call('RATELIMIT.HIT', KEYS[1], 9, '1h', 'STRICT')",
     ] {
         let error = client.ask(&script(source)).unwrap_err();

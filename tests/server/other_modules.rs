@@ -56,8 +56,8 @@ fn actions_while_a_command_is_at_work() {
     client.run("DEBUG SET-ACTIVE-EXPIRE 0");
     let calls = [
         "RATELIMIT.HIT c 1000 1h",
-        "RATELIMIT.MHIT 3 a b c 1000 1h 1000 1h 1000 1h",
-        "RATELIMIT.MHIT 4 c d a b 1000 1h 1000 1h 1000 1h 1000 1h",
+        "RATELIMIT.MHIT 3 a b c 1000 1h AND 1000 1h AND 1000 1h",
+        "RATELIMIT.MHIT 4 c d a b 1000 1h AND 1000 1h AND 1000 1h AND 1000 1h",
         "RATELIMIT.RESET a c b",
         "RATELIMIT.PEEK c 1000 1h",
     ];

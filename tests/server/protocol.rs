@@ -32,7 +32,7 @@ fn both_protocols_get_the_same_bytes() {
         ("RATELIMIT.HIT {} 2 1m", "*6\r\n:1\r\n:2\r\n:0\r\n:0\r\n:60000\r\n:60000\r\n"),
         ("RATELIMIT.HIT {} 2 1m", "*6\r\n:0\r\n:2\r\n:0\r\n:60000\r\n:60000\r\n:60000\r\n"),
         ("RATELIMIT.PEEK {} 2 1m COST 3", "*6\r\n:0\r\n:2\r\n:0\r\n:-1\r\n:60000\r\n:60000\r\n"),
-        ("RATELIMIT.PEEK {} 2 60 COST 0", "-ERR cost is not an integer or out of range\r\n"),
+        ("RATELIMIT.HIT {} 2 60 COST 0", "-ERR cost is not an integer or out of range\r\n"),
         ("RATELIMIT.RESET {} other", ":1\r\n"),
         ("RATELIMIT.PEEK {} 0 1m", "*6\r\n:0\r\n:0\r\n:0\r\n:-1\r\n:0\r\n:0\r\n"),
     ];

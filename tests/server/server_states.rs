@@ -76,8 +76,8 @@ fn tracked_by_clients() {
         (HIT, true),
         (HIT, false),
         ("RATELIMIT.HIT k 2 1m STRICT", true),
-        ("RATELIMIT.MHIT 2 k other 2 1m 2 1m", false),
-        ("RATELIMIT.MHIT 2 k other 9 1m 2 1m", true),
+        ("RATELIMIT.MHIT 2 k other 2 1m AND 2 1m", false),
+        ("RATELIMIT.MHIT 2 k other 9 1m AND 2 1m", true),
         ("RATELIMIT.RESET k", true),
         ("RATELIMIT.RESET k", false),
     ] {

@@ -89,7 +89,7 @@ impl Soak {
                     9..12 => ("HIT", format!("busy {limit} {window} 100 3s COST {}", rng.u32(1..5))),
                     12 => ("HIT", format!("{} {limit} {window} STRICT", key(&mut rng))),
                     13..17 => ("PEEK", format!("{} {limit} {window}", key(&mut rng))),
-                    17..19 => ("MHIT", format!("2 {} busy {limit} {window} 50 1s", key(&mut rng))),
+                    17..19 => ("MHIT", format!("2 {} busy {limit} {window} AND 50 1s", key(&mut rng))),
                     _ => ("RESET", format!("{} {}", key(&mut rng), key(&mut rng))),
                 };
                 pipe.add_command(words(&format!("RATELIMIT.{name} {line}")));
@@ -120,7 +120,7 @@ impl Soak {
         while !self.is_over.load(Relaxed) {
             let (key, longest, hits) = rng.choice(&mut keys).unwrap();
             let (tiers, cost) = question_for(&mut rng, *longest);
-            let question = Question { tiers: &tiers, cost, strict: false };
+            let question = Question { tiers: &tiers, cost, ..Question::default() };
             let mut pipe = redis::pipe();
             pipe.atomic().cmd("TIME").cmd("EXISTS").arg(&*key);
             pipe.cmd("RATELIMIT.HIT").arg(words_of(&mut rng, key, question));

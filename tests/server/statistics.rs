@@ -14,8 +14,8 @@ fn info_counts() {
     client.run("RATELIMIT.HIT a 2 1h");
     client.run("RATELIMIT.HIT a 2 1h STRICT");
     client.run("RATELIMIT.PEEK a 2 1h");
-    client.run("RATELIMIT.MHIT 2 b c 1 1h 9 1h COST 1");
-    client.run("RATELIMIT.MHIT 2 b c 1 1h 9 1h COST 1");
+    client.run("RATELIMIT.MHIT 2 b c 1 1h COST 1 AND 9 1h COST 1");
+    client.run("RATELIMIT.MHIT 2 b c 1 1h COST 1 AND 9 1h COST 1");
     client.run("XADD foreign * a b");
     client.error("RATELIMIT.HIT foreign 1 1");
     client.error("RATELIMIT.PEEK foreign 1 1");
@@ -58,7 +58,7 @@ fn top_lists_who_is_refused() {
     assert_eq!(get::<Rows>(client.run("RATELIMIT.TOP")), [row("worst", 5), row("bad", 3), row("mild", 1)]);
     assert_eq!(get::<Rows>(client.run("RATELIMIT.TOP count 1")), [row("worst", 5)]);
     // Of a call on several keys, those that refuse.
-    client.run("RATELIMIT.MHIT 2 other bad 1 1h 1 1h");
+    client.run("RATELIMIT.MHIT 2 other bad 1 1h AND 1 1h");
     assert_eq!(get::<Rows>(client.run("RATELIMIT.TOP COUNT 2")), [row("worst", 5), row("bad", 4)]);
     clock.set(START + 60_000);
     assert_eq!(get::<Rows>(client.run("RATELIMIT.TOP")), [row("bad", 2), row("worst", 2)]);
@@ -176,7 +176,7 @@ fn the_event_of_a_refusal() {
     client.run("RATELIMIT.HIT seen 0 1");
     client.run("RATELIMIT.PEEK seen 0 1");
     client.run("RATELIMIT.HIT seen 0 1");
-    client.run("RATELIMIT.MHIT 2 fine refused 1 1 0 1");
+    client.run("RATELIMIT.MHIT 2 fine refused 1 1 AND 0 1");
     client.run(&events("KEA"));
     client.run("SET end x");
     let mut heard = Vec::new();

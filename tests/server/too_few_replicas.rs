@@ -34,7 +34,7 @@ fn refuses(client: &mut Connection) {
         "HIT key 0 1h",
         "HIT key 3 1h COST 9",
         "HIT key 3 1h STRICT",
-        "MHIT 2 key new 3 1h 3 1h",
+        "MHIT 2 key new 3 1h AND 3 1h",
         "MHIT 1 key 0 1h",
         "RESET key",
         "RESET new",
@@ -84,7 +84,7 @@ fn without_a_replica_nothing_is_stored() {
     let replica = replica_of(&primary, Setup::new());
     wait_for("the replica is good", || client.info("replication", "min_slaves_good_slaves") == "1");
     assert_eq!(client.answer("RATELIMIT.HIT key 3 1h")[..3], [1, 3, 2]);
-    let both = get::<Vec<Value>>(client.run("RATELIMIT.MHIT 2 key other 3 1h 1 1h"));
+    let both = get::<Vec<Value>>(client.run("RATELIMIT.MHIT 2 key other 3 1h AND 1 1h"));
     assert_eq!([0, 1].map(|at| six(&both[at])[2]), [1, 0]);
     assert_eq!(six(&client.ask(&eval("EVAL", "", "RATELIMIT.HIT key 3 1h")).unwrap())[..3], [1, 3, 0]);
     assert_eq!(client.answer("RATELIMIT.HIT key 3 1h")[..3], [0, 3, 0]);

@@ -286,7 +286,8 @@ fn another_build_reads_the_same_data() {
         let setup = Setup::new().args(files);
         let server = setup.clone().start();
         let mut client = server.connect();
-        for line in ["HIT a 3 1h", "HIT a 9 1d 3 1h COST 2", "HIT b 1 1m", "HIT b 1 1m STRICT", "MHIT 2 b c 9 1h 9 1h"]
+        for line in
+            ["HIT a 3 1h", "HIT a 9 1d 3 1h COST 2", "HIT b 1 1m", "HIT b 1 1m STRICT", "MHIT 2 b c 9 1h AND 9 1h"]
         {
             client.run(&format!("RATELIMIT.{line}"));
         }

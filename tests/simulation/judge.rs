@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasherDefault;
 
-use oracle::{Hit, Moment, Question, Tier, is_in_range};
+use oracle::{Answer, Hit, Moment, Question, Tier, is_description, is_in_range};
 
 use crate::database::{Hasher, is_same};
 use crate::frame::{Frame, Known, Meaning, Row, What, number};
@@ -37,9 +37,17 @@ const MOST_HITS: u32 = 100;
 #[derive(Clone, Debug)]
 pub struct Call {
     pub name: Name,
-    pub tiers: Vec<Tier>,
-    pub cost: u64,
-    pub strict: bool,
+    /// For each key.
+    groups: Vec<Group>,
+    strict: bool,
+    force: bool,
+    with_tiers: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Group {
+    tiers: Vec<Tier>,
+    cost: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,29 +102,56 @@ impl Call {
             }
             _ => return None,
         };
-        let (mut tiers, mut cost, mut strict) = (Vec::with_capacity(argv.len() / 2), None, false);
-        let mut at = from;
+        let mut call = Self { name, groups: Vec::new(), strict: false, force: false, with_tiers: false };
+        let mut group = Group { tiers: Vec::with_capacity(argv.len() / 2), cost: 1 };
+        let (mut at, mut has_cost, mut is_over) = (from, false, false);
         while at < argv.len() {
             let one = &argv[at];
-            let is_option = !tiers.is_empty() && !one.first().is_some_and(u8::is_ascii_digit);
-            if is_option && one.eq_ignore_ascii_case(b"COST") && cost.is_none() {
-                cost = Some(number(argv.get(at + 1)?).filter(|cost| (1..1 << 53).contains(cost))?);
+            let is = |word: &[u8]| one.eq_ignore_ascii_case(word);
+            let is_option = !group.tiers.is_empty() && !one.first().is_some_and(u8::is_ascii_digit);
+            let many = name == Name::MultiHit;
+            let charges = name != Name::Peek && !call.strict && !call.force;
+            if is_option && is(b"COST") && !has_cost && !is_over {
+                let least = u64::from(name != Name::Peek);
+                group.cost = number(argv.get(at + 1)?).filter(|cost| (least..1 << 53).contains(cost))?;
+                has_cost = true;
                 at += 2;
-            } else if is_option && one.eq_ignore_ascii_case(b"STRICT") && name == Name::Hit && !strict {
-                strict = true;
-                at += 1;
+                continue;
+            } else if is_option && is(b"AND") && many && !is_over {
+                call.groups.push(std::mem::replace(&mut group, Group { tiers: Vec::new(), cost: 1 }));
+                has_cost = false;
+            } else if is_option && is(b"STRICT") && charges {
+                (call.strict, is_over) = (true, many);
+            } else if is_option && is(b"FORCE") && charges {
+                (call.force, is_over) = (true, many);
+            } else if is_option && is(b"WITHTIERS") && !call.with_tiers {
+                (call.with_tiers, is_over) = (true, many);
+            } else if is_over {
+                return None;
             } else {
-                tiers.push((number(one).filter(|limit| *limit < 1 << 53)?, span(argv.get(at + 1)?)?));
+                group.tiers.push((number(one).filter(|limit| *limit < 1 << 53)?, span(argv.get(at + 1)?)?));
                 at += 2;
+                continue;
             }
+            at += 1;
         }
-        let fits = if name == Name::MultiHit { tiers.len() == keys } else { (1..=8).contains(&tiers.len()) };
-        fits.then_some(Self { name, tiers, cost: cost.unwrap_or(1), strict })
+        call.groups.push(group);
+        let fits = call.groups.iter().all(|group| (1..=8).contains(&group.tiers.len()));
+        (fits && call.groups.len() == keys).then_some(call)
     }
 
     /// The tiers of the key at this position.
     fn tiers_of(&self, n: usize) -> &[Tier] {
-        if self.name == Name::MultiHit { &self.tiers[n..=n] } else { &self.tiers }
+        &self.groups[n].tiers
+    }
+
+    fn cost_of(&self, n: usize) -> u64 {
+        self.groups[n].cost
+    }
+
+    fn question(&self, n: usize) -> Question<'_> {
+        let Group { tiers, cost } = &self.groups[n];
+        Question { tiers, cost: *cost, strict: self.strict, force: self.force }
     }
 
     fn longest(&self, n: usize) -> u64 {
@@ -204,7 +239,8 @@ struct One<'a> {
     n: usize,
     before: &'a Known,
     after: &'a Known,
-    answer: [i64; 6],
+    /// Six integers, or six for each tier.
+    answers: &'a [[i64; 6]],
     allowed: bool,
     is_stored: bool,
     /// The key was removed first.
@@ -214,8 +250,9 @@ struct One<'a> {
 impl One<'_> {
     /// The ID of the hit and the answer, which are others than at first sight where the server refuses the ID or a refusal
     /// that counts has dropped entries.
-    fn expected(&self, log: &mut Log, now: u64, mut id: Id, mut expected: [i64; 6]) -> (Id, [i64; 6]) {
+    fn expected(&self, log: &mut Log, now: u64, mut id: Id, mut expected: Answer) -> (Id, Answer) {
         let Self { call, n, before, after, allowed, is_stored, .. } = *self;
+        let cost = call.cost_of(n);
         // The server refuses an ID that is not above the last one. Then the log goes by the last one, or is started again
         // where that is further ahead than the log is kept.
         let dead_at = log.newest.map_or(u64::MAX, |(id, one)| id.ms.saturating_add(one.keep.max(call.longest(n))));
@@ -225,34 +262,41 @@ impl One<'_> {
             !is_removed && !log.is_stale && matches!(before.what, What::Stream { .. }) && id <= before.last();
         if is_pushed && is_stored && !log.is_wild {
             match before.last().ms > now + log.keep() {
-                true => *log = Log { is_stale: true, first_tally: first_tally_of(after, call.cost), ..Log::default() },
+                true => *log = Log { is_stale: true, first_tally: first_tally_of(after, cost), ..Log::default() },
                 false => log.last = before.last(),
             }
-            let question = Question { tiers: call.tiers_of(n), cost: call.cost, strict: call.strict };
-            let next = log.next_id(now, call.cost);
+            let next = log.next_id(now, cost);
             id = next.0;
-            expected = ask(&mut log.hits, next.1, question);
+            expected = ask(&mut log.hits, next.1, &call.question(n), allowed);
         }
-        if is_stored && !allowed && !log.is_wild {
+        let is_spared = call.strict && wait_of(&expected.tiers) == Some(0);
+        if is_stored && !is_spared && !allowed && !log.is_wild {
             // The reply describes the log after the call, which has dropped what no longer decides anything. The hit itself
-            // is the last that leaves the tier that binds.
-            let window = expected[4] + now as i64 - id.ms as i64;
+            // is the last that leaves any tier.
             let oldest = after.rows().first().map_or(0, |row| row.id.ms as i64);
-            expected[5] = expected[5].max(oldest + window - now as i64);
+            for row in &mut expected.tiers {
+                let window = row[4] + now as i64 - id.ms as i64;
+                row[5] = row[5].max(oldest + window - now as i64);
+            }
         }
         (id, expected)
     }
 
+    /// Whether the reply is this one.
+    fn is_answered(&self, expected: &Answer) -> bool {
+        if self.call.with_tiers { self.answers == expected.tiers } else { self.answers == [expected.six()] }
+    }
+
     /// Whether a call that stores nothing has written nothing, but what keeps the key alive.
     fn is_left_alone(&self, log: &Log, moment: Moment) -> Verdict {
-        let Self { call, n, before, after, answer, .. } = *self;
+        let Self { call, n, before, after, answers, .. } = *self;
         if call.name == Name::Peek {
             return if before == after { Ok(()) } else { Err("PEEK wrote".into()) };
         }
         if before.what != after.what {
             return Err("a refused hit wrote".into());
         }
-        let until = u64::try_from(answer[3]).ok().filter(|wait| *wait > 0).map(|wait| moment.clock + wait);
+        let until = wait_of(answers).filter(|wait| *wait > 0).map(|wait| moment.clock + wait);
         let newest = log.newest.map(|newest| newest.1);
         let expires = u64::try_from(before.expires).ok();
         let due = newest.and_then(|newest| retention::refused(newest, expires, moment.now, call.longest(n), until));
@@ -268,7 +312,7 @@ impl One<'_> {
             return Err("a foreign entry is stored".into());
         };
         let longest = call.longest(n);
-        if !log.is_wild && newest.id != id || cost != call.cost || after.last() != newest.id {
+        if !log.is_wild && newest.id != id || cost != call.cost_of(n) || after.last() != newest.id {
             return Err(format!("not stored as {id:?}"));
         }
         let stamp = newest.id.ms;
@@ -297,8 +341,8 @@ impl One<'_> {
         }
         let (dropped, kept) = before.rows().split_at(before.rows().len().saturating_sub(rest.len()));
         let most = call.tiers_of(n).iter().map(|tier| tier.0).max().unwrap_or(0);
-        let surplus = !allowed && rest.len() as u64 + 1 >= most;
-        let heavy = call.cost > 1 << 32;
+        let surplus = call.strict && !allowed && rest.len() as u64 + 1 >= most;
+        let heavy = call.cost_of(n) > 1 << 32;
         if kept != rest || dropped.iter().any(|row| row.id.ms + keep > newest.id.ms && !surplus && !heavy) {
             return Err("entries that count were dropped".into());
         }
@@ -464,19 +508,24 @@ impl Judge {
             return self.error(frame, call, after, now);
         }
         let answers = answers_of(&frame.reply, call)?;
-        let allowed = answers[0][0] == 1;
-        if answers.len() != frame.keys().len() || answers.iter().any(|answer| answer[0] != answers[0][0]) {
+        let allowed = answers[0][0][0] == 1;
+        let verdicts = || answers.iter().flatten().map(|answer| answer[0]);
+        if answers.len() != frame.keys().len() || verdicts().any(|verdict| verdict != i64::from(allowed)) {
             return Err("not one verdict for each key".into());
         }
         self.count(frame, call, &answers, now);
         let longest_known =
             |n: usize| frame.before[n].rows().last().and_then(|row| row.meaning).map_or(0, |one| one.keep);
-        for (n, answer) in answers.iter().enumerate() {
+        for (n, answers) in answers.iter().enumerate() {
             let longest = 2 * call.longest(n).max(longest_known(n)) + 1;
-            let is_alone = call.name != Name::MultiHit;
+            let is_alone = call.name != Name::MultiHit && !call.with_tiers;
             let most = if frame.is_disturbed { oracle::LONGEST_WAIT } else { longest as i64 };
-            if !is_in_range(*answer, most, is_alone) {
-                return Err(format!("{answer:?} is out of range, or a wait longer than two windows"));
+            let is_fine = |answer: &[i64; 6]| match call.cost_of(n) {
+                0 => is_description(*answer, most),
+                _ => is_in_range(*answer, most, is_alone),
+            };
+            if !answers.iter().all(is_fine) {
+                return Err(format!("{answers:?} is out of range, or a wait longer than two windows"));
             }
         }
         if frame.is_disturbed || frame.has_failed {
@@ -486,25 +535,30 @@ impl Judge {
         let logs = frame.before.iter().enumerate().map(|(n, known)| Log::of(known, now, call.longest(n)));
         let mut logs = logs.collect::<Result<Vec<_>, _>>().map_err(|expected| format!("not {expected}"))?;
         let is_wild = logs.iter().any(|log| log.is_wild);
-        let is_possible = call.tiers.iter().all(|(limit, _)| call.cost <= *limit);
-        let is_stored = call.name != Name::Peek && (allowed || call.strict && is_possible);
-        for (log, after) in logs.iter_mut().zip(after).filter(|(log, _)| log.newest.is_none()) {
-            log.first_tally = first_tally_of(after, call.cost);
+        for (n, log) in logs.iter_mut().enumerate().filter(|(_, log)| log.newest.is_none()) {
+            log.first_tally = first_tally_of(&after[n], call.cost_of(n));
         }
-        let moments: Vec<(Id, Moment)> = logs.iter().map(|log| log.next_id(now, call.cost)).collect();
+        let moments: Vec<(Id, Moment)> =
+            logs.iter().enumerate().map(|(n, log)| log.next_id(now, call.cost_of(n))).collect();
         let expected = expected_of(call, &mut logs, &moments);
         for (n, log) in logs.iter_mut().enumerate() {
             let restarts =
                 frame.effects.iter().any(|told| *told.argv[0] == b"UNLINK"[..] && is_at(told, &frame.keys()[n]));
             let (before, after) = (&frame.before[n], &after[n]);
-            let one = One { call, n, before, after, answer: answers[n], allowed, is_stored, restarts };
-            let (id, expected) = one.expected(log, now, moments[n].0, expected[n]);
-            if !is_wild && one.answer != expected {
-                return Err(format!("the answer {:?} is not {expected:?}", one.answer));
+            let is_possible = call.tiers_of(n).iter().all(|(limit, _)| call.cost_of(n) <= *limit);
+            let refuses = wait_of(if is_wild { &answers[n] } else { &expected[n].tiers }) != Some(0);
+            let is_stored = call.name != Name::Peek && (allowed || call.force || call.strict && refuses && is_possible);
+            let one = One { call, n, before, after, answers: &answers[n], allowed, is_stored, restarts };
+            let (id, expected) = one.expected(log, now, moments[n].0, expected[n].clone());
+            if !is_wild && !one.is_answered(&expected) {
+                return Err(format!("the answer {:?} is not {expected:?}", one.answers));
             }
-            // A last ID ahead of foreign entries is found out when other keys are charged already, and MHIT cannot go back.
+            // A last ID ahead is found out when the verdict stands. By the time of that ID the key may have room, and then a
+            // strict call stores nothing there. (If the entries are foreign, MHIT cannot go back either.)
+            let is_spared =
+                is_stored && call.strict && !allowed && wait_of(&answers[n]) == Some(0) && before.what == after.what;
             let is_lost = call.name == Name::MultiHit && log.is_wild && id <= before.last() && before == after;
-            if is_stored && is_lost {
+            if is_stored && is_lost || is_spared {
                 self.forget(frame.database, &frame.keys()[n]);
             } else if is_stored {
                 let kept = one.is_kept(id, log)?;
@@ -548,15 +602,16 @@ impl Judge {
         Ok(())
     }
 
-    fn count(&mut self, frame: &Frame, call: &Call, answers: &[[i64; 6]], now: u64) {
+    fn count(&mut self, frame: &Frame, call: &Call, answers: &[Vec<[i64; 6]>], now: u64) {
         if call.name == Name::Peek {
             return;
         }
-        for (answer, key) in answers.iter().zip(frame.keys()) {
-            let refuses = answer[0] == 0 && answer[3] != 0;
-            self.counted[0] += answer[0] as u64;
+        for (n, (answers, key)) in answers.iter().zip(frame.keys()).enumerate() {
+            let allowed = answers[0][0];
+            let refuses = allowed == 0 && wait_of(answers) != Some(0);
+            self.counted[0] += allowed as u64;
             self.counted[1] += u64::from(refuses);
-            self.counted[2] += if answer[0] == 1 { call.cost } else { 0 };
+            self.counted[2] += if allowed == 1 { call.cost_of(n) } else { 0 };
             if refuses {
                 let fresh = Refused { count: 1, last: now, halved_at: now, is_sure: true };
                 let counted = self.refused.entry((frame.database, key.clone()));
@@ -626,7 +681,7 @@ impl Judge {
             return Ok(());
         }
         let stamp = one.after.last().ms;
-        hits.push((stamp, one.call.cost));
+        hits.push((stamp, one.call.cost_of(one.n)));
         for (limit, window) in one.call.tiers_of(one.n) {
             let used =
                 hits.iter().filter(|hit| hit.0 + window > stamp).fold(0_u64, |sum, hit| sum.saturating_add(hit.1));
@@ -752,23 +807,32 @@ impl Judge {
     }
 }
 
-fn answers_of(reply: &Reply, call: &Call) -> Verdict<Vec<[i64; 6]>> {
-    let one = |reply: &Reply| {
-        let Reply::Array(items) = reply else { return Err("no array".to_owned()) };
-        let mut answer = [0; 6];
-        if items.len() != 6 {
-            return Err("not six numbers".into());
-        }
-        for (place, item) in answer.iter_mut().zip(items) {
-            let Reply::Integer(value) = item else { return Err("not a number".into()) };
-            *place = *value;
-        }
-        Ok(answer)
+/// Six integers for each key, or six for each tier of each key.
+fn answers_of(reply: &Reply, call: &Call) -> Verdict<Vec<Vec<[i64; 6]>>> {
+    let array = |reply: &Reply| match reply {
+        Reply::Array(items) => Ok(items.clone()),
+        _ => Err("no array".to_owned()),
     };
-    match reply {
-        Reply::Array(items) if call.name == Name::MultiHit => items.iter().map(one).collect(),
-        reply => Ok(vec![one(reply)?]),
-    }
+    let six = |reply: &Reply| {
+        let items = array(reply)?;
+        let integer = |item: &Reply| if let Reply::Integer(value) = item { Some(*value) } else { None };
+        let integers: Option<Vec<i64>> = items.iter().map(integer).collect();
+        integers.and_then(|integers| integers.try_into().ok()).ok_or_else(|| "not six numbers".to_owned())
+    };
+    let keys = if call.name == Name::MultiHit { array(reply)? } else { vec![reply.clone()] };
+    let of_key = |(n, reply): (usize, &Reply)| {
+        let answers = if call.with_tiers { array(reply)?.iter().map(six).collect() } else { Ok(vec![six(reply)?]) };
+        let answers: Vec<[i64; 6]> = answers?;
+        let many = if call.with_tiers { call.groups.get(n).map_or(0, |group| group.tiers.len()) } else { 1 };
+        if answers.len() == many { Ok(answers) } else { Err("not an answer for each tier".to_owned()) }
+    };
+    keys.iter().enumerate().map(of_key).collect()
+}
+
+/// How long to wait, by the tier that takes longest. None for ever.
+fn wait_of(answers: &[[i64; 6]]) -> Option<u64> {
+    let waits: Option<Vec<u64>> = answers.iter().map(|answer| u64::try_from(answer[3]).ok()).collect();
+    waits?.into_iter().max()
 }
 
 pub fn is_error(reply: &Reply, text: &str) -> bool {
@@ -781,22 +845,19 @@ fn is_at(effect: &Effect, key: &[u8]) -> bool {
 }
 
 /// Asks the oracle, and leaves the hits as they were.
-fn ask(hits: &mut Vec<Hit>, moment: Moment, question: Question) -> [i64; 6] {
+fn ask(hits: &mut Vec<Hit>, moment: Moment, question: &Question, allowed: bool) -> Answer {
     let before = hits.len();
-    let answer = oracle::ask_at(hits, moment, question);
+    let answer = oracle::answer_at(hits, moment, question, allowed);
     hits.truncate(before);
     answer
 }
 
 /// What the oracle answers for each key.
-fn expected_of(call: &Call, logs: &mut [Log], moments: &[(Id, Moment)]) -> Vec<[i64; 6]> {
-    if call.name == Name::MultiHit {
-        let mut hits: Vec<Vec<Hit>> = logs.iter().map(|log| log.hits.clone()).collect();
-        let moments: Vec<Moment> = moments.iter().map(|moment| moment.1).collect();
-        return oracle::ask_all_at(&mut hits, &moments, &call.tiers, call.cost);
-    }
-    let question = Question { tiers: &call.tiers, cost: call.cost, strict: call.strict };
-    vec![ask(&mut logs[0].hits, moments[0].1, question)]
+fn expected_of(call: &Call, logs: &mut [Log], moments: &[(Id, Moment)]) -> Vec<Answer> {
+    let questions: Vec<Question> = (0..logs.len()).map(|n| call.question(n)).collect();
+    let allowed = (0..logs.len()).all(|n| oracle::has_room(&logs[n].hits, moments[n].1.now, &questions[n]));
+    let keys = logs.iter_mut().zip(moments).zip(&questions);
+    keys.map(|((log, moment), question)| ask(&mut log.hits, moment.1, question, allowed)).collect()
 }
 
 /// Whether others hear of what was done, in the order of the server's own commands, and of nothing else.
@@ -829,14 +890,10 @@ fn events_fit(frame: &Frame, call: Option<&Call>, after: &[Known]) -> Verdict {
         if !frame.is_disturbed && (frame.before[n] != after[n]) != is_changed {
             return Err("replicas are not told exactly what has changed".into());
         }
-        let refuses = match &frame.reply {
-            Reply::Array(items) if may_refuse => {
-                let answer =
-                    if matches!(items.first(), Some(Reply::Array(_))) { items.get(n) } else { Some(&frame.reply) };
-                matches!(answer, Some(Reply::Array(six)) if matches!(six[..], [Reply::Integer(0), _, _, Reply::Integer(retry), ..] if retry != 0))
-            }
-            _ => false,
-        };
+        let refuses = call
+            .filter(|_| may_refuse)
+            .and_then(|call| answers_of(&frame.reply, call).ok())
+            .is_some_and(|all| all.get(n).is_some_and(|answers| answers[0][0] == 0 && wait_of(answers) != Some(0)));
         due[4] = refuses && frame.sends_module_events;
         // An error comes before anybody is told. What a disturbed call did before that is known to nobody.
         let is_error = matches!(frame.reply, Reply::Error(_));

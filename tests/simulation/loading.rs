@@ -195,7 +195,7 @@ impl Trial<'_> {
         let of = |keys: &[i32]| keys.iter().map(|&key| (key, FLAGS)).collect::<Vec<_>>();
         for (line, keys) in [
             ("RATELIMIT.MHIT 1 a 1 1s", &[2][..]),
-            ("RATELIMIT.MHIT 2 a b 1 1s 1 1s", &[2, 3]),
+            ("RATELIMIT.MHIT 2 a b 1 1s AND 1 1s", &[2, 3]),
             ("RATELIMIT.MHIT 3 a b c", &[2, 3, 4]),
             ("RATELIMIT.MHIT 4 a b c", &[]),
             ("RATELIMIT.MHIT 0 a b c", &[]),
@@ -215,7 +215,7 @@ impl Trial<'_> {
         let (mut server, _) = self.loads(Conditions::default())?;
         for (keys, is_accepted) in [(1_024, true), (1_025, false)] {
             let names: String = (0..keys).map(|key| format!(" k{key}")).collect();
-            let line = format!("RATELIMIT.MHIT {keys}{names}{}", " 1 1s".repeat(keys));
+            let line = format!("RATELIMIT.MHIT {keys}{names} {}", vec!["1 1s"; keys].join(" AND "));
             let reply = server.command(0, &argv(&line));
             has(&format!("MHIT of {keys} keys"), matches!(reply, Reply::Array(_)) == is_accepted)?;
         }

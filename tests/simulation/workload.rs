@@ -277,13 +277,11 @@ impl Workload {
         for (limit, window) in tiers {
             words.extend([self.vocabulary.number(limit), self.spell(window)]);
         }
-        let cost = self.cost();
+        let cost = if is_peek && self.rng.u8(..4) == 0 { 0 } else { self.cost() };
         if cost != 1 || self.rng.u8(..4) == 0 {
             words.extend([self.vocabulary.word("COST"), self.vocabulary.number(cost)]);
         }
-        if !is_peek && self.is_strict && self.rng.u8(..6) == 0 {
-            words.push(self.vocabulary.word("STRICT"));
-        }
+        self.options(&mut words, !is_peek);
         words
     }
 
@@ -294,16 +292,33 @@ impl Workload {
         let mut words = Vec::with_capacity(4 + 3 * keys.len());
         words.extend([self.vocabulary.word("RATELIMIT.MHIT"), self.vocabulary.number(keys.len() as u64)]);
         words.extend_from_slice(&keys);
-        for key in &keys {
-            let window = if key.starts_with(b"s") { self.windows[self.windows.len() - 1] } else { self.window() };
-            let limit = self.limit();
-            words.extend([self.vocabulary.number(limit), self.spell(window)]);
+        for (at, key) in keys.iter().enumerate() {
+            if at > 0 {
+                words.push(self.vocabulary.word("AND"));
+            }
+            for _ in 0..self.rng.choice([1, 1, 1, 1, 2, 3]).unwrap_or(1) {
+                let window = if key.starts_with(b"s") { self.windows[self.windows.len() - 1] } else { self.window() };
+                let limit = self.limit();
+                words.extend([self.vocabulary.number(limit), self.spell(window)]);
+            }
+            let cost = self.cost();
+            if cost != 1 {
+                words.extend([self.vocabulary.word("COST"), self.vocabulary.number(cost)]);
+            }
         }
-        let cost = self.cost();
-        if cost != 1 {
-            words.extend([self.vocabulary.word("COST"), self.vocabulary.number(cost)]);
-        }
+        self.options(&mut words, true);
         words
+    }
+
+    fn options(&mut self, words: &mut Vec<Text>, charges: bool) {
+        if charges && self.is_strict && self.rng.u8(..6) == 0 {
+            words.push(self.vocabulary.word("STRICT"));
+        } else if charges && self.rng.u8(..30) == 0 {
+            words.push(self.vocabulary.word("FORCE"));
+        }
+        if self.rng.u8(..12) == 0 {
+            words.push(self.vocabulary.word("WITHTIERS"));
+        }
     }
 
     /// One of the spellings of a length of time.

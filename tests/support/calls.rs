@@ -37,9 +37,11 @@ pub fn words_of(rng: &mut fastrand::Rng, key: &str, question: Question) -> Vec<S
         let place = rng.usize(1..=groups.len());
         groups.insert(place, vec![any_case(rng, "COST"), question.cost.to_string()]);
     }
-    if question.strict {
-        let place = rng.usize(1..=groups.len());
-        groups.insert(place, vec![any_case(rng, "STRICT")]);
+    for (is_given, option) in [(question.strict, "STRICT"), (question.force, "FORCE")] {
+        if is_given {
+            let place = rng.usize(1..=groups.len());
+            groups.insert(place, vec![any_case(rng, option)]);
+        }
     }
     [key.to_owned()].into_iter().chain(groups.concat()).collect()
 }

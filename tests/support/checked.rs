@@ -4,13 +4,13 @@
 use oracle::{Hit, Question, Tier};
 use redis::{Connection, ConnectionLike, RedisResult, Value};
 
-use crate::client::{Ask, MHIT, PEEK, id_of, number, six};
+use crate::client::{Ask, MHIT, PEEK, add_groups, id_of, number, six};
 use crate::clock::now;
 
 /// Milliseconds by which the clock of a server may be off this one's: builds of Valkey 9.1 count ticks of the processor.
 const OFF: u64 = 50;
 
-/// A call with one cost. MHIT has one tier for each key.
+/// A call with one cost. MHIT has one tier for each key, and that cost for each.
 #[derive(Clone, Debug)]
 pub struct Call<'a> {
     pub name: &'static str,
@@ -53,6 +53,10 @@ impl Call<'_> {
             cmd.arg(self.keys.len());
         }
         cmd.arg(self.keys);
+        if self.name == MHIT {
+            add_groups(&mut cmd, self.tiers, self.cost);
+            return cmd;
+        }
         for (limit, window) in self.tiers {
             cmd.arg(limit).arg(format!("{window}ms"));
         }
@@ -136,12 +140,12 @@ impl Call<'_> {
     }
 
     fn expected(&self, logs: &mut [Vec<Hit>], clock: u64) -> Vec<[i64; 6]> {
-        match logs {
-            [log] if self.name != MHIT => {
-                vec![oracle::ask(log, clock, Question { tiers: self.tiers, cost: self.cost, strict: false })]
-            }
-            logs => oracle::ask_all(logs, clock, self.tiers, self.cost),
-        }
+        let question = |tiers| Question { tiers, cost: self.cost, ..Question::default() };
+        let questions: Vec<Question> = match self.name {
+            MHIT => self.tiers.chunks(1).map(question).collect(),
+            _ => vec![question(self.tiers)],
+        };
+        oracle::ask_all(logs, clock, &questions).iter().map(oracle::Answer::six).collect()
     }
 
     /// The tier that binds is free again when the newest entry leaves it, so the answer of a call that stores tells the clock.

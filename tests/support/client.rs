@@ -189,6 +189,19 @@ pub fn listed(client: &mut impl ConnectionLike) -> Option<Vec<(String, Value)>> 
     module
 }
 
+/// Adds groups to a call of MHIT: one tier for each key, and a cost.
+pub fn add_groups(cmd: &mut Cmd, tiers: &[(u64, u64)], cost: u64) {
+    for (at, (limit, window)) in tiers.iter().enumerate() {
+        if at > 0 {
+            cmd.arg("AND");
+        }
+        cmd.arg(limit).arg(format!("{window}ms"));
+        if cost != 1 {
+            cmd.arg("COST").arg(cost);
+        }
+    }
+}
+
 /// The time in the ID of an entry.
 pub fn time_of(id: &str) -> u64 {
     id_of(id).0

@@ -177,7 +177,7 @@ pub fn variants(Steady { keys, seconds }: Steady) -> Vec<Contender> {
     };
     let full = |contender| Contender { fills_up: true, ..contender };
     let hit = |name, args: &str| new(name, &format!("RATELIMIT.HIT KEY {args}")).verdict(1);
-    let mhit = format!("RATELIMIT.MHIT 3 KEY KEYb KEYc{}", " 1000000 WINDOW".repeat(3));
+    let mhit = format!("RATELIMIT.MHIT 3 KEY KEYb KEYc {}", ["1000000 WINDOW"; 3].join(" AND "));
     let tiers = format!("1000000 {}ms 1000000 {}ms 1000000 WINDOW", seconds * 100, seconds * 500);
     let lua = |name, source| Contender::lua(name, source, &format!("1000000 {}", seconds * 1_000)).on(keys);
     let three_trips = ["XADD KEY * hit 1", "XTRIM KEY MINID ~ START", "XLEN KEY"].map(str::to_owned).to_vec();

@@ -64,14 +64,23 @@ fn valid_call(rng: &mut fastrand::Rng, keys: &[Vec<u8>]) -> (&'static str, Words
     if ![HIT, PEEK, MHIT].contains(&name) {
         tiers = 0;
     }
-    for _ in 0..tiers {
+    for at in 0..tiers {
+        if at > 0 && name == MHIT && rng.u8(..20) > 0 {
+            args.push(b"AND".to_vec());
+        }
         args.extend([pick(rng, &NUMBERS).into(), pick(rng, &WINDOWS).into()]);
+        if name == MHIT && rng.u8(..4) == 0 {
+            args.extend([b"COST".to_vec(), pick(rng, &NUMBERS).into()]);
+        }
     }
-    if tiers > 0 && rng.u8(..3) == 0 {
+    if tiers > 0 && name != MHIT && rng.u8(..3) == 0 {
         args.extend([b"COST".to_vec(), pick(rng, &NUMBERS).into()]);
     }
-    if name == HIT && rng.u8(..6) == 0 {
-        args.push(b"STRICT".to_vec());
+    if [HIT, MHIT].contains(&name) && rng.u8(..6) == 0 {
+        args.push(pick(rng, &["STRICT", "FORCE"]).into());
+    }
+    if tiers > 0 && rng.u8(..8) == 0 {
+        args.push(b"WITHTIERS".to_vec());
     }
     (name, args)
 }

@@ -22,17 +22,17 @@ const CALLS: [(&str, &[&str]); 5] = [
         "xadd",
         &[
             "RATELIMIT.HIT a 1000 1h COST 10",
-            "RATELIMIT.MHIT 2 a b 1000 1h 1000 1h COST 10",
-            "RATELIMIT.MHIT 3 b c a 1000 1h 1000 1h 1000 1h",
+            "RATELIMIT.MHIT 2 a b 1000 1h COST 10 AND 1000 1h COST 10",
+            "RATELIMIT.MHIT 3 b c a 1000 1h AND 1000 1h AND 1000 1h",
             "RATELIMIT.HIT a 1000 1h 1000 1d",
         ],
     ),
-    ("expire", &["RATELIMIT.HIT a 1000 2h", "RATELIMIT.MHIT 3 a b c 1000 2h 1000 2h 1000 2h"]),
+    ("expire", &["RATELIMIT.HIT a 1000 2h", "RATELIMIT.MHIT 3 a b c 1000 2h AND 1000 2h AND 1000 2h"]),
     ("xtrim", &["RATELIMIT.HIT a 1 1h STRICT"]),
     ("del", &["RATELIMIT.RESET a b", "RATELIMIT.RESET b a", "RATELIMIT.RESET a c"]),
     (
         "ratelimit.refused",
-        &["RATELIMIT.HIT a 0 1h", "RATELIMIT.MHIT 2 a b 0 1h 1000 1h", "RATELIMIT.MHIT 2 a b 0 1h 0 1h"],
+        &["RATELIMIT.HIT a 0 1h", "RATELIMIT.MHIT 2 a b 0 1h AND 1000 1h", "RATELIMIT.MHIT 2 a b 0 1h AND 0 1h"],
     ),
 ];
 
@@ -46,7 +46,7 @@ pub const ACTIONS: [&str; 24] = [
     "RATELIMIT.HIT b 1000 1h COST 100",
     "RATELIMIT.HIT c 1000 1h COST 100",
     "RATELIMIT.PEEK b 1000 1h",
-    "RATELIMIT.MHIT 3 a b c 1000 1h 1000 1h 1000 1h COST 100",
+    "RATELIMIT.MHIT 3 a b c 1000 1h COST 100 AND 1000 1h COST 100 AND 1000 1h COST 100",
     "RATELIMIT.RESET a b c",
     "XTRIM a MAXLEN 1",
     "XTRIM b MAXLEN 0",

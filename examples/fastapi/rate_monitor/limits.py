@@ -200,7 +200,8 @@ async def _hit(
             strict = ["STRICT"] if limits[0].strict else []
             replies = [await limiter.call("RATELIMIT.HIT", *keys, *tiers[0], *options, *strict)]
         else:
-            replies = await limiter.call("RATELIMIT.MHIT", len(keys), *keys, *sum(tiers, []), *options)
+            groups = [word for of in tiers for word in ("AND", *of, *options)][1:]
+            replies = await limiter.call("RATELIMIT.MHIT", len(keys), *keys, *groups)
     except Unavailable:
         if (dependency.fail or limiter.fail) == "closed":
             raise limiter.unavailable() from None

@@ -6,12 +6,29 @@ pub type Hit = (u64, u64);
 /// At most `.0` units in any interval of `.1` milliseconds.
 pub type Tier = (u64, u64);
 
-/// One question at one moment.
-#[derive(Clone, Copy, Debug)]
+/// One question to one key at one moment.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Question<'a> {
     pub tiers: &'a [Tier],
+    /// Units. With 0 the log is only described.
     pub cost: u64,
+    /// A refused hit is stored as well, if it could ever be allowed.
     pub strict: bool,
+    /// A refused hit is stored as well.
+    pub force: bool,
+}
+
+/// The answer to it: six integers for each tier, and which tier binds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub tiers: Vec<[i64; 6]>,
+    pub binds: usize,
+}
+
+impl Answer {
+    pub fn six(&self) -> [i64; 6] {
+        self.tiers[self.binds]
+    }
 }
 
 fn used(hits: &[Hit], now: u64, window: u64) -> u64 {
@@ -52,66 +69,70 @@ impl Moment {
 
 /// Adds the hit to `hits` if it is stored, and returns the six integers. `clock` is the server's time.
 pub fn ask(hits: &mut Vec<Hit>, clock: u64, question: Question) -> [i64; 6] {
-    let moment = Moment::of(hits, clock);
-    ask_at(hits, moment, question)
+    answer(hits, clock, question).six()
 }
 
-/// The same, if the moment does not follow from the hits.
-pub fn ask_at(hits: &mut Vec<Hit>, moment: Moment, question: Question) -> [i64; 6] {
-    let Question { tiers, cost, strict } = question;
-    let Moment { clock, now, stamp } = moment;
-    let allowed = tiers.iter().all(|&tier| fits(hits, now, tier, cost));
-    let possible = tiers.iter().all(|(limit, _)| cost <= *limit);
-    if allowed || (strict && possible) {
-        hits.push((stamp, cost));
-    }
-
-    // (rank, answer): the last row of the highest rank binds, so earlier tiers come last.
-    let mut rows = Vec::new();
-    for &tier in tiers.iter().rev() {
-        let (limit, window) = tier;
-        let remaining = limit.saturating_sub(used(hits, now, window));
-        let live: Vec<u64> = hits.iter().map(|hit| hit.0 + window).filter(|&at| at > now).collect();
-        let reset = live.iter().max().map_or(0, |at| at - clock);
-        let next = live.iter().min().map_or(0, |at| at - clock);
-        let (rank, retry) = if allowed {
-            (u128::from(u64::MAX - remaining), 0)
-        } else if cost > limit {
-            (u128::MAX, -1)
-        } else if fits(hits, now, tier, cost) {
-            continue;
-        } else {
-            let wait = fits_from(hits, now, tier, cost) - clock;
-            (u128::from(wait), wait as i64)
-        };
-        rows.push((rank, [i64::from(allowed), limit as i64, remaining as i64, retry, reset as i64, next as i64]));
-    }
-    rows.into_iter().max_by_key(|(rank, _)| *rank).expect("one tier binds").1
+/// The same, with every tier.
+pub fn answer(hits: &mut Vec<Hit>, clock: u64, question: Question) -> Answer {
+    ask_all(std::slice::from_mut(hits), clock, &[question]).remove(0)
 }
 
-/// The same for several keys, each with one tier: all are charged or none.
-pub fn ask_all(logs: &mut [Vec<Hit>], clock: u64, tiers: &[Tier], cost: u64) -> Vec<[i64; 6]> {
+/// The same for several keys, with a question to each: all are charged or none. All are strict, or forced, or neither.
+pub fn ask_all(logs: &mut [Vec<Hit>], clock: u64, questions: &[Question]) -> Vec<Answer> {
     let moments: Vec<Moment> = logs.iter().map(|hits| Moment::of(hits, clock)).collect();
-    ask_all_at(logs, &moments, tiers, cost)
+    ask_all_at(logs, &moments, questions)
 }
 
 /// The same, if the moments do not follow from the hits.
-pub fn ask_all_at(logs: &mut [Vec<Hit>], moments: &[Moment], tiers: &[Tier], cost: u64) -> Vec<[i64; 6]> {
-    let mut keys = logs.iter().zip(moments).zip(tiers);
-    let all_fit = keys.all(|((hits, moment), &tier)| fits(hits, moment.now, tier, cost));
-    let answer = |((hits, &moment), &tier): ((&mut Vec<Hit>, &Moment), &Tier)| {
-        let Moment { clock, now, .. } = moment;
-        if all_fit || !fits(hits, now, tier, cost) {
-            return ask_at(hits, moment, Question { tiers: &[tier], cost, strict: false });
-        }
-        // This key has room but is not charged, because another one has none.
-        let (limit, window) = tier;
+pub fn ask_all_at(logs: &mut [Vec<Hit>], moments: &[Moment], questions: &[Question]) -> Vec<Answer> {
+    let mut keys = logs.iter().zip(moments).zip(questions);
+    let allowed = keys.all(|((hits, moment), question)| has_room(hits, moment.now, question));
+    let keys = logs.iter_mut().zip(moments).zip(questions);
+    keys.map(|((hits, &moment), question)| answer_at(hits, moment, question, allowed)).collect()
+}
+
+/// The same for one of the keys of a call that is `allowed` or not.
+pub fn answer_at(hits: &mut Vec<Hit>, moment: Moment, question: &Question, allowed: bool) -> Answer {
+    let has_room = has_room(hits, moment.now, question);
+    let is_possible = question.tiers.iter().all(|(limit, _)| question.cost <= *limit);
+    let is_stored = allowed || question.force || question.strict && !has_room && is_possible;
+    if is_stored && question.cost > 0 {
+        hits.push((moment.stamp, question.cost));
+    }
+    describe(hits, moment, question, allowed, has_room)
+}
+
+/// Whether a hit is allowed.
+pub fn has_room(hits: &[Hit], now: u64, question: &Question) -> bool {
+    question.cost == 0 || question.tiers.iter().all(|&tier| fits(hits, now, tier, question.cost))
+}
+
+/// What is said of a log after the call.
+fn describe(hits: &[Hit], moment: Moment, question: &Question, allowed: bool, had_room: bool) -> Answer {
+    let Moment { clock, now, .. } = moment;
+    let row = |&(limit, window): &Tier| {
         let live: Vec<u64> = hits.iter().map(|hit| hit.0 + window).filter(|&at| at > now).collect();
         let until = |at: Option<&u64>| at.map_or(0, |at| (at - clock) as i64);
-        let remaining = limit - used(hits, now, window);
-        [0, limit as i64, remaining as i64, 0, until(live.iter().max()), until(live.iter().min())]
+        let remaining = limit.saturating_sub(used(hits, now, window));
+        let retry = if had_room || question.cost <= limit && fits(hits, now, (limit, window), question.cost) {
+            0
+        } else if question.cost > limit {
+            -1
+        } else {
+            (fits_from(hits, now, (limit, window), question.cost) - clock) as i64
+        };
+        let (reset, next) = (until(live.iter().max()), until(live.iter().min()));
+        [i64::from(allowed), limit as i64, remaining as i64, retry, reset, next]
     };
-    logs.iter_mut().zip(moments).zip(tiers).map(answer).collect()
+    let tiers: Vec<[i64; 6]> = question.tiers.iter().map(row).collect();
+    // Most first; among equals the earlier one. A key that refuses is bound by the longest wait, any other by what is left.
+    let rank = |row: &[i64; 6]| match (had_room, row[3]) {
+        (true, _) => -i128::from(row[2]),
+        (false, -1) => i128::MAX,
+        (false, wait) => i128::from(wait),
+    };
+    let binds = (0..tiers.len()).rev().max_by_key(|&at| rank(&tiers[at])).expect("one tier binds");
+    Answer { tiers, binds }
 }
 
 /// The longest wait that there can be: an entry may be stamped ahead of the clock by a window and a millisecond, and leaves
@@ -119,7 +140,7 @@ pub fn ask_all_at(logs: &mut [Vec<Hit>], moments: &[Moment], tiers: &[Tier], cos
 pub const LONGEST_WAIT: i64 = 2 * 3_650 * 86_400_000 + 1;
 
 /// What must be true of every answer, whatever is at the key. It names no time beyond `longest`. `alone` if it does not depend
-/// on other keys.
+/// on other keys or tiers.
 pub fn is_in_range([allowed, limit, remaining, retry, reset, next]: [i64; 6], longest: i64, alone: bool) -> bool {
     let limit_fits = (0..1 << 53).contains(&limit) && (0..=limit).contains(&remaining);
     let verdict_fits = match allowed {
@@ -128,4 +149,10 @@ pub fn is_in_range([allowed, limit, remaining, retry, reset, next]: [i64; 6], lo
         _ => false,
     };
     limit_fits && verdict_fits && retry <= longest && (0..=reset).contains(&next) && reset <= longest
+}
+
+/// The same for `COST 0`, which asks for nothing.
+pub fn is_description([allowed, limit, remaining, retry, reset, next]: [i64; 6], longest: i64) -> bool {
+    let limit_fits = (0..1 << 53).contains(&limit) && (0..=limit).contains(&remaining);
+    limit_fits && (allowed, retry) == (1, 0) && (0..=reset).contains(&next) && reset <= longest
 }
