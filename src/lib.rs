@@ -28,7 +28,7 @@ mod server;
 
 use redis_module::{Context, RedisString, Status};
 
-use commands::{Hit, MultiHit, Peek, Reset, ResetStat, Top};
+use commands::{Hit, MultiHit, Peek, Refund, Reset, ResetStat, Top};
 use server::Loader;
 
 /// Major * 10000 + minor * 100 + patch, as `MODULE LIST` shows it.
@@ -43,6 +43,7 @@ fn load_all(ctx: &Context, args: &[RedisString]) -> Result<(), &'static str> {
     loader.command::<Hit>()?;
     loader.command::<Peek>()?;
     loader.command::<MultiHit>()?;
+    loader.command::<Refund>()?;
     loader.command::<Reset>()?;
     loader.command::<Top>()?;
     loader.command::<ResetStat>()?;

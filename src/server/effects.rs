@@ -1,14 +1,15 @@
 //! Writes a log, and tells replicas.
 //!
 //! Appending, trimming and setting an expiry do not replicate by themselves. This file replicates the effects, as RESTORE,
-//! XADD, PEXPIREAT and UNLINK, so a replica or an append-only file without this module ends up with the same data.
+//! XADD, XDEL, PEXPIREAT and UNLINK, so a replica or an append-only file without this module ends up with the same data.
 
 use std::ffi::{c_int, c_longlong};
 
 use limiter::dump::Dump;
-use limiter::error::Error;
+use limiter::error::{self, Error};
 use limiter::log::{Entry, Id};
 use limiter::plan::{Append, Applied, Plan, Store};
+use limiter::refund::Refund;
 use redis_module::raw;
 
 use super::api::{OK, api};
@@ -16,7 +17,7 @@ use super::entries::{Entries, raw_id};
 use super::events::Events;
 use super::key::{Key, Mode};
 use super::shared::CURSORS;
-use super::strings::EntryStrings;
+use super::strings::{EntryStrings, OwnedString};
 
 impl Store for Key<'_> {
     fn length(&self) -> u64 {
@@ -143,24 +144,79 @@ impl Key<'_> {
 
     /// Appends an entry and drops old ones.
     fn append(&mut self, append: &Append) -> Result<Applied, Error> {
-        let Entry { hit, retention } = append.entry;
         // Do everything that can fail before the first change.
         let expired = append.expired_before.map(|expired| self.cut(expired)).transpose()?;
-        let strings = EntryStrings::take(retention, hit.cost)?;
-        let (field, value) = (strings.field.as_raw(), strings.value.as_raw());
-        let mut id = raw_id(hit.id);
+        let Some(strings) = self.add(append.entry)? else {
+            return Ok(Applied::IdTooLow);
+        };
+        let oldest = if self.trim(append, expired)? { self.oldest(None)? } else { None };
+        self.replicate_xadd(append.entry.hit.id, oldest, strings)?;
+        if oldest.is_some() {
+            self.events.add(Events::XTRIM);
+        }
+        Ok(Applied::Done { oldest })
+    }
+
+    /// Lets hits leave, as a [`Refund`] says, and closes the key. Returns the events to send, or None if the stream's last ID
+    /// is not below that of the rest; then nothing has changed.
+    ///
+    /// The server's own XDEL does it, because the API's function forgets to note the largest ID that was deleted, which XINFO
+    /// shows. It sends its event at once, so it comes last.
+    pub fn give_back(mut self, refund: &Refund) -> Result<Option<Events>, Error> {
+        if refund.is_all {
+            self.remove()?;
+            return Ok(Some(self.events));
+        }
+        let ids: Vec<_> = refund.gone.iter().map(|id| OwnedString::new(id.text().bytes())).collect::<Result<_, _>>()?;
+        let raw_ids: Vec<_> = ids.iter().map(OwnedString::as_raw).collect();
+        if let Some(rest) = refund.rest {
+            let Some(strings) = self.add(rest)? else {
+                return Ok(None);
+            };
+            self.replicate_xadd(rest.hit.id, None, strings)?;
+        }
+        if let Some(at) = refund.expire_at {
+            self.set_expiry(at)?;
+        }
+        let (server, name, events) = (self.server(), self.name(), self.events);
+        drop(self);
+        // SAFETY: `!` replicates the call, `s` stands for a string, `v` for a list of strings and its length. All of them
+        // outlive the call. The reply is null if the server has no such command; it is freed once.
+        unsafe {
+            let call = api(raw::RedisModule_Call)?;
+            let (name, list) = (name.as_raw(), raw_ids.as_ptr());
+            let reply = call(server.ctx(), c"XDEL".as_ptr(), c"!sv".as_ptr(), name, list, raw_ids.len());
+            if reply.is_null() {
+                return Err(error::INTERNAL);
+            }
+            api(raw::RedisModule_FreeCallReply)?(reply);
+        }
+        Ok(Some(events))
+    }
+
+    /// Adds an entry to the stream. None if its ID is not above the stream's last one.
+    #[inline]
+    fn add(&mut self, entry: Entry) -> Result<Option<EntryStrings>, Error> {
+        let strings = EntryStrings::take(entry.retention, entry.hit.cost)?;
+        let mut id = raw_id(entry.hit.id);
         // SAFETY: the key is open for writing and has no iterator; one field takes two strings, which the server copies.
         let added = unsafe {
             let add = api(raw::RedisModule_StreamAdd)?;
-            add(self.as_raw(), 0, &raw mut id, [field, value].as_mut_ptr(), 1)
+            add(self.as_raw(), 0, &raw mut id, [strings.field.as_raw(), strings.value.as_raw()].as_mut_ptr(), 1)
         };
         if added != OK {
-            return Ok(Applied::IdTooLow);
+            return Ok(None);
         }
         self.set_exists(true);
-        let oldest = if self.trim(append, expired)? { self.oldest(None)? } else { None };
+        self.events.add(Events::XADD);
+        Ok(Some(strings))
+    }
 
-        let id = hit.id.text();
+    /// Tells replicas of an entry that was added, and of the oldest one left if any were dropped.
+    #[inline]
+    fn replicate_xadd(&self, id: Id, oldest: Option<Id>, strings: EntryStrings) -> Result<(), Error> {
+        let (field, value) = (strings.field.as_raw(), strings.value.as_raw());
+        let id = id.text();
         let id = id.bytes();
         // SAFETY: each `s` stands for a string, each `c` for a C string, each `b` for a pointer and its length. All of them
         // outlive the call; the server copies or retains what it keeps.
@@ -195,11 +251,7 @@ impl Key<'_> {
             }
         };
         strings.put_back();
-        self.events.add(Events::XADD);
-        if oldest.is_some() {
-            self.events.add(Events::XTRIM);
-        }
-        Ok(Applied::Done { oldest })
+        Ok(())
     }
 
     /// Where to cut so that at most [`MOST_DROPPED`] entries go: at `expired` or before.

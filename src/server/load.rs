@@ -40,7 +40,7 @@ impl<'c> Loader<'c> {
             return Err("ratelimit needs Redis 7.0 or Valkey 7.2 or later");
         }
         if replicated_commands_are_renamed(ctx) {
-            return Err("ratelimit replicates by XADD, PEXPIREAT and UNLINK, which must not be renamed");
+            return Err("ratelimit replicates by XADD, XDEL, PEXPIREAT and UNLINK, which must not be renamed");
         }
         Ok(Self { ctx, has_category: add_category(ctx) })
     }
@@ -106,7 +106,7 @@ fn options_of_valkey(ctx: &Context) -> c_int {
 }
 
 /// The commands with which this module replicates what it did.
-const REPLICATED: [&str; 3] = ["XADD", "PEXPIREAT", "UNLINK"];
+const REPLICATED: [&str; 4] = ["XADD", "XDEL", "PEXPIREAT", "UNLINK"];
 
 /// If they have other names, nothing would reach replicas, or an append-only file that can be read again.
 fn replicated_commands_are_renamed(ctx: &Context) -> bool {

@@ -29,6 +29,8 @@ pub struct Stats {
     pub hits_refused: Counter,
     /// Units of the admitted hits.
     pub units_admitted: Counter,
+    /// Units that REFUND gave back.
+    pub units_refunded: Counter,
     /// Keys that RESET deleted.
     pub keys_reset: Counter,
     /// Commands that found a stream which this module did not write.
@@ -43,6 +45,7 @@ pub static STATS: Stats = Stats {
     hits_admitted: Counter::new(c"hits_admitted"),
     hits_refused: Counter::new(c"hits_refused"),
     units_admitted: Counter::new(c"units_admitted"),
+    units_refunded: Counter::new(c"units_refunded"),
     keys_reset: Counter::new(c"keys_reset"),
     foreign_stream_errors: Counter::new(c"foreign_stream_errors"),
     clock_steps: Counter::new(c"clock_steps"),
@@ -50,11 +53,12 @@ pub static STATS: Stats = Stats {
 };
 
 impl Stats {
-    fn all(&self) -> [&Counter; 6] {
+    fn all(&self) -> [&Counter; 7] {
         [
             &self.hits_admitted,
             &self.hits_refused,
             &self.units_admitted,
+            &self.units_refunded,
             &self.keys_reset,
             &self.foreign_stream_errors,
             &self.clock_steps,
@@ -62,7 +66,7 @@ impl Stats {
     }
 
     /// Every counter with its name.
-    pub fn counters(&self) -> [(&'static CStr, u64); 6] {
+    pub fn counters(&self) -> [(&'static CStr, u64); 7] {
         self.all().map(|counter| (counter.name, counter.value.load(Relaxed)))
     }
 

@@ -33,7 +33,7 @@ pub struct OwnedString(*mut raw::RedisModuleString);
 unsafe impl Send for OwnedString {}
 
 impl OwnedString {
-    pub fn new(text: &str) -> Result<Self, Error> {
+    pub fn new(text: &[u8]) -> Result<Self, Error> {
         // SAFETY: CreateString copies the bytes; without a context only we free the string.
         let string = unsafe { api(raw::RedisModule_CreateString)?(null_mut(), text.as_ptr().cast(), text.len()) };
         Ok(Self(string))
@@ -80,7 +80,8 @@ const MAX_RECENT: usize = 4;
 
 impl EntryStrings {
     fn new(retention: Retention, cost: u64) -> Result<Self, Error> {
-        let (field, value) = (OwnedString::new(&retention.to_string())?, OwnedString::new(&cost.to_string())?);
+        let (field, value) =
+            (OwnedString::new(retention.to_string().as_bytes())?, OwnedString::new(cost.to_string().as_bytes())?);
         Ok(Self { retention, cost, field, value })
     }
 

@@ -29,6 +29,7 @@ mod no_panics;
 mod other_modules;
 mod protocol;
 mod recipe;
+mod refunds;
 mod replays;
 mod replication;
 mod server_states;
