@@ -13,7 +13,7 @@ use crate::module::{
     CommandFunc, FilterFunc, GetFunc, InfoFunc, KeyEventFunc, Registered, ServerEventFunc, SetFunc, Setting,
 };
 use crate::problems::problem;
-use crate::server::{Effect, Entry, Failure, GENERIC, NEW, Reply, Role, Server, Value, text};
+use crate::server::{Effect, Entry, Failure, GENERIC, NEW, Reply, Role, STREAM, Server, Value, text};
 use crate::stream::{Id, Place, Stream, Text};
 use crate::strings::{self, Str};
 
@@ -1358,6 +1358,13 @@ unsafe extern "C" fn simulated_call(
             let argv: Rc<[Text]> = std::iter::once(known_word(b"RESTORE")).chain(args).collect();
             restore(server, ctx.database, &argv)
         }
+        b"XDEL" => {
+            if flags != c"!" || ctx.open_keys > 0 {
+                problem(format!("flags {flags:?} in a call that writes, and {} open keys", ctx.open_keys));
+            }
+            let argv: Rc<[Text]> = std::iter::once(known_word(b"XDEL")).chain(args).collect();
+            delete(server, ctx.database, &argv)
+        }
         other => {
             problem(format!("the module calls {}", String::from_utf8_lossy(other)));
             return null_mut();
@@ -1389,6 +1396,30 @@ fn restore(server: &mut Server, database: usize, argv: &Rc<[Text]>) -> Reply {
     }
     CURRENT.set(server);
     reply
+}
+
+/// XDEL as the module calls it.
+fn delete(server: &mut Server, database: usize, argv: &Rc<[Text]>) -> Reply {
+    server.touch(database, &argv[1]);
+    let deleted = match server.databases[database].get_mut(&argv[1]) {
+        Some(Entry { value: Value::Stream(stream), .. }) => {
+            argv[2..].iter().filter_map(|id| Id::parse(id)).filter(|id| stream.delete(*id)).count()
+        }
+        _ => 0,
+    };
+    if deleted != argv.len() - 2 {
+        problem(format!("{deleted} of {} entries were there to be deleted", argv.len() - 2));
+    }
+    if let Some(mut frame) = server.open.pop() {
+        frame.effects.push(Effect { database, argv: Rc::clone(argv) });
+        frame.signalled.push(argv[1].clone());
+        frame.look_after(server);
+        server.open.push(frame);
+    }
+    server.tell(database, Rc::clone(argv));
+    server.notify(database, STREAM, c"xdel", &argv[1]);
+    CURRENT.set(server);
+    Reply::Integer(deleted as i64)
 }
 
 unsafe extern "C" fn call_reply_type(reply: *mut CallReply) -> c_int {

@@ -36,6 +36,12 @@ pub enum What {
 #[derive(Clone, Debug)]
 pub struct Rows(Rc<Vec<Row>>);
 
+impl From<Vec<Row>> for Rows {
+    fn from(rows: Vec<Row>) -> Self {
+        Self(Rc::new(rows))
+    }
+}
+
 impl PartialEq for Rows {
     fn eq(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.0, &other.0) || self.0 == other.0

@@ -378,8 +378,15 @@ impl Refused {
 }
 
 /// The names of `INFO ratelimit`, in this order.
-const COUNTERS: [&str; 6] =
-    ["hits_admitted", "hits_refused", "units_admitted", "keys_reset", "foreign_stream_errors", "clock_steps"];
+const COUNTERS: [&str; 7] = [
+    "hits_admitted",
+    "hits_refused",
+    "units_admitted",
+    "units_refunded",
+    "keys_reset",
+    "foreign_stream_errors",
+    "clock_steps",
+];
 
 /// What is remembered of keys. The order of the map is not looked at.
 type Keys<T> = HashMap<(usize, Text), T, BuildHasherDefault<Hasher>>;
@@ -392,7 +399,7 @@ pub struct Judge {
     longest: u64,
     /// How often in a row a hit on a key has dropped nothing of a large backlog.
     stuck: Keys<u32>,
-    counted: [u64; 6],
+    counted: [u64; 7],
     /// Steps of the clock that are not counted any more.
     clock_steps: u64,
     refused: Keys<Refused>,
@@ -427,14 +434,14 @@ impl Judge {
 
     /// The counters belong to another server now.
     pub fn start_counting(&mut self) {
-        self.counted = [0; 6];
+        self.counted = [0; 7];
         self.clock_steps = 0;
         self.refused.clear();
     }
 
     /// The next such error is another server's.
     pub fn uncount_foreign(&mut self) {
-        self.counted[4] = self.counted[4].wrapping_sub(1);
+        self.counted[5] = self.counted[5].wrapping_sub(1);
     }
 
     pub fn judge(&mut self, frame: &Frame) -> Verdict {
@@ -459,7 +466,7 @@ impl Judge {
     fn try_judge(&mut self, frame: &Frame) -> Verdict {
         let after = frame.after.as_deref().unwrap_or_default();
         if is_error(&frame.reply, NOT_A_LOG) {
-            self.counted[4] = self.counted[4].wrapping_add(1);
+            self.counted[5] = self.counted[5].wrapping_add(1);
         }
         if let Reply::Error(text) = &frame.reply {
             let is_known = text.starts_with("ERR ") || text.starts_with("WRONGTYPE ");
@@ -470,6 +477,7 @@ impl Judge {
         let call = Call::parse(&frame.argv, &frame.name);
         match frame.name.bytes() {
             b"RATELIMIT.RESET" => self.reset(frame, after)?,
+            b"RATELIMIT.REFUND" => self.refund(frame, after)?,
             b"RATELIMIT.TOP" => self.top(frame)?,
             b"RATELIMIT.RESETSTAT" => {
                 if frame.reply != Reply::ok() {
@@ -704,7 +712,7 @@ impl Judge {
         match (&frame.reply, expected) {
             _ if frame.is_disturbed => {
                 if let Reply::Integer(count) = frame.reply {
-                    self.counted[3] += count as u64;
+                    self.counted[4] += count as u64;
                 }
                 return Ok(());
             }
@@ -717,7 +725,7 @@ impl Judge {
                 };
             }
             (Reply::Integer(count), None) => {
-                self.counted[3] += *count as u64;
+                self.counted[4] += *count as u64;
                 let is_log =
                     |at: usize| !frame.before[at].rows().is_empty() && !frame.keys()[..at].contains(&frame.keys()[at]);
                 let expected = (0..frame.keys().len()).filter(|&at| is_log(at)).count() as i64;
@@ -734,6 +742,35 @@ impl Judge {
             }
         }
         frame.keys().iter().for_each(|key| self.forget(frame.database, key));
+        Ok(())
+    }
+
+    fn refund(&mut self, frame: &Frame, after: &[Known]) -> Verdict {
+        let units = match &frame.argv[1..] {
+            [_] => Some(1),
+            [_, word, units] if word.eq_ignore_ascii_case(b"COST") => {
+                number(units).filter(|units| (1..1 << 53).contains(units))
+            }
+            _ => None,
+        };
+        if let Reply::Integer(given) = frame.reply {
+            self.counted[3] = self.counted[3].wrapping_add(given as u64);
+        }
+        frame.keys().iter().for_each(|key| self.forget(frame.database, key));
+        if units.is_some() && (frame.is_disturbed || frame.has_failed) {
+            return Ok(());
+        }
+        let clock = frame.clock.unwrap_or(frame.began) as u64;
+        let (reply, expected) = match (units, frame.before.first()) {
+            (Some(units), Some(before)) => refunded(before, clock, units, Id::default()),
+            _ if matches!(&frame.reply, Reply::Error(text) if text.starts_with("ERR ")) && frame.before == after => {
+                return Ok(());
+            }
+            _ => return Err("a broken call is not an error that changes nothing".into()),
+        };
+        if frame.reply != reply || after[0] != expected {
+            return Err(format!("not {reply:?}, or not left as {expected:?}"));
+        }
         Ok(())
     }
 
@@ -795,7 +832,7 @@ impl Judge {
     /// Whether `INFO ratelimit` says what was counted.
     pub fn info(&self, fields: &[(String, String)], clock_steps: u64) -> Verdict {
         let mut counted = self.counted;
-        counted[5] = clock_steps - self.clock_steps;
+        counted[6] = clock_steps - self.clock_steps;
         let mut expected =
             vec![("section", String::new()), ("version", env!("CARGO_PKG_VERSION_OF_MODULE").to_owned())];
         expected.extend(COUNTERS.iter().zip(counted).map(|(name, value)| (*name, value.to_string())));
@@ -805,6 +842,63 @@ impl Judge {
             .eq(expected.iter().map(|(name, value)| (*name, value)));
         if is_same { Ok(()) } else { Err(format!("INFO says {fields:?}, not {expected:?}")) }
     }
+}
+
+/// The reply to a refund, and what is at the key after it. `floor` is what is known of the stream's last ID.
+fn refunded(before: &Known, clock: u64, units: u64, floor: Id) -> (Reply, Known) {
+    const MOST_GONE: usize = 1_024;
+    let unchanged = |reply| (reply, before.clone());
+    let (rows, last) = (before.rows(), before.last());
+    let What::Stream { .. } = &before.what else {
+        return unchanged(if before.what == What::Other { Reply::error(WRONG_TYPE) } else { Reply::Integer(0) });
+    };
+    let Some(newest) = rows.last() else { return unchanged(Reply::Integer(0)) };
+    let Some(meaning) = newest.meaning else { return unchanged(Reply::error(NOT_A_LOG)) };
+    let floor = floor.max(newest.id);
+    if floor.ms > clock + meaning.keep {
+        return unchanged(Reply::Integer(0));
+    }
+    let now = clock.max(floor.ms);
+    let mut rest: Vec<Row> = rows.to_vec();
+    let (mut given, mut gone, mut left) = (0, 0, None);
+    while let Some(row) = rest.last().filter(|row| row.id.ms + meaning.keep > now).cloned() {
+        if given == units || gone == MOST_GONE {
+            break;
+        }
+        let Some(Meaning { cost, .. }) = row.meaning else { return unchanged(Reply::error(NOT_A_LOG)) };
+        rest.pop();
+        gone += 1;
+        let owed = (units - given).min(cost);
+        given += owed;
+        if owed < cost {
+            left = Some((row.id.seq.wrapping_sub(owed), cost - owed));
+            break;
+        }
+    }
+    let reply = Reply::Integer(given as i64);
+    if given == 0 {
+        return unchanged(reply);
+    }
+    let mut known = before.clone();
+    if let Some((seq, cost)) = left {
+        // Its rest, now, or at the next ID that the stream takes.
+        let id = Id { ms: now, seq };
+        let id = if id > floor { id } else { Id { ms: now + 1, seq } };
+        if id <= last {
+            return refunded(before, clock, units, last);
+        }
+        let expires = u64::try_from(before.expires).ok();
+        let due = retention::stored(Some(meaning), expires, id.ms, meaning.keep);
+        let meaning = Meaning { keep: due.longest, fallback: due.fallback, cost };
+        rest.push(Row { id, meaning: Some(meaning) });
+        known.expires = due.expires.map_or(before.expires, |at| at as i64);
+        known.what = What::Stream { rows: rest.into(), last: id };
+    } else if rest.last().is_none_or(|row| row.id.ms + meaning.keep <= now) {
+        known = Known::ABSENT;
+    } else {
+        known.what = What::Stream { rows: rest.into(), last };
+    }
+    (reply, known)
 }
 
 /// Six integers for each key, or six for each tier of each key.
@@ -870,17 +964,20 @@ fn events_fit(frame: &Frame, call: Option<&Call>, after: &[Known]) -> Verdict {
         }
         let effects = frame.effects.iter().filter(|effect| is_at(effect, key));
         let mut due = [false; 5];
+        // The server's own XDEL has sent its event.
+        let mut has_deleted = false;
         for effect in effects {
             let is_trim = effect.argv.get(2).is_some_and(|word| **word == b"MINID"[..]);
             match &effect.argv[0][..] {
                 b"UNLINK" => due[0] = true,
                 b"XADD" => (due[1], due[2]) = (true, due[2] || is_trim),
                 b"PEXPIREAT" => due[3] = true,
+                b"XDEL" => has_deleted = true,
                 b"RESTORE" => (due[1], due[3]) = (true, true),
                 _ => return Err("replicas are told of another command".into()),
             }
         }
-        let is_changed = due[..4].contains(&true);
+        let is_changed = due[..4].contains(&true) || has_deleted;
         if frame.signalled.iter().any(|one| is_same(one, key)) != is_changed {
             return Err(format!(
                 "whoever watches the key is told {}",

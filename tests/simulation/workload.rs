@@ -250,9 +250,19 @@ impl Workload {
                     [self.rng.usize(..4)],
             ),
             36..38 => argv("RATELIMIT.RESETSTAT"),
-            38..138 => self.multi_hit(),
+            38..58 => self.refund(),
+            58..158 => self.multi_hit(),
             _ => self.hit(),
         }
+    }
+
+    fn refund(&mut self) -> Vec<Text> {
+        let mut words = vec![self.vocabulary.word("RATELIMIT.REFUND"), self.key()];
+        if self.rng.u8(..4) > 0 {
+            let units = if self.rng.u8(..8) == 0 { self.rng.u64(1..5_000) } else { self.rng.u64(1..9) };
+            words.extend([self.vocabulary.word("COST"), self.vocabulary.number(units)]);
+        }
+        words
     }
 
     fn reset(&mut self) -> Vec<Text> {
