@@ -1,4 +1,4 @@
-//! How long a window is: `60`, `0.5`, `500ms`, `10s`, `1m`, `1h`, `1d`.
+//! How long a window is: `60`, `0.5`, `500ms`, `10s`, `1m`, `1h`, `1d`, `1w`.
 
 /// Shortest and longest window, in milliseconds (1 ms and 3650 days).
 pub const MIN_MS: u64 = 1;
@@ -7,8 +7,9 @@ pub const MAX_MS: u64 = 3650 * 86_400_000;
 /// Longer texts are not durations: the longest one in milliseconds has 14 bytes. This many digits fit into a u128.
 const MAX_TEXT: usize = 32;
 
-/// Milliseconds of a duration: digits with at most one point between them, then `ms`, `s`, `m`, `h`, `d`, or nothing for
-/// seconds. `None` unless it is a whole number of milliseconds from [`MIN_MS`] to [`MAX_MS`].
+/// Milliseconds of a duration: digits with at most one point between them, then `ms`, `s`, `m`, `h`, `d`, `w`, or nothing for
+/// seconds. `None` unless it is a whole number of milliseconds from [`MIN_MS`] to [`MAX_MS`], or off by so little as programs
+/// print numbers of 64 bits: Lua passes 0.3 as `0.29999999999999999`.
 pub fn parse(text: &[u8]) -> Option<u64> {
     if text.len() > MAX_TEXT {
         return None;
@@ -26,14 +27,18 @@ pub fn parse(text: &[u8]) -> Option<u64> {
         b"m" => 60_000,
         b"h" => 3_600_000,
         b"d" => 86_400_000,
+        b"w" => 604_800_000,
         _ => return None,
     };
     let mut milliseconds = number.checked_mul(unit)?;
     if scale != 1 {
-        if milliseconds.checked_rem(scale)? != 0 {
+        let nearest = milliseconds.checked_add(scale >> 1)?.checked_div(scale)?;
+        let off = milliseconds.abs_diff(nearest.checked_mul(scale)?);
+        // A number is off by 2^-53 of itself at most, and by half as much again if it is printed with 17 digits.
+        if off.checked_mul(1 << 52)? > milliseconds {
             return None;
         }
-        milliseconds = milliseconds.checked_div(scale)?;
+        milliseconds = nearest;
     }
     let milliseconds = u64::try_from(milliseconds).ok()?;
     (MIN_MS..=MAX_MS).contains(&milliseconds).then_some(milliseconds)
@@ -71,7 +76,16 @@ mod tests {
             ("0.25h", 900_000),
             ("1h", 3_600_000),
             ("1d", 86_400_000),
+            ("1w", 604_800_000),
+            ("0.5w", 302_400_000),
+            ("521w", 521 * 604_800_000),
             ("3650d", MAX_MS),
+            ("0.29999999999999999", 300),
+            ("0.10000000000000001", 100),
+            ("1.0009999999999999", 1_001),
+            ("86400.123000000007", 86_400_123),
+            ("315359999.99900001", MAX_MS - 1),
+            ("0.0010000000000000000208s", 1),
             ("315360000", MAX_MS),
             ("315360000000ms", MAX_MS),
             ("0.00000000001157407407407407407d", 0),
@@ -109,6 +123,13 @@ mod tests {
             "0.5ms",
             "0.0001",
             "1.0005s",
+            "0.3333",
+            "0.299999999999",
+            "0.3000000000000003",
+            "0.2999999999999995",
+            "1.0000000000001",
+            "522w",
+            "1W",
             "3650.1d",
             "3651d",
             "315360000001ms",
@@ -129,6 +150,21 @@ mod tests {
         assert_eq!(parse(&[b'0'; 1 << 20]), None);
         assert_eq!(parse(b"\xff\xfe"), None);
     }
+
+    /// As Lua and JavaScript print them, every number of milliseconds is taken for what it is.
+    #[test]
+    fn numbers_as_programs_print_them() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        for _ in 0..100_000 {
+            let milliseconds = (rng.u64(..MAX_MS) >> rng.u32(..38)).max(1);
+            let seconds = milliseconds as f64 / 1_000.0;
+            let whole = format!("{seconds:.0}").len().saturating_sub(usize::from(seconds < 1.0));
+            for text in [format!("{seconds}"), format!("{seconds:.*}", 17_usize.saturating_sub(whole))] {
+                assert_eq!(parse(text.as_bytes()), Some(milliseconds), "{text}");
+            }
+        }
+    }
+
     #[test]
     fn a_text_has_at_most_32_bytes() {
         assert_eq!(parse(format!("{:0>32}", "60s").as_bytes()), Some(60_000));

@@ -7,7 +7,7 @@ use std::ffi::CStr;
 pub struct Error(pub &'static CStr);
 
 pub const LIMIT: Error = Error(c"ERR limit is not an integer or out of range");
-pub const WINDOW: Error = Error(c"ERR window is not a duration like 60, 500ms, 10s, 1m, 1h or 1d");
+pub const WINDOW: Error = Error(c"ERR window is not a duration like 60, 500ms, 10s, 1m, 1h, 1d or 1w");
 pub const COST: Error = Error(c"ERR cost is not an integer or out of range");
 pub const TOO_MANY_TIERS: Error = Error(c"ERR too many tiers, at most 8 are allowed");
 pub const NUMKEYS: Error = Error(c"ERR numkeys should be greater than 0");

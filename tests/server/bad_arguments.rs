@@ -63,7 +63,7 @@ fn bad_units() -> Vec<Vec<u8>> {
 fn bad_windows() -> Vec<Vec<u8>> {
     listed(
         "0 00 0.0 0ms 0s 0d -1 +1 -1s 1e3 1E3 0x10 NaN nan inf -inf s ms m . .5 5. .s 1..2 1.2.3 1.s 1,5 1_000 \
-         0.5ms 0.0001 0.0005s 1S 1M 1H 1D 1MS 1Ms 1w 1y 1us 1ns 1sec 1mins 1s1 1m30s 3650.1d 3651d 87601h \
+         0.5ms 0.0001 0.0005s 1S 1M 1H 1D 1MS 1Ms 1W 522w 1y 1us 1ns 1sec 1mins 1s1 1m30s 3650.1d 3651d 87601h \
          315360000001ms 315360001 315360000.001 9223372036854775807 18446744073709551615d 18446744073709551616 \
          340282366920938463463374607431768211457d %d %ss 1%s STRICT COST 1\u{b5}s \u{661}s 1\u{ff53}",
         &[

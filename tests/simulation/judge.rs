@@ -66,6 +66,7 @@ fn span(text: &[u8]) -> Option<u64> {
         b"m" => 60_000,
         b"h" => 3_600_000,
         b"d" => 86_400_000,
+        b"w" => 604_800_000,
         _ => return None,
     };
     let (whole, parts) = match text[..at].iter().position(|letter| *letter == b'.') {
