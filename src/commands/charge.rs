@@ -12,10 +12,11 @@ use limiter::error::{self, Error};
 use limiter::hash;
 use limiter::log::{Id, Log};
 use limiter::plan::{Applied, Plan, Store};
+use limiter::policies::Figures;
 use limiter::syntax::Call;
 use limiter::usage::Usage;
 
-use crate::server::{Arg, Events, Key, Mode, REFUSALS, Reply, STATS, Server, logs};
+use crate::server::{Arg, Events, Key, Mode, POLICIES, REFUSALS, Reply, STATS, Server, logs};
 
 /// What became of one key.
 pub struct Charged {
@@ -93,8 +94,10 @@ pub fn count(server: Server, name: Arg, usage: &Usage, answer: &Answer) -> Resul
     if answer.allowed {
         STATS.hits_admitted.add(1);
         STATS.units_admitted.add(usage.call.cost);
+        POLICIES.with(|table| table.record(usage.call.tiers(), Figures::admitted(usage.call.cost)));
     } else if answer.refuses() {
         STATS.hits_refused.add(1);
+        POLICIES.with(|table| table.record(usage.call.tiers(), Figures::refused()));
         let (database, name) = (server.database()?, name.bytes());
         REFUSALS.with(|table| table.record(hash::of(database, name), database, name, usage.clock));
     }

@@ -4,9 +4,10 @@
 //! modules.) Replies OK.
 
 use limiter::error::Error;
+use limiter::policies::Policies;
 use limiter::refusals::Refusals;
 
-use crate::server::{Arg, Command, Keys, REFUSALS, Reply, STATS, Server, Spec};
+use crate::server::{Arg, Command, Keys, POLICIES, REFUSALS, Reply, STATS, Server, Spec};
 
 pub struct ResetStat;
 
@@ -25,6 +26,7 @@ impl Command for ResetStat {
     fn run(_: Server, _: &[Arg]) -> Result<Reply, Error> {
         STATS.reset();
         REFUSALS.with(Refusals::clear);
+        POLICIES.with(Policies::reset);
         Ok(Reply::Ok)
     }
 }

@@ -44,6 +44,13 @@ pub fn parse(text: &[u8]) -> Option<u64> {
     (MIN_MS..=MAX_MS).contains(&milliseconds).then_some(milliseconds)
 }
 
+/// A duration in the largest unit that says it in whole numbers: 90 and `s` for 90,000 milliseconds.
+pub fn shortest(milliseconds: u64) -> (u64, &'static str) {
+    let units = [(604_800_000, "w"), (86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let unit = units.into_iter().find(|(unit, _)| milliseconds % unit == 0);
+    unit.map_or((milliseconds, "ms"), |(unit, name)| (milliseconds / unit, name))
+}
+
 /// Continues a decimal number by at least one digit, and returns what follows.
 fn add_digits(mut number: u128, text: &[u8]) -> Option<(u128, &[u8])> {
     let mut rest = text;

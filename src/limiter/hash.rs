@@ -21,6 +21,15 @@ pub fn of_number(number: u64) -> u64 {
     fold(number ^ 0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344)
 }
 
+/// The hash of a list of pairs, without a secret. Never 0.
+#[inline]
+pub fn of_numbers(pairs: impl Iterator<Item = [u64; 2]>) -> u64 {
+    let hash = pairs.fold(0x243f_6a88_85a3_08d3, |hash, [one, other]| {
+        fold(hash ^ one, 0x1319_8a2e_0370_7345 ^ other).wrapping_add(hash)
+    });
+    hash | 1
+}
+
 /// Which of `sets` sets a hash belongs to. `None` if there are none.
 #[inline]
 pub fn set_of(hash: u64, sets: usize) -> Option<usize> {

@@ -43,6 +43,7 @@ pub mod hash;
 pub mod log;
 pub mod number;
 pub mod plan;
+pub mod policies;
 pub mod refund;
 pub mod refusals;
 pub mod retention;

@@ -1,11 +1,14 @@
 //! The section `ratelimit` of INFO.
 
-use std::ffi::c_int;
+use std::ffi::{c_char, c_int};
+use std::fmt::{self, Write};
 use std::ptr::null;
 
+use limiter::policies::write_name;
 use redis_module::{Context, raw};
 
 use super::api::OK;
+use super::shared::POLICIES;
 use super::stats::STATS;
 
 /// Registers the section. None if the server does not accept it.
@@ -35,5 +38,43 @@ unsafe extern "C" fn write_info(ctx: *mut raw::RedisModuleInfoCtx, _: c_int) {
         for (name, value) in STATS.counters() {
             number(ctx, name.as_ptr(), value);
         }
+        POLICIES.with(|policies| {
+            policies.each(|tiers, figures| {
+                let (mut name, mut value) = (Line::new(), Line::new());
+                if write_name(tiers, &mut name).is_ok() && write!(value, "{figures}").is_ok() {
+                    text(ctx, name.as_ptr(), value.as_ptr());
+                }
+            });
+        });
+    }
+}
+
+/// A short C string in place.
+struct Line {
+    bytes: [u8; Self::SIZE],
+    length: usize,
+}
+
+impl Line {
+    /// Eight tiers with the largest numbers, and the zero at the end.
+    const SIZE: usize = 320;
+
+    fn new() -> Self {
+        Self { bytes: [0; Self::SIZE], length: 0 }
+    }
+
+    fn as_ptr(&self) -> *const c_char {
+        self.bytes.as_ptr().cast()
+    }
+}
+
+impl Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.length.saturating_add(text.len());
+        // The last byte stays zero.
+        let place = self.bytes.get_mut(self.length..end).filter(|_| end < Self::SIZE);
+        place.ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.length = end;
+        Ok(())
     }
 }

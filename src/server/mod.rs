@@ -46,6 +46,6 @@ pub use context::{Arg, Server};
 pub use events::Events;
 pub use key::{Key, Mode};
 pub use load::{Loader, outcome};
-pub use shared::REFUSALS;
+pub use shared::{POLICIES, REFUSALS};
 pub use stats::STATS;
 pub use unload::unload;

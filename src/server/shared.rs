@@ -1,13 +1,15 @@
-//! What commands share: the tables of cursors and of refusals.
+//! What commands share: the tables of cursors, of refusals and of policies.
 
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use limiter::cursors::Table;
+use limiter::policies::Policies;
 use limiter::refusals::Refusals;
 
 pub static CURSORS: Exclusive<Table> = Exclusive::new(Table::new());
 pub static REFUSALS: Exclusive<Refusals> = Exclusive::new(Refusals::new());
+pub static POLICIES: Exclusive<Policies> = Exclusive::new(Policies::new());
 
 /// A value used by one call at a time. The server runs one command at a time, on whatever thread, so no lock is needed. Calls
 /// must not nest; a nested call gets None.

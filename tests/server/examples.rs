@@ -404,6 +404,7 @@ fn exporter() {
     for line in [
         "redis_script_values{key=\"hits_admitted\"} 2",
         "redis_script_values{key=\"hits_refused\"} 1",
+        "redis_script_values{key=\"policy_2/1h:refused\"} 1",
         "redis_commands_total{cmd=\"ratelimit.hit\"} 3",
     ] {
         assert!(metrics.contains(&format!("{line}\n")), "{line} is not among\n{metrics}");

@@ -1,6 +1,7 @@
 //! INFO, TOP, events and settings tell an operator the truth.
 
 use redis::Value;
+use support::client::number;
 use support::errors;
 use support::modules::module;
 use support::seeds::random;
@@ -248,4 +249,52 @@ fn keyspace_events() {
         client.run("PUBLISH __keyevent@0__:done done");
         assert_eq!(events_until(&mut subscriber, "done"), expected, "{line} at {after}");
     }
+}
+
+/// `INFO ratelimit` tells admitted and refused hits of each policy, whose sums are those of all.
+#[test]
+fn figures_by_policy() {
+    let server = Server::start();
+    let mut client = server.connect();
+    for line in [
+        "HIT a 2 1m",
+        "HIT a 2 60s",
+        "HIT a 2 60000ms",
+        "HIT b 10 1s 500 3600 COST 7",
+        "HIT b 10 1s 500 3600 COST 7",
+        "PEEK b 10 1s",
+        "MHIT 2 c d 5 1w COST 5 AND 2 1m COST 2",
+        "MHIT 2 c d 5 1w COST 5 AND 2 1m COST 2",
+    ] {
+        client.run(&format!("RATELIMIT.{line}"));
+    }
+    let figures =
+        |client: &mut redis::Connection, policy: &str| client.info("ratelimit", &format!("ratelimit_policy_{policy}"));
+    assert_eq!(figures(&mut client, "2/1m"), "admitted=3,refused=2,units=4");
+    assert_eq!(figures(&mut client, "10/1s+500/1h"), "admitted=1,refused=1,units=7");
+    assert_eq!(figures(&mut client, "5/1w"), "admitted=1,refused=1,units=5");
+    for limit in 1..=100 {
+        client.run(&format!("RATELIMIT.HIT many {limit} 1d"));
+    }
+    let info = client.text("INFO ratelimit");
+    let policies: Vec<&str> = info.lines().filter(|line| line.starts_with("ratelimit_policy_")).collect();
+    assert_eq!(policies.len(), 65, "{info}");
+    assert!(policies[64].starts_with("ratelimit_policy_other:admitted="), "{info}");
+    let sum = |name: &str| -> u64 {
+        let part = |line: &&str| {
+            line.split([':', ',']).find_map(|part| part.strip_prefix(name)?.strip_prefix('=')).map(number)
+        };
+        policies.iter().filter_map(part).sum()
+    };
+    assert_eq!(sum("admitted").to_string(), client.info("ratelimit", "ratelimit_hits_admitted"));
+    assert_eq!(sum("refused").to_string(), client.info("ratelimit", "ratelimit_hits_refused"));
+    assert_eq!(sum("units").to_string(), client.info("ratelimit", "ratelimit_units_admitted"));
+    client.run("RATELIMIT.RESETSTAT");
+    assert!(!client.text("INFO ratelimit").contains("policy"));
+
+    // Eight tiers with the largest numbers.
+    let tiers = ["9007199254740991 315359999999ms"; 8];
+    client.run(&format!("RATELIMIT.HIT long {}", tiers.join(" ")));
+    let name = tiers.map(|tier| tier.replace(' ', "/")).join("+");
+    assert_eq!(figures(&mut client, &name), "admitted=1,refused=0,units=1");
 }

@@ -183,6 +183,8 @@ pub struct Frame {
     pub signalled: Vec<Text>,
     pub effects: Vec<Effect>,
     pub sends_module_events: bool,
+    /// Others have changed that setting meanwhile.
+    pub changes_events: bool,
     /// The server knows the command as one that writes.
     pub may_write: bool,
     /// The server can tell when the command began.
@@ -215,7 +217,8 @@ impl Frame {
             events: Vec::new(),
             signalled: Vec::new(),
             effects: Vec::new(),
-            sends_module_events: false,
+            sends_module_events: server.notify_flags & MODULE != 0,
+            changes_events: false,
             may_write: false,
             knows_beginning: server.flavor.lacks.is_empty(),
             turn: 0,
@@ -233,7 +236,9 @@ impl Frame {
         if self.after.is_none() {
             server.turns.set(server.turns.get() + 1);
             self.turn = server.turns.get();
-            self.sends_module_events = server.notify_flags & MODULE != 0;
+            let sends_module_events = server.notify_flags & MODULE != 0;
+            self.changes_events = self.sends_module_events != sends_module_events;
+            self.sends_module_events = sends_module_events;
             let after: Vec<Known> = self.keys().iter().map(|key| server.known(self.database, key)).collect();
             // Whoever ends with an error may not even have looked at the key.
             if !matches!(self.reply, Reply::Error(_)) {
