@@ -7,7 +7,7 @@ use limiter::answer::Answer;
 use limiter::error::Error;
 use limiter::log::{Back, Entry, Hit, Id, Log};
 use limiter::retention::Retention;
-use limiter::syntax::{Call, Strict};
+use limiter::syntax::{Asker, Call};
 use limiter::usage::Usage;
 
 const NOW: u64 = 1_767_225_600_000;
@@ -46,14 +46,14 @@ impl Log for Steady {
 
 fn call(line: &str) -> Call {
     let mut call = Call::default();
-    call.parse(line.split(' ').map(str::as_bytes), Strict::Known).unwrap();
+    call.parse(line.split(' ').map(str::as_bytes), Asker::Hit).unwrap();
     call
 }
 
 fn decide(log: &mut Steady, call: &Call) -> Result<Answer, Error> {
     let mut usage = Usage::new(call, NOW, Id::default());
     usage.read(log)?;
-    usage.peek(log)
+    Ok(usage.peek(log)?.0)
 }
 
 fn benches(criterion: &mut Criterion) {

@@ -128,7 +128,7 @@ fuzz_target!(|history: History| {
                 }
                 let Some(hits) = &mut hits else { continue };
                 let mut after = hits.clone();
-                let expected = oracle::ask(&mut after, now, Question { tiers: &tiers, cost, strict: false });
+                let expected = oracle::ask(&mut after, now, Question { tiers: &tiers, cost, ..Question::default() });
                 assert_eq!(answer.integers(), expected);
                 if !peek {
                     *hits = after;

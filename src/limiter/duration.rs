@@ -47,8 +47,9 @@ pub fn parse(text: &[u8]) -> Option<u64> {
 /// A duration in the largest unit that says it in whole numbers: 90 and `s` for 90,000 milliseconds.
 pub fn shortest(milliseconds: u64) -> (u64, &'static str) {
     let units = [(604_800_000, "w"), (86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
-    let unit = units.into_iter().find(|(unit, _)| milliseconds % unit == 0);
-    unit.map_or((milliseconds, "ms"), |(unit, name)| (milliseconds / unit, name))
+    let in_unit = |(unit, name): (u64, _)| Some((milliseconds.checked_div(unit)?, name));
+    let unit = units.into_iter().find(|(unit, _)| milliseconds.checked_rem(*unit) == Some(0));
+    unit.and_then(in_unit).unwrap_or((milliseconds, "ms"))
 }
 
 /// Continues a decimal number by at least one digit, and returns what follows.

@@ -22,7 +22,10 @@ CALLS = [
     (("RATELIMIT.HIT", "{py}a", 2, "1h"), lambda reply: reply == [1, 2, 1, 0, 3600000, 3600000]),
     (("RATELIMIT.HIT", "{py}a", 2, "1h", 5, "1d", "COST", 1), lambda reply: reply[:4] == [1, 2, 0, 0]),
     (("RATELIMIT.HIT", "{py}a", 2, 3600, "STRICT"), lambda reply: reply[0] == 0 and reply[3] > 0),
-    (("RATELIMIT.MHIT", 2, "{py}a", "{py}b", 2, "1h", "AND", 9, "1h"), lambda reply: [row[0] for row in reply] == [0, 0]),
+    (
+        ("RATELIMIT.MHIT", 2, "{py}a", "{py}b", 2, "1h", "AND", 9, "1h"),
+        lambda reply: [row[0] for row in reply] == [0, 0],
+    ),
     (
         ("RATELIMIT.MHIT", 2, "{py}c", "{py}b", 2, "1h", "AND", 9, "1h"),
         lambda reply: [row[:3] for row in reply] == [[1, 2, 1], [1, 9, 8]],
