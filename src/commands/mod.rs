@@ -8,6 +8,7 @@ mod peek;
 mod reset;
 mod resetstat;
 mod top;
+mod wait;
 
 pub use hit::Hit;
 pub use mhit::MultiHit;

@@ -1,5 +1,5 @@
 //! What the arguments of commands mean, mainly those after the key:
-//! `limit window [limit window ...] [COST units] [STRICT]`.
+//! `limit window [limit window ...] [COST units] [STRICT] [WAIT timeout]`.
 
 use crate::duration;
 use crate::error::{self, Error};
@@ -26,6 +26,8 @@ pub struct Call {
     pub cost: u64,
     /// A refused hit is stored as well.
     pub strict: bool,
+    /// How long the client waits in line for its turn, in milliseconds; 0 if it does not.
+    pub wait: u64,
 }
 
 impl Call {
@@ -53,9 +55,16 @@ impl Call {
                 self.push(tier(Some(arg), args.next())?)?;
             } else if arg.eq_ignore_ascii_case(b"STRICT") && strict == Strict::Known && !self.strict {
                 self.strict = true;
+            } else if arg.eq_ignore_ascii_case(b"WAIT") && strict == Strict::Known && self.wait == 0 {
+                let timeout = args.next().ok_or(error::SYNTAX)?;
+                self.wait = duration::parse(timeout).ok_or(error::TIMEOUT)?;
             } else {
                 parse_cost(arg, &mut args, &mut cost)?;
             }
+        }
+        // A refusal that counts would move the turn that it waits for.
+        if self.wait > 0 && self.strict {
+            return Err(error::SYNTAX);
         }
         self.cost = cost.unwrap_or(1);
         Ok(())
@@ -164,6 +173,9 @@ mod tests {
         assert_eq!((call.cost, call.strict), (7, true));
         assert_eq!((call.longest_window(), call.largest_limit()), (hour, 500));
         assert_eq!(parse("10 1s strict 500 1h cOsT 7"), Ok(call), "options in any place and case");
+        assert_eq!(call.wait, 0);
+        let call = parse("10 1s wAiT 500ms 500 1h COST 7").unwrap();
+        assert_eq!((call.wait, call.cost, call.tiers().len()), (500, 7, 2));
     }
 
     #[test]
@@ -186,6 +198,12 @@ mod tests {
             ("1 60 -1 60", error::SYNTAX),
             ("1 60 ", error::SYNTAX),
             ("1 60 STRICT STRICT", error::SYNTAX),
+            ("1 60 WAIT", error::SYNTAX),
+            ("1 60 WAIT 1s WAIT 1s", error::SYNTAX),
+            ("1 60 WAIT 1s STRICT", error::SYNTAX),
+            ("1 60 STRICT WAIT 1s", error::SYNTAX),
+            ("1 60 WAIT 0", error::TIMEOUT),
+            ("1 60 WAIT x", error::TIMEOUT),
             ("1 60 COST 1 COST 2", error::SYNTAX),
             ("1 60 NX", error::SYNTAX),
             ("1 60 COST 0", error::COST),
@@ -195,8 +213,9 @@ mod tests {
         ] {
             assert_eq!(parse(line), Err(expected), "{line}");
         }
-        let peek = [b"1", b"1" as &[u8], b"STRICT"];
-        assert_eq!(Call::default().parse(peek.into_iter(), Strict::Unknown), Err(error::SYNTAX));
+        for peek in [[b"1" as &[u8], b"1", b"STRICT", b"COST", b"1"], [b"1", b"1", b"WAIT", b"1s", b""]] {
+            assert_eq!(Call::default().parse(peek.into_iter(), Strict::Unknown), Err(error::SYNTAX));
+        }
     }
 
     #[test]

@@ -17,6 +17,10 @@ impl Counter {
         Self { name, value: AtomicU64::new(0) }
     }
 
+    pub fn set(&self, value: u64) {
+        self.value.store(value, Relaxed);
+    }
+
     pub fn add(&self, count: u64) {
         self.value.store(self.value.load(Relaxed).wrapping_add(count), Relaxed);
     }
@@ -29,6 +33,14 @@ pub struct Stats {
     pub hits_refused: Counter,
     /// Units of the admitted hits.
     pub units_admitted: Counter,
+    /// Clients that wait for their turn now. It is no counter, and is not reset.
+    pub clients_waiting: Counter,
+    /// Clients whose hit was admitted after they had waited.
+    pub waits_admitted: Counter,
+    /// Clients whose time was over before their turn came.
+    pub waits_timed_out: Counter,
+    /// Clients that were gone before, or were sent away by the server.
+    pub waits_disconnected: Counter,
     /// Keys that RESET deleted.
     pub keys_reset: Counter,
     /// Commands that found a stream which this module did not write.
@@ -43,6 +55,10 @@ pub static STATS: Stats = Stats {
     hits_admitted: Counter::new(c"hits_admitted"),
     hits_refused: Counter::new(c"hits_refused"),
     units_admitted: Counter::new(c"units_admitted"),
+    clients_waiting: Counter::new(c"clients_waiting"),
+    waits_admitted: Counter::new(c"waits_admitted"),
+    waits_timed_out: Counter::new(c"waits_timed_out"),
+    waits_disconnected: Counter::new(c"waits_disconnected"),
     keys_reset: Counter::new(c"keys_reset"),
     foreign_stream_errors: Counter::new(c"foreign_stream_errors"),
     clock_steps: Counter::new(c"clock_steps"),
@@ -50,11 +66,14 @@ pub static STATS: Stats = Stats {
 };
 
 impl Stats {
-    fn all(&self) -> [&Counter; 6] {
+    fn all(&self) -> [&Counter; 9] {
         [
             &self.hits_admitted,
             &self.hits_refused,
             &self.units_admitted,
+            &self.waits_admitted,
+            &self.waits_timed_out,
+            &self.waits_disconnected,
             &self.keys_reset,
             &self.foreign_stream_errors,
             &self.clock_steps,
@@ -62,8 +81,9 @@ impl Stats {
     }
 
     /// Every counter with its name.
-    pub fn counters(&self) -> [(&'static CStr, u64); 6] {
-        self.all().map(|counter| (counter.name, counter.value.load(Relaxed)))
+    pub fn counters(&self) -> impl Iterator<Item = (&'static CStr, u64)> {
+        let all = self.all().into_iter().chain([&self.clients_waiting]);
+        all.map(|counter| (counter.name, counter.value.load(Relaxed)))
     }
 
     pub fn reset(&self) {
