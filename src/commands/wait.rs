@@ -144,10 +144,20 @@ impl Waiting for Lines {
             Ok(log) => lines.turn_of(client, log, clock),
             Err(error) => Err(*error),
         });
+        if let Ok(log) = log {
+            logs::close(log);
+        }
+        // A turn that comes with the end of the time is not missed because the timer is late.
+        if let Some(Ok(Turn::At { time, .. })) = turn {
+            if time <= clock && !server.is_paused()? {
+                if let Some(reply) = serve_last(server, client)? {
+                    return Ok(reply);
+                }
+            }
+        }
         let held = LINES.with(|lines| lines.leave(client)).flatten().ok_or(error::INTERNAL)?;
         count_waiting();
         STATS.waits_timed_out.add(1);
-        logs::close(log?);
         refuse(server, name, &held.call, clock, turn.ok_or(error::INTERNAL)??)
     }
 
@@ -158,6 +168,21 @@ impl Waiting for Lines {
             count_waiting();
             STATS.waits_disconnected.add(1);
         }
+    }
+}
+
+/// Serves a client whose time is over, if its hit is admitted.
+fn serve_last(server: Server, client: u64) -> Result<Option<Reply>, Error> {
+    let asked = LINES.with(|lines| lines.held(client).map(|held| held.client.asked())).flatten().transpose()?;
+    let Some(asked) = asked else { return Ok(None) };
+    match server.call(&asked)? {
+        Outcome::Reply(reply) if is_admitted(&reply) => {
+            LINES.with(|lines| lines.serve(client));
+            count_waiting();
+            STATS.waits_admitted.add(1);
+            Ok(Some(reply))
+        }
+        _ => Ok(None),
     }
 }
 

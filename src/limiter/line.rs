@@ -400,6 +400,10 @@ impl<T> Lines<T> {
         self.places_of.insert(id, number);
     }
 
+    pub fn held(&self, id: u64) -> Option<&Held<T>> {
+        self.places.get(self.places_of.get(&id)?)?.line.held(id)
+    }
+
     /// A client leaves its line. None if it is in none.
     pub fn leave(&mut self, id: u64) -> Option<Box<Held<T>>> {
         self.take(id, Line::leave)

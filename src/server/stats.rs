@@ -71,12 +71,12 @@ impl Stats {
             &self.hits_admitted,
             &self.hits_refused,
             &self.units_admitted,
-            &self.waits_admitted,
-            &self.waits_timed_out,
-            &self.waits_disconnected,
             &self.keys_reset,
             &self.foreign_stream_errors,
             &self.clock_steps,
+            &self.waits_admitted,
+            &self.waits_timed_out,
+            &self.waits_disconnected,
         ]
     }
 

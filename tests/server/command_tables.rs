@@ -68,12 +68,13 @@ fn command_docs() {
         arguments [[name limit type integer] [name window type string]]]";
     const COST: &str = "[name units type integer token COST flags [optional]]";
     const STRICT: &str = "[name strict type pure-token token STRICT flags [optional]]";
+    const WAIT: &str = "[name timeout type string token WAIT flags [optional]]";
     for (name, summary, complexity, arguments) in [
         (
             "ratelimit.hit",
             "Records a hit if every limit allows it, and tells what is left.",
             "O(log N) for each tier, N being the number of entries in the log",
-            format!("[{KEY} {TIER} {COST} {STRICT}]"),
+            format!("[{KEY} {TIER} {COST} {STRICT} {WAIT}]"),
         ),
         (
             "ratelimit.peek",

@@ -337,6 +337,9 @@ impl Refused {
 const COUNTERS: [&str; 6] =
     ["hits_admitted", "hits_refused", "units_admitted", "keys_reset", "foreign_stream_errors", "clock_steps"];
 
+/// The names that follow. Nobody waits in the simulation, whose commands may not block.
+const WAITING: [&str; 4] = ["waits_admitted", "waits_timed_out", "waits_disconnected", "clients_waiting"];
+
 /// What is remembered of keys. The order of the map is not looked at.
 type Keys<T> = HashMap<(usize, Text), T, BuildHasherDefault<Hasher>>;
 
@@ -744,6 +747,7 @@ impl Judge {
         let mut expected =
             vec![("section", String::new()), ("version", env!("CARGO_PKG_VERSION_OF_MODULE").to_owned())];
         expected.extend(COUNTERS.iter().zip(counted).map(|(name, value)| (*name, value.to_string())));
+        expected.extend(WAITING.map(|name| (name, "0".to_owned())));
         let is_same = fields
             .iter()
             .map(|(name, value)| (name.as_str(), value))
