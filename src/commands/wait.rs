@@ -114,6 +114,7 @@ fn set_timer(server: Server) -> Result<(), Error> {
 impl Waiting for Lines {
     fn look(server: Server) -> Result<(), Error> {
         let selected = server.database()?;
+        LINES.with(|lines| lines.mind_the_clock(server.clock()));
         for _ in 0..MOST_AT_ONCE {
             match serve_next(server) {
                 Ok(true) => {}
@@ -123,11 +124,6 @@ impl Waiting for Lines {
             }
         }
         server.select(selected)?;
-        set_timer(server)
-    }
-
-    fn mind_the_clock(server: Server) -> Result<(), Error> {
-        LINES.with(|lines| lines.mind_the_clock(server.clock()));
         set_timer(server)
     }
 
@@ -171,9 +167,9 @@ impl Waiting for Lines {
     }
 }
 
-/// Serves a client whose time is over, if its hit is admitted.
+/// Serves a client whose time is over, if it is the first and its hit is admitted.
 fn serve_last(server: Server, client: u64) -> Result<Option<Reply>, Error> {
-    let asked = LINES.with(|lines| lines.held(client).map(|held| held.client.asked())).flatten().transpose()?;
+    let asked = LINES.with(|lines| lines.first(client).map(|held| held.client.asked())).flatten().transpose()?;
     let Some(asked) = asked else { return Ok(None) };
     match server.call(&asked)? {
         Outcome::Reply(reply) if is_admitted(&reply) => {

@@ -400,8 +400,10 @@ impl<T> Lines<T> {
         self.places_of.insert(id, number);
     }
 
-    pub fn held(&self, id: u64) -> Option<&Held<T>> {
-        self.places.get(self.places_of.get(&id)?)?.line.held(id)
+    /// A client that is the first of its line.
+    pub fn first(&self, id: u64) -> Option<&Held<T>> {
+        let (first, held) = self.places.get(self.places_of.get(&id)?)?.line.first()?;
+        (first == id).then_some(held)
     }
 
     /// A client leaves its line. None if it is in none.

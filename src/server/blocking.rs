@@ -31,11 +31,8 @@ use super::strings::OwnedString;
 
 /// What is done with clients that wait. A client is known by its number, from 1 on.
 pub trait Waiting {
-    /// The timer has come.
+    /// The timer has come, or is not to be relied on. The context is one of its own.
     fn look(server: Server) -> Result<(), Error>;
-
-    /// The clock may have been set back.
-    fn mind_the_clock(server: Server) -> Result<(), Error>;
 
     /// The reply to a client that was answered, or whose time is over. `args` are those of its command.
     fn end(server: Server, client: u64, args: &[Arg]) -> Result<Reply, Error>;
@@ -87,14 +84,13 @@ pub enum Outcome {
     Elsewhere,
 }
 
-/// The timer that is set, if one is.
-static TIMER: Exclusive<Option<Timer>> = Exclusive::new(None);
+static TIMER: Exclusive<Timer> = Exclusive::new(Timer { set: None, look: None });
 
 struct Timer {
-    id: raw::RedisModuleTimerID,
-    /// When it comes, in milliseconds since the epoch.
-    at: u64,
-    mind_the_clock: fn(Server) -> Result<(), Error>,
+    /// The timer that is set, and when it comes, in milliseconds since the epoch.
+    set: Option<(raw::RedisModuleTimerID, u64)>,
+    /// What it does. None as long as nobody has waited.
+    look: Option<fn(Server) -> Result<(), Error>>,
 }
 
 /// Milliseconds that the server waits longer than asked: a turn that comes at the last moment is kept.
@@ -203,22 +199,22 @@ impl Server<'_> {
 
     /// Lets [`Waiting::look`] be called at a moment, or before.
     pub fn set_timer<W: Waiting>(self, now: u64, at: u64) -> Result<(), Error> {
-        let before = TIMER.with(|timer| match timer {
-            Some(set) if set.at <= at => None,
-            _ => Some(timer.take()),
+        let before = TIMER.with(|timer| match timer.set {
+            Some((_, before)) if before <= at => None,
+            _ => Some(timer.set.take()),
         });
         let Some(Some(before)) = before else { return Ok(()) };
         // Timers that come at once would come again in the same step.
         let period = at.saturating_sub(now).max(1);
         // SAFETY: the context is one of this module; the timer that is stopped has not come.
         let id = unsafe {
-            if let Some(before) = before {
-                api(raw::RedisModule_StopTimer)?(self.ctx(), before.id, null_mut());
+            if let Some((before, _)) = before {
+                api(raw::RedisModule_StopTimer)?(self.ctx(), before, null_mut());
             }
             let period = raw::mstime_t::try_from(period).unwrap_or(raw::mstime_t::MAX);
             api(raw::RedisModule_CreateTimer)?(self.ctx(), period, Some(on_timer::<W>), null_mut())
         };
-        TIMER.with(|timer| *timer = Some(Timer { id, at, mind_the_clock: W::mind_the_clock }));
+        TIMER.with(|timer| *timer = Timer { set: Some((id, at)), look: Some(W::look) });
         Ok(())
     }
 }
@@ -336,18 +332,19 @@ unsafe extern "C" fn on_disconnect<W: Waiting>(
 /// # Safety
 /// Called by the server alone.
 unsafe extern "C" fn on_timer<W: Waiting>(ctx: *mut raw::RedisModuleCtx, _: *mut c_void) {
-    TIMER.with(|timer| *timer = None);
+    TIMER.with(|timer| timer.set = None);
     // SAFETY: the context is that of this callback.
     let server = unsafe { Server::new(ctx) };
     let _ = catch_unwind(AssertUnwindSafe(|| W::look(server)));
 }
 
-/// Sees, ten times a second by a clock that nobody can set, that the timer does not come late.
+/// Looks after the timer ten times a second (`hz`), by a clock that nobody can set: it may be late, or there may be none.
 pub fn tick(server: Server) {
-    let set = TIMER.with(|timer| timer.as_ref().map(|timer| (timer.at, timer.mind_the_clock)));
-    if let Some((at, mind_the_clock)) = set.flatten() {
-        if at > server.clock().saturating_add(LOOK_AFTER.saturating_mul(2)) {
-            let _ = mind_the_clock(server);
-        }
+    let timer = TIMER.with(|timer| Some((timer.look?, timer.set.map(|(_, at)| at))));
+    let Some((look, at)) = timer.flatten() else { return };
+    let now = server.clock();
+    let is_well = at.is_some_and(|at| at > now && at <= now.saturating_add(LOOK_AFTER.saturating_mul(2)));
+    if !is_well {
+        let _ = look(server);
     }
 }
