@@ -24,6 +24,7 @@ pub const LAST_ID_AHEAD: Error =
     Error(c"ERR the last ID of the empty stream at this key is too far in the future, it is left as it was");
 pub const APPEND_FAILED: Error = Error(c"ERR the server did not accept the log entry");
 pub const OUT_OF_MEMORY: Error = Error(c"OOM command not allowed when used memory > 'maxmemory'.");
-pub const NO_PERMISSION: Error = Error(c"NOPERM this user has no permissions to run the 'ratelimit.hit' command on this key any more");
+pub const NO_PERMISSION: Error =
+    Error(c"NOPERM this user has no permissions to run the 'ratelimit.hit' command on this key any more");
 pub const DISTURBED: Error = Error(c"ERR other modules change the key whenever it expires");
 pub const INTERNAL: Error = Error(c"ERR internal error in the ratelimit module, please report it");

@@ -113,9 +113,7 @@ impl<L: Log> Log for Ahead<'_, L> {
     fn newest(&mut self, clock: u64, window: u64) -> Result<Option<Entry>, Error> {
         match self.last() {
             // However far ahead a turn is, it counts.
-            Some(last) => {
-                Ok(Some(Entry { hit: last.hit, retention: Retention { longest: u64::MAX, fallback: None } }))
-            }
+            Some(last) => Ok(Some(Entry { hit: last.hit, retention: Retention { longest: u64::MAX, fallback: None } })),
             None => self.log.newest(clock, window),
         }
     }

@@ -14,7 +14,6 @@
 //! [`tick`] looks after it.
 
 use std::ffi::{CString, c_int, c_void};
-use std::io::{Error as SystemError, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 
@@ -118,7 +117,13 @@ impl Server<'_> {
     }
 
     /// Blocks the client of the running command, which then sends no reply. None if the server does not do it.
-    pub fn block<W: Waiting>(self, client: u64, name: Arg, args: &[Arg], timeout: u64) -> Result<Option<Client>, Error> {
+    pub fn block<W: Waiting>(
+        self,
+        client: u64,
+        name: Arg,
+        args: &[Arg],
+        timeout: u64,
+    ) -> Result<Option<Client>, Error> {
         let place = OwnedString::of_bytes(&place_of(name.bytes()))?;
         let args = args.iter().map(|arg| OwnedString::retain(*arg)).collect::<Result<_, _>>()?;
         // SAFETY: the context is that of a client's command; the string becomes ours.
@@ -170,31 +175,25 @@ impl Server<'_> {
             return Ok(Outcome::Reply(Reply::Error(error::OUT_OF_MEMORY.0.into())));
         }
         // `!` lets the command replicate what it does, `S` checks what is checked in scripts, `M` whether there was memory at
-        // the last command, `E` makes refusals a reply, `v` stands for strings and their number.
-        let formats = if is_full { [c"!SMv", c"!SMEv"] } else { [c"!Sv", c"!SEv"] };
+        // the last command, `E` makes refusals a reply (Valkey 9.1 ends without it), `v` stands for strings and their number.
+        let format = if is_full { c"!SMEv" } else { c"!SEv" };
         let mut args = asked.raw();
         let args = args.get_mut(1..).ok_or(error::INTERNAL)?;
-        for format in formats {
-            // SAFETY: the strings outlive the call; the reply is null or freed once.
-            unsafe {
-                let call = api(raw::RedisModule_Call)?;
-                let reply =
-                    call(self.ctx(), c"RATELIMIT.HIT".as_ptr(), format.as_ptr(), args.as_mut_ptr(), args.len());
-                if reply.is_null() {
-                    // What the server says of slots is about modules, not for clients.
-                    match SystemError::last_os_error().kind() {
-                        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NetworkDown => {
-                            return Ok(Outcome::Elsewhere);
-                        }
-                        _ => continue,
-                    }
-                }
-                let copied = copy(reply);
-                api(raw::RedisModule_FreeCallReply)?(reply);
-                return Ok(Outcome::Reply(copied?));
+        // SAFETY: the strings outlive the call; the reply is null or freed once.
+        let reply = unsafe {
+            let call = api(raw::RedisModule_Call)?;
+            let reply = call(self.ctx(), c"RATELIMIT.HIT".as_ptr(), format.as_ptr(), args.as_mut_ptr(), args.len());
+            if reply.is_null() {
+                return Err(error::INTERNAL);
             }
-        }
-        Err(error::INTERNAL)
+            let copied = copy(reply);
+            api(raw::RedisModule_FreeCallReply)?(reply);
+            copied?
+        };
+        Ok(match reply {
+            Reply::Error(text) if is_elsewhere(text.to_bytes()) => Outcome::Elsewhere,
+            reply => Outcome::Reply(reply),
+        })
     }
 
     /// Lets [`Waiting::look`] be called at a moment, or before.
@@ -259,6 +258,13 @@ fn place_of(name: &[u8]) -> Vec<u8> {
     }
 }
 
+/// Whether an error says that the key's slot is not served here, or none is. The words are for modules; a client is told MOVED,
+/// ASK or CLUSTERDOWN.
+fn is_elsewhere(text: &[u8]) -> bool {
+    const WORDS: [&[u8]; 2] = [b"non local key", b"the cluster is down"];
+    WORDS.iter().any(|words| text.windows(words.len()).any(|part| part == *words))
+}
+
 /// # Safety
 /// `reply` is a reply of the server.
 unsafe fn copy(reply: *mut raw::RedisModuleCallReply) -> Result<Reply, Error> {
@@ -320,10 +326,7 @@ unsafe extern "C" fn on_end<W: Waiting>(
 
 /// # Safety
 /// Called by the server alone, when a client waits no longer for another reason than that it was answered.
-unsafe extern "C" fn on_disconnect<W: Waiting>(
-    ctx: *mut raw::RedisModuleCtx,
-    _: *mut raw::RedisModuleBlockedClient,
-) {
+unsafe extern "C" fn on_disconnect<W: Waiting>(ctx: *mut raw::RedisModuleCtx, _: *mut raw::RedisModuleBlockedClient) {
     // SAFETY: the context is as promised.
     let client = unsafe { number_of(ctx) };
     let _ = catch_unwind(|| W::left(client));

@@ -59,7 +59,8 @@ fn still_wait(client: &mut Connection, time: Duration) -> bool {
 
 /// Admitted, timed out, and gone.
 fn ended(client: &mut Connection) -> [u64; 3] {
-    ["admitted", "timed_out", "disconnected"].map(|how| number(&client.info("ratelimit", &format!("ratelimit_waits_{how}"))))
+    ["admitted", "timed_out", "disconnected"]
+        .map(|how| number(&client.info("ratelimit", &format!("ratelimit_waits_{how}"))))
 }
 
 /// One hit of one unit is stored, and fills the limit for this long.
@@ -172,7 +173,10 @@ fn refused_at_the_timeout() {
     let waited = since.elapsed();
     assert_eq!([allowed, limit, remaining], [0, 1, 0]);
     assert!((1..250).contains(&retry), "{retry}");
-    assert!(waited > Duration::from_millis(595) && waited < Duration::from_millis(600) + LOOK_AFTER + SLACK, "{waited:?}");
+    assert!(
+        waited > Duration::from_millis(595) && waited < Duration::from_millis(600) + LOOK_AFTER + SLACK,
+        "{waited:?}"
+    );
     assert_eq!((waiting(&mut client), ended(&mut client)), (0, [0, 1, 0]));
     assert_eq!(client.info("ratelimit", "ratelimit_hits_refused"), "1");
     assert_eq!(get::<Vec<(String, u64, u64)>>(client.run("RATELIMIT.TOP"))[0].1, 1);
@@ -203,7 +207,9 @@ fn client_unblock() {
     let server = Server::start();
     let mut client = server.connect();
     full(&mut client, "1h");
-    for (how, expected) in [("", Ok(0)), (" TIMEOUT", Ok(0)), (" ERROR", Err("UNBLOCKED client unblocked via CLIENT UNBLOCK"))] {
+    for (how, expected) in
+        [("", Ok(0)), (" TIMEOUT", Ok(0)), (" ERROR", Err("UNBLOCKED client unblocked via CLIENT UNBLOCK"))]
+    {
         let mut blocked = server.connect();
         let id = blocked.integer("CLIENT ID");
         let mut waiter = Waiter::send(blocked, "RATELIMIT.HIT k 1 1h WAIT 2h");
@@ -225,7 +231,8 @@ fn transactions_scripts_and_functions_do_not_wait() {
     let mut client = server.connect();
     let call = ["RATELIMIT.HIT", "k", "1", "1h", "WAIT", "2h"];
     let line = call.join(" ");
-    let library = "#!lua name=lib\nredis.register_function('f', function(keys, args) return redis.call(unpack(args)) end)";
+    let library =
+        "#!lua name=lib\nredis.register_function('f', function(keys, args) return redis.call(unpack(args)) end)";
     client.ask(redis::cmd("FUNCTION").arg("LOAD").arg(library)).unwrap();
     for expected in [1, 0] {
         for how in 0..3 {
@@ -239,7 +246,9 @@ fn transactions_scripts_and_functions_do_not_wait() {
                     let Value::Array(mut replies) = pipe.query(&mut client).unwrap() else { panic!("no array") };
                     replies.remove(0)
                 }
-                1 => client.ask(redis::cmd("EVAL").arg("return redis.call(unpack(ARGV))").arg(1).arg("k").arg(&call)).unwrap(),
+                1 => client
+                    .ask(redis::cmd("EVAL").arg("return redis.call(unpack(ARGV))").arg(1).arg("k").arg(&call))
+                    .unwrap(),
                 _ => client.ask(redis::cmd("FCALL").arg("f").arg(1).arg("k").arg(&call)).unwrap(),
             };
             assert_eq!(six(&reply)[0], expected, "{how}");
@@ -345,7 +354,10 @@ fn paused() {
         assert!(kind == "ALL" || still_wait(&mut client, Duration::from_millis(450)), "{kind}");
         assert_eq!(waiter.answer()[0], 1);
         let waited = since.elapsed();
-        assert!(waited > Duration::from_millis(690) && waited < Duration::from_millis(700) + LOOK_AFTER + SLACK, "{waited:?}");
+        assert!(
+            waited > Duration::from_millis(690) && waited < Duration::from_millis(700) + LOOK_AFTER + SLACK,
+            "{waited:?}"
+        );
     }
     // A timeout in a pause writes nothing, and is told.
     full(&mut client, "200ms");
@@ -376,8 +388,7 @@ fn errors_of_the_server() {
     };
     let error = refused(&mut client, &["CONFIG SET maxmemory 1"], &["CONFIG SET maxmemory 0"]);
     assert!(error.starts_with("OOM"), "{error}");
-    let error =
-        refused(&mut client, &["CONFIG SET min-replicas-to-write 1"], &["CONFIG SET min-replicas-to-write 0"]);
+    let error = refused(&mut client, &["CONFIG SET min-replicas-to-write 1"], &["CONFIG SET min-replicas-to-write 0"]);
     assert!(error.starts_with("NOREPLICAS"), "{error}");
     // A snapshot cannot take the place of a folder.
     std::fs::create_dir(server.dir().join("folder")).unwrap();
@@ -599,7 +610,9 @@ fn slots_that_move() {
     for client in [&mut client, &mut other] {
         wait_for("both know both", || {
             let nodes = client.text("CLUSTER NODES");
-            nodes.lines().count() == 2 && !nodes.contains("handshake") && client.text("CLUSTER INFO").contains("cluster_state:ok")
+            nodes.lines().count() == 2
+                && !nodes.contains("handshake")
+                && client.text("CLUSTER INFO").contains("cluster_state:ok")
         });
     }
     let slot = client.integer("CLUSTER KEYSLOT k");

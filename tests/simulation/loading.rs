@@ -155,7 +155,9 @@ impl Trial<'_> {
         let (mut server, _) = self.loads(Conditions { settings: given.to_vec(), ..Conditions::default() })?;
         has("cursors of the configuration", server.get_config("cursors") == Some(100))?;
         has("top-entries of the configuration", server.get_config("top-entries") == Some(64))?;
-        for (name, value) in [("cursors", 0), ("cursors", 77), ("top-entries", 0), ("top-entries", 65_536), ("max-waiters", 9)] {
+        for (name, value) in
+            [("cursors", 0), ("cursors", 77), ("top-entries", 0), ("top-entries", 65_536), ("max-waiters", 9)]
+        {
             server.set_config(name, value)?;
             let read = server.get_config(name);
             has(&format!("{name} is {read:?}, not {value}"), read == Some(value))?;
