@@ -153,17 +153,20 @@ impl Waiting for Lines {
         }
         let held = LINES.with(|lines| lines.leave(client)).flatten().ok_or(error::INTERNAL)?;
         count_waiting();
+        set_timer(server)?;
         STATS.waits_timed_out.add(1);
         refuse(server, name, &held.call, clock, turn.ok_or(error::INTERNAL)??)
     }
 
-    fn left(client: u64) {
+    fn left(server: Server, client: u64) -> Result<(), Error> {
         let held = LINES.with(|lines| lines.leave(client)).flatten();
         let answer = ANSWERS.with(|answers| answers.remove(&client)).flatten();
         if held.is_some() || answer.is_some() {
             count_waiting();
             STATS.waits_disconnected.add(1);
+            set_timer(server)?;
         }
+        Ok(())
     }
 }
 

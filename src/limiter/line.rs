@@ -79,14 +79,14 @@ struct Line<T> {
     waiters: VecDeque<Waiter<T>>,
     /// How many of them have not left.
     waiting: usize,
-    /// Their hits, except of those who will give up before.
+    /// Their hits, one for each.
     planned: VecDeque<Planned>,
     /// Whether the turns are right, if the log is as it was.
     is_planned: bool,
     /// When they were found anew.
     planned_at: u64,
     /// The newest entry and the number of entries when the log was seen last.
-    seen: (Option<Id>, u64),
+    seen: Option<(Option<Id>, u64)>,
     /// The log has got this hit since then.
     expected: Option<Id>,
     /// The log's newest hit, if its hits count at all.
@@ -155,7 +155,7 @@ impl<T> Default for Line<T> {
             planned: VecDeque::new(),
             is_planned: true,
             planned_at: 0,
-            seen: (None, 0),
+            seen: None,
             expected: None,
             counted: None,
         }
@@ -183,7 +183,7 @@ impl<T> Line<T> {
     /// Sees whether the log is as it was.
     fn look(&mut self, log: &mut impl Store) -> Result<(), Error> {
         let newest = log.newest_id()?;
-        let seen = (newest, log.length());
+        let seen = Some((newest, log.length()));
         let is_same = match self.expected.take() {
             Some(expected) => newest == Some(expected),
             None => seen == self.seen,
@@ -198,18 +198,27 @@ impl<T> Line<T> {
     fn plan(&mut self, log: &mut impl Store, clock: u64) -> Result<(), Error> {
         self.planned_at = clock;
         self.planned.clear();
-        self.counted = self.seen.0;
+        self.counted = self.seen.and_then(|(newest, _)| newest);
         for at in 0..self.waiters.len() {
             let Some(Waiter { id, deadline, held: Some(held) }) = self.waiters.get(at) else { continue };
             let (id, deadline, call) = (*id, *deadline, held.call);
             if let Turn::At { time, hit } = self.turn_after(self.planned.len(), log, &call, clock)? {
-                if time <= deadline {
-                    self.planned.push_back(Planned { id, time, hit });
-                }
+                self.planned.push_back(match time <= deadline {
+                    true => Planned { id, time, hit },
+                    false => self.gap(id, deadline.saturating_add(1).max(clock), hit),
+                });
             }
         }
         self.is_planned = true;
         Ok(())
+    }
+
+    /// Stands for a client that will have given up by a time, before its hit would be admitted. Until then nobody passes it.
+    fn gap(&self, id: u64, time: u64, hit: Hit) -> Planned {
+        let before = self.planned.back().map_or((0, 0), |last| (last.time, last.hit.id.time));
+        let (time, stamp) = (time.max(before.0), time.max(before.1));
+        let tally = hit.id.tally.wrapping_sub(hit.cost);
+        Planned { id, time, hit: Hit { id: Id { time: stamp, tally }, cost: 0 } }
     }
 
     /// The turn after so many that are known.
@@ -406,20 +415,24 @@ impl<T> Lines<T> {
 
     /// A client leaves its line. None if it is in none.
     pub fn leave(&mut self, id: u64) -> Option<Box<Held<T>>> {
-        self.take(id, Line::leave)
+        self.take(id, false)
     }
 
     /// A client leaves its line because its hit was admitted.
     pub fn serve(&mut self, id: u64) -> Option<Box<Held<T>>> {
-        self.take(id, Line::serve)
+        self.take(id, true)
     }
 
-    fn take(&mut self, id: u64, how: fn(&mut Line<T>, u64) -> Option<Box<Held<T>>>) -> Option<Box<Held<T>>> {
+    fn take(&mut self, id: u64, is_served: bool) -> Option<Box<Held<T>>> {
         let number = self.places_of.remove(&id)?;
-        let place = self.places.get_mut(&number)?;
-        let held = how(&mut place.line, id);
-        if place.line.waiting == 0 {
+        let line = &mut self.places.get_mut(&number)?.line;
+        let was_first = line.first().is_some_and(|(first, _)| first == id);
+        let held = if is_served { line.serve(id) } else { line.leave(id) };
+        if line.waiting == 0 {
             self.close(number);
+        } else if was_first {
+            // The next one may have room.
+            self.look_at(number, 0, 0);
         }
         held
     }

@@ -37,7 +37,7 @@ pub trait Waiting {
     fn end(server: Server, client: u64, args: &[Arg]) -> Result<Reply, Error>;
 
     /// A client waits no longer, and gets no reply from the module.
-    fn left(client: u64);
+    fn left(server: Server, client: u64) -> Result<(), Error>;
 }
 
 /// A client that waits, and its command.
@@ -328,8 +328,8 @@ unsafe extern "C" fn on_end<W: Waiting>(
 /// Called by the server alone, when a client waits no longer for another reason than that it was answered.
 unsafe extern "C" fn on_disconnect<W: Waiting>(ctx: *mut raw::RedisModuleCtx, _: *mut raw::RedisModuleBlockedClient) {
     // SAFETY: the context is as promised.
-    let client = unsafe { number_of(ctx) };
-    let _ = catch_unwind(|| W::left(client));
+    let (server, client) = unsafe { (Server::new(ctx), number_of(ctx)) };
+    let _ = catch_unwind(AssertUnwindSafe(|| W::left(server, client)));
 }
 
 /// # Safety

@@ -195,7 +195,14 @@ fn who_disconnects_leaves_the_line() {
     assert_eq!(ended(&mut client), [0, 0, 1]);
     assert_eq!(stays.answer()[0], 1);
     assert_eq!(client.integer("XLEN k"), 2);
-    // Killed, or in the middle of a pipeline.
+    // Whoever was behind a heavy hit need not wait for the next look.
+    client.run("RATELIMIT.HIT other 4 1h COST 2");
+    let heavy = Waiter::new(&server, "RATELIMIT.HIT other 4 1h COST 3 WAIT 2h");
+    let mut light = Waiter::new(&server, "RATELIMIT.HIT other 4 1h WAIT 2h");
+    assert_eq!(waiting(&mut client), 2);
+    drop(heavy);
+    assert_eq!(light.answer()[0], 1);
+    // Killed by an operator.
     let mut waiter = Waiter::new(&server, "RATELIMIT.HIT k 1 1h WAIT 2h");
     client.run("CLIENT KILL TYPE normal SKIPME yes");
     assert!(waiter.reply().is_err());
