@@ -9,6 +9,7 @@ mod refund;
 mod reset;
 mod resetstat;
 mod top;
+mod wait;
 
 pub use hit::Hit;
 pub use mhit::MultiHit;

@@ -7,6 +7,7 @@ use limiter::error::{self, Error};
 use limiter::log::{Back, Log};
 use redis_module::raw;
 
+use super::wait;
 use crate::server::{Arg, Argument, ArgumentKind, Command, Key, Keys, Mode, Reply, STATS, Server, Spec};
 
 pub struct Reset;
@@ -43,6 +44,9 @@ impl Command for Reset {
         }
         let existed = events.iter().filter(|(_, events)| !events.is_empty()).count() as u64;
         STATS.keys_reset.add(existed);
+        for (name, _) in &events {
+            wait::wake(server, *name)?;
+        }
         for (name, events) in events {
             server.notify(name, events)?;
         }

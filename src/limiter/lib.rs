@@ -16,6 +16,7 @@
 //! | `decision.rs` | the answer and the plan, in one step |
 //! | `dump.rs` | a log of one hit as the server's RESTORE reads it |
 //! | `cursors/` | a cache of what is known of busy keys' logs |
+//! | `line.rs` | who waits in line, and when their turns come |
 //! | `refusals.rs` | which keys are refused most: a sketch of fixed size |
 //! | `hash.rs` | the place of a key in the tables of the last two |
 
@@ -40,6 +41,7 @@ pub mod dump;
 pub mod duration;
 pub mod error;
 pub mod hash;
+pub mod line;
 pub mod log;
 pub mod number;
 pub mod plan;

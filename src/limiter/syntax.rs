@@ -1,5 +1,5 @@
 //! What the arguments of commands mean, mainly those after the key:
-//! `limit window [limit window ...] [COST units] [STRICT | FORCE] [WITHTIERS]`.
+//! `limit window [limit window ...] [COST units] [STRICT | FORCE | WAIT timeout] [WITHTIERS]`.
 
 use crate::duration;
 use crate::error::{self, Error};
@@ -39,13 +39,15 @@ pub struct Call {
     pub record: Record,
     /// The reply tells of every tier.
     pub with_tiers: bool,
+    /// How long the client waits in line for its turn, in milliseconds; 0 if it does not.
+    pub wait: u64,
 }
 
 /// Whose arguments they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asker {
     Hit,
-    /// Knows neither `STRICT` nor `FORCE`, but `COST 0`.
+    /// Knows neither `STRICT` nor `FORCE` nor `WAIT`, but `COST 0`.
     Peek,
 }
 
@@ -75,11 +77,15 @@ impl Call {
             } else if arg.eq_ignore_ascii_case(b"COST") && cost.is_none() {
                 let least = if asker == Asker::Peek { 0 } else { 1 };
                 cost = Some(parse_cost(args.next(), least)?);
+            } else if arg.eq_ignore_ascii_case(b"WAIT") && asker == Asker::Hit && self.wait == 0 {
+                let timeout = args.next().ok_or(error::SYNTAX)?;
+                self.wait = duration::parse(timeout).ok_or(error::TIMEOUT)?;
             } else {
                 options.parse(arg)?;
             }
         }
-        if asker == Asker::Peek && options.record.is_some() {
+        // What is recorded whatever the limits say would move the turn that it waits for.
+        if options.record.is_some() && (asker == Asker::Peek || self.wait > 0) {
             return Err(error::SYNTAX);
         }
         self.cost = cost.unwrap_or(1);
@@ -233,8 +239,10 @@ mod tests {
         assert_eq!((call.longest_window(), call.largest_limit()), (hour, 500));
         assert_eq!(parse("10 1s strict 500 1h WithTiers cOsT 7"), Ok(call), "options in any place and case");
         let plain = parse("10 1s").unwrap();
-        assert_eq!((plain.cost, plain.record, plain.with_tiers), (1, Record::Allowed, false));
+        assert_eq!((plain.cost, plain.record, plain.with_tiers, plain.wait), (1, Record::Allowed, false, 0));
         assert_eq!(parse("10 1s FORCE").unwrap().record, Record::Force);
+        let call = parse("10 1s wAiT 500ms 500 1h COST 7").unwrap();
+        assert_eq!((call.wait, call.cost, call.tiers().len()), (500, 7, 2));
     }
 
     #[test]
@@ -261,6 +269,12 @@ mod tests {
             ("1 60 STRICT FORCE", error::SYNTAX),
             ("1 60 WITHTIERS WITHTIERS", error::SYNTAX),
             ("1 60 AND 1 60", error::SYNTAX),
+            ("1 60 WAIT", error::SYNTAX),
+            ("1 60 WAIT 1s WAIT 1s", error::SYNTAX),
+            ("1 60 WAIT 1s STRICT", error::SYNTAX),
+            ("1 60 STRICT WAIT 1s", error::SYNTAX),
+            ("1 60 WAIT 0", error::TIMEOUT),
+            ("1 60 WAIT x", error::TIMEOUT),
             ("1 60 COST 1 COST 2", error::SYNTAX),
             ("1 60 NX", error::SYNTAX),
             ("1 60 COST 0", error::COST),
@@ -281,7 +295,9 @@ mod tests {
         assert_eq!(parse("1 60 COST 0 WITHTIERS"), Ok((0, true)));
         assert_eq!(parse("1 60"), Ok((1, false)));
         assert_eq!(parse("1 60 COST -1"), Err(error::COST));
-        assert_eq!((parse("1 60 STRICT"), parse("1 60 FORCE")), (Err(error::SYNTAX), Err(error::SYNTAX)));
+        for line in ["1 60 STRICT", "1 60 FORCE", "1 60 WAIT 1s"] {
+            assert_eq!(parse(line), Err(error::SYNTAX), "{line}");
+        }
     }
 
     #[test]

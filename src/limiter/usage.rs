@@ -91,7 +91,7 @@ impl<'c> Usage<'c> {
     }
 
     /// Whether every tier would have room for the hit if it were unused.
-    fn ever_has_room(&self) -> bool {
+    pub(crate) fn ever_has_room(&self) -> bool {
         self.tiers().all(|(tier, _)| fits(tier, 0, self.call.cost))
     }
 

@@ -41,6 +41,11 @@ pub fn missing() -> Option<&'static CStr> {
         RedisModule_Replicate RedisModule_SignalModifiedKey
         RedisModule_Call RedisModule_CallReplyType RedisModule_CallReplyStringPtr RedisModule_FreeCallReply
         RedisModule_NotifyKeyspaceEvent RedisModule_GetNotifyKeyspaceEvents
+        RedisModule_BlockClientOnKeys RedisModule_SetDisconnectCallback RedisModule_GetBlockedClientPrivateData
+        RedisModule_UnblockClient RedisModule_CreateTimer RedisModule_StopTimer RedisModule_SelectDb
+        RedisModule_AvoidReplicaTraffic RedisModule_RetainString RedisModule_GetCurrentUserName
+        RedisModule_GetModuleUserFromUserName RedisModule_ACLCheckCommandPermissions RedisModule_FreeModuleUser
+        RedisModule_CallReplyInteger RedisModule_CallReplyLength RedisModule_CallReplyArrayElement
     }
     None
 }

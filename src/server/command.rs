@@ -1,6 +1,6 @@
 //! What a command is: how it describes itself, and what it replies.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, CString, c_int};
 
 use limiter::error::Error;
 use redis_module::raw;
@@ -95,6 +95,10 @@ impl Argument {
 /// A reply. It is complete before any of it is sent.
 pub enum Reply {
     Ok,
+    /// The client waits, and gets its reply later.
+    Later,
+    /// An error of the server.
+    Error(CString),
     Integer(i64),
     Text(Box<[u8]>),
     Integers([i64; 6]),

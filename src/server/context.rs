@@ -18,6 +18,12 @@ pub struct Arg<'a> {
 }
 
 impl<'a> Arg<'a> {
+    /// # Safety
+    /// `raw` is a string of the server that lives, unchanged, during `'a`.
+    pub unsafe fn new(raw: *mut raw::RedisModuleString) -> Self {
+        Self { raw, command: PhantomData }
+    }
+
     pub fn as_raw(self) -> *mut raw::RedisModuleString {
         self.raw
     }

@@ -6,7 +6,7 @@
 use std::ffi::{c_int, c_long};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use limiter::error;
+use limiter::error::{self, Error};
 use limiter::syntax::parse_numkeys;
 use redis_module::raw;
 
@@ -33,9 +33,39 @@ pub unsafe extern "C" fn run<C: Command>(
         }
     }
     // SAFETY: the context is that of this command.
+    unsafe { answer(ctx, args, C::run) };
+    OK
+}
+
+/// What a callback of a client that waits replies, with the arguments of its command.
+///
+/// # Safety
+/// Called with what the server has passed to the callback.
+pub unsafe fn enter(
+    ctx: *mut raw::RedisModuleCtx,
+    argv: *mut *mut raw::RedisModuleString,
+    argc: c_int,
+    run: impl FnOnce(Server, &[Arg]) -> Result<Reply, Error>,
+) {
+    // SAFETY: as in `run`.
+    unsafe {
+        let args = std::slice::from_raw_parts(argv.cast::<Arg>(), usize::try_from(argc).unwrap_or(0));
+        answer(ctx, args, run);
+    }
+}
+
+/// # Safety
+/// `ctx` and `args` are those of the running command or callback.
+#[inline(always)]
+unsafe fn answer(
+    ctx: *mut raw::RedisModuleCtx,
+    args: &[Arg],
+    run: impl FnOnce(Server, &[Arg]) -> Result<Reply, Error>,
+) {
+    // SAFETY: the context is that of this command.
     let server = unsafe { Server::new(ctx) };
     // A panic that reached the server would end it. None is known to be reachable.
-    let outcome = catch_unwind(AssertUnwindSafe(|| C::run(server, args)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(server, args)));
     // SAFETY: the context is that of this command; the server copies error texts.
     unsafe {
         match outcome.unwrap_or(Err(error::INTERNAL)) {
@@ -50,7 +80,6 @@ pub unsafe extern "C" fn run<C: Command>(
             }
         }
     }
-    OK
 }
 
 /// If the server only asks which arguments are keys, answers that. Wrong arguments have none; the command itself will say what
@@ -95,6 +124,12 @@ unsafe fn send(ctx: *mut raw::RedisModuleCtx, reply: &Reply) {
         };
         match reply {
             Reply::Ok => _ = status(ctx, c"OK".as_ptr()),
+            Reply::Later => {}
+            Reply::Error(text) => {
+                if let Some(error) = raw::RedisModule_ReplyWithError {
+                    error(ctx, text.as_ptr());
+                }
+            }
             Reply::Integer(value) => _ = integer(ctx, *value),
             Reply::Text(text) => _ = bytes(ctx, text.as_ptr().cast(), text.len()),
             Reply::Integers(values) => {

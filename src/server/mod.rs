@@ -8,6 +8,7 @@
 //! | `key.rs`, `entries.rs`, `effects.rs` | an open key; reading its log; writing it, and what replicas are told |
 //! | `events.rs` | keyspace events; none is heard |
 //! | `logs.rs` | a key with its cursor |
+//! | `blocking.rs` | clients that wait |
 //! | `command.rs`, `dispatch.rs`, `command_info.rs` | what a command is; how it is run; how it is registered |
 //! | `load.rs`, `unload.rs`, `settings.rs`, `info.rs`, `stats.rs` | the module as a whole |
 //!
@@ -24,6 +25,7 @@
 //!   and `restore`, so no other key is open then, and what is there afterwards is not known.
 
 mod api;
+mod blocking;
 mod command;
 mod command_info;
 mod context;
@@ -41,11 +43,12 @@ mod stats;
 mod strings;
 mod unload;
 
+pub use blocking::{Asked, Outcome, Waiting};
 pub use command::{Argument, ArgumentKind, Command, Keys, Reply, Spec};
 pub use context::{Arg, Server};
 pub use events::Events;
 pub use key::{Key, Mode};
 pub use load::{Loader, outcome};
-pub use shared::{POLICIES, REFUSALS};
+pub use shared::{Exclusive, LINES, POLICIES, REFUSALS};
 pub use stats::STATS;
 pub use unload::unload;

@@ -4,11 +4,11 @@ use std::ffi::{CStr, c_char, c_int, c_longlong, c_void};
 use std::panic::catch_unwind;
 use std::ptr::null_mut;
 
-use limiter::{cursors, refusals};
+use limiter::{cursors, line, refusals};
 use redis_module::{Context, raw};
 
 use super::api::{ERR, OK};
-use super::shared::{CURSORS, REFUSALS};
+use super::shared::{CURSORS, LINES, REFUSALS};
 
 /// A setting that is a number.
 struct Setting {
@@ -20,7 +20,7 @@ struct Setting {
     set: unsafe extern "C" fn(*const c_char, c_longlong, *mut c_void, *mut *mut raw::RedisModuleString) -> c_int,
 }
 
-const SETTINGS: [Setting; 2] = [
+const SETTINGS: [Setting; 3] = [
     Setting {
         name: c"top-entries",
         default: refusals::DEFAULT_ENTRIES,
@@ -36,6 +36,14 @@ const SETTINGS: [Setting; 2] = [
         max: cursors::MAX_CURSORS,
         get: get_cursors,
         set: set_cursors,
+    },
+    Setting {
+        name: c"max-waiters",
+        default: line::DEFAULT_WAITERS,
+        min: line::MIN_WAITERS,
+        max: line::MAX_WAITERS,
+        get: get_max_waiters,
+        set: set_max_waiters,
     },
 ];
 
@@ -97,6 +105,28 @@ unsafe extern "C" fn set_cursors(
 ) -> c_int {
     let cursors = usize::try_from(cursors).unwrap_or(0);
     match catch_unwind(|| CURSORS.with(|table| table.resize(cursors))) {
+        Ok(Some(())) => OK,
+        _ => ERR,
+    }
+}
+
+/// # Safety
+/// Called by the server alone.
+unsafe extern "C" fn get_max_waiters(_: *const c_char, _: *mut c_void) -> c_longlong {
+    let most = catch_unwind(|| LINES.with(|lines| lines.most));
+    c_longlong::try_from(most.ok().flatten().unwrap_or(0)).unwrap_or(c_longlong::MAX)
+}
+
+/// # Safety
+/// Called by the server alone.
+unsafe extern "C" fn set_max_waiters(
+    _: *const c_char,
+    most: c_longlong,
+    _: *mut c_void,
+    _: *mut *mut raw::RedisModuleString,
+) -> c_int {
+    let most = usize::try_from(most).unwrap_or(0);
+    match catch_unwind(|| LINES.with(|lines| lines.most = most)) {
         Ok(Some(())) => OK,
         _ => ERR,
     }

@@ -1,15 +1,19 @@
-//! What commands share: the tables of cursors, of refusals and of policies.
+//! What commands share: the tables of cursors, of refusals and of policies, and the lines of clients that wait.
 
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use limiter::cursors::Table;
+use limiter::line::Lines;
 use limiter::policies::Policies;
 use limiter::refusals::Refusals;
+
+use super::blocking::Client;
 
 pub static CURSORS: Exclusive<Table> = Exclusive::new(Table::new());
 pub static REFUSALS: Exclusive<Refusals> = Exclusive::new(Refusals::new());
 pub static POLICIES: Exclusive<Policies> = Exclusive::new(Policies::new());
+pub static LINES: Exclusive<Lines<Client>> = Exclusive::new(Lines::new());
 
 /// A value used by one call at a time. The server runs one command at a time, on whatever thread, so no lock is needed. Calls
 /// must not nest; a nested call gets None.

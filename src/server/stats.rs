@@ -17,6 +17,10 @@ impl Counter {
         Self { name, value: AtomicU64::new(0) }
     }
 
+    pub fn set(&self, value: u64) {
+        self.value.store(value, Relaxed);
+    }
+
     pub fn add(&self, count: u64) {
         self.value.store(self.value.load(Relaxed).wrapping_add(count), Relaxed);
     }
@@ -31,6 +35,14 @@ pub struct Stats {
     pub units_admitted: Counter,
     /// Units that REFUND gave back.
     pub units_refunded: Counter,
+    /// Clients that wait for their turn now. It is no counter, and is not reset.
+    pub clients_waiting: Counter,
+    /// Clients whose hit was admitted after they had waited.
+    pub waits_admitted: Counter,
+    /// Clients whose time was over before their turn came.
+    pub waits_timed_out: Counter,
+    /// Clients that were gone before, or were sent away by the server.
+    pub waits_disconnected: Counter,
     /// Keys that RESET deleted.
     pub keys_reset: Counter,
     /// Commands that found a stream which this module did not write.
@@ -46,6 +58,10 @@ pub static STATS: Stats = Stats {
     hits_refused: Counter::new(c"hits_refused"),
     units_admitted: Counter::new(c"units_admitted"),
     units_refunded: Counter::new(c"units_refunded"),
+    clients_waiting: Counter::new(c"clients_waiting"),
+    waits_admitted: Counter::new(c"waits_admitted"),
+    waits_timed_out: Counter::new(c"waits_timed_out"),
+    waits_disconnected: Counter::new(c"waits_disconnected"),
     keys_reset: Counter::new(c"keys_reset"),
     foreign_stream_errors: Counter::new(c"foreign_stream_errors"),
     clock_steps: Counter::new(c"clock_steps"),
@@ -53,7 +69,7 @@ pub static STATS: Stats = Stats {
 };
 
 impl Stats {
-    fn all(&self) -> [&Counter; 7] {
+    fn all(&self) -> [&Counter; 10] {
         [
             &self.hits_admitted,
             &self.hits_refused,
@@ -62,12 +78,16 @@ impl Stats {
             &self.keys_reset,
             &self.foreign_stream_errors,
             &self.clock_steps,
+            &self.waits_admitted,
+            &self.waits_timed_out,
+            &self.waits_disconnected,
         ]
     }
 
     /// Every counter with its name.
-    pub fn counters(&self) -> [(&'static CStr, u64); 7] {
-        self.all().map(|counter| (counter.name, counter.value.load(Relaxed)))
+    pub fn counters(&self) -> impl Iterator<Item = (&'static CStr, u64)> {
+        let all = self.all().into_iter().chain([&self.clients_waiting]);
+        all.map(|counter| (counter.name, counter.value.load(Relaxed)))
     }
 
     pub fn reset(&self) {

@@ -8,6 +8,7 @@ use limiter::retention::Retention;
 use redis_module::raw;
 
 use super::api::api;
+use super::context::Arg;
 use super::shared::Exclusive;
 
 /// # Safety
@@ -37,6 +38,18 @@ impl OwnedString {
         // SAFETY: CreateString copies the bytes; without a context only we free the string.
         let string = unsafe { api(raw::RedisModule_CreateString)?(null_mut(), text.as_ptr().cast(), text.len()) };
         Ok(Self(string))
+    }
+
+    /// An argument that is kept after its command.
+    pub fn retain(arg: Arg) -> Result<Self, Error> {
+        // SAFETY: the string is one of the server; without a context only we free what we retain.
+        unsafe { api(raw::RedisModule_RetainString)?(null_mut(), arg.as_raw()) };
+        Ok(Self(arg.as_raw()))
+    }
+
+    pub fn as_arg(&self) -> Arg<'_> {
+        // SAFETY: the string lives until `self` is dropped and nothing changes it.
+        unsafe { Arg::new(self.0) }
     }
 
     /// # Safety

@@ -8,12 +8,15 @@
 //! command filter waits for that command.
 
 use std::ffi::c_void;
+use std::panic::catch_unwind;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed};
 
 use redis_module::{Context, raw};
 
 use super::api::OK;
+use super::blocking;
+use super::context::Server;
 use super::shared::{CURSORS, REFUSALS};
 
 const STAYS: &str = "ratelimit is never unloaded: queues, I/O threads and ACL users may still hold its commands, and the server would \
@@ -60,6 +63,8 @@ unsafe extern "C" fn on_command(_: *mut raw::RedisModuleCommandFilterCtx) {
 /// # Safety
 /// Called by the server alone, with a context of this module.
 unsafe extern "C" fn on_tick(ctx: *mut raw::RedisModuleCtx, _: raw::RedisModuleEvent, _: u64, _: *mut c_void) {
+    // SAFETY: the context is that of this event.
+    let _ = catch_unwind(|| blocking::tick(unsafe { Server::new(ctx) }));
     let filter = FILTER.swap(null_mut(), Relaxed);
     if !filter.is_null() {
         IS_LOADED.store(true, Relaxed);

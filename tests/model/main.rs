@@ -3,3 +3,4 @@
 mod cases;
 mod memory_log;
 mod properties;
+mod waiting;

@@ -196,7 +196,7 @@ impl Subject {
         Self { log, table }
     }
 
-    fn open<R>(&mut self, clock: u64, work: impl FnOnce(&mut CachedLog<&mut MemoryLog>) -> R) -> R {
+    pub fn open<R>(&mut self, clock: u64, work: impl FnOnce(&mut CachedLog<&mut MemoryLog>) -> R) -> R {
         self.log.expire(clock);
         open(&mut self.table, b"key", &mut self.log, work).0
     }

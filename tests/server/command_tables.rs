@@ -70,12 +70,13 @@ fn command_docs() {
     const RECORD: &str = "[name record type oneof flags [optional] \
         arguments [[name strict type pure-token token STRICT] [name force type pure-token token FORCE]]]";
     const WITHTIERS: &str = "[name withtiers type pure-token token WITHTIERS flags [optional]]";
+    const WAIT: &str = "[name timeout type string token WAIT flags [optional]]";
     for (name, summary, complexity, arguments) in [
         (
             "ratelimit.hit",
             "Records a hit if every limit allows it, and tells what is left.",
             "O(log N) for each tier, N being the number of entries in the log",
-            format!("[{KEY} {TIER} {COST} {RECORD} {WITHTIERS}]"),
+            format!("[{KEY} {TIER} {COST} {RECORD} {WAIT} {WITHTIERS}]"),
         ),
         (
             "ratelimit.peek",

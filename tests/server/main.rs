@@ -39,4 +39,5 @@ mod streams_agree;
 mod too_few_replicas;
 mod transactions_and_scripts;
 mod unloading;
+mod waiting;
 mod writable_replicas;

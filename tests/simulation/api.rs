@@ -746,10 +746,22 @@ unsafe extern "C" fn get_selected_db(ctx: *mut Ctx) -> c_int {
     context(ctx).map_or(0, |ctx| ctx.database as c_int)
 }
 
+/// Commands may not block, as in transactions.
 unsafe extern "C" fn get_context_flags(ctx: *mut Ctx) -> c_int {
     let is_replica = server_of(ctx).is_some_and(|(_, server)| server.role == Role::Replica);
-    let flags = if is_replica { raw::REDISMODULE_CTX_FLAGS_SLAVE } else { raw::REDISMODULE_CTX_FLAGS_MASTER };
-    flags as c_int
+    let role = if is_replica { raw::REDISMODULE_CTX_FLAGS_SLAVE } else { raw::REDISMODULE_CTX_FLAGS_MASTER };
+    (role | raw::REDISMODULE_CTX_FLAGS_DENY_BLOCKING) as c_int
+}
+
+/// Nothing pauses writes.
+unsafe extern "C" fn avoid_replica_traffic() -> c_int {
+    0
+}
+
+/// Stands for the functions about clients that wait, which there are not.
+unsafe extern "C" fn blocks() -> usize {
+    problem("a command blocks that may not");
+    0
 }
 
 unsafe extern "C" fn get_notify_keyspace_events() -> c_int {
@@ -1546,6 +1558,18 @@ functions! {
     "CachedMicroseconds" => cached_microseconds,
     "GetSelectedDb" => get_selected_db,
     "GetContextFlags" => get_context_flags,
+    "AvoidReplicaTraffic" => avoid_replica_traffic,
+    "BlockClientOnKeys" => blocks,
+    "SetDisconnectCallback" => blocks,
+    "GetBlockedClientPrivateData" => blocks,
+    "UnblockClient" => blocks,
+    "CreateTimer" => blocks,
+    "StopTimer" => blocks,
+    "SelectDb" => blocks,
+    "GetCurrentUserName" => blocks,
+    "GetModuleUserFromUserName" => blocks,
+    "ACLCheckCommandPermissions" => blocks,
+    "FreeModuleUser" => blocks,
     "GetNotifyKeyspaceEvents" => get_notify_keyspace_events,
     "Log" => simulated_variadic_log,
     "OpenKey" => open_key,

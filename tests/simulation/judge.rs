@@ -389,6 +389,9 @@ const COUNTERS: [&str; 7] = [
     "clock_steps",
 ];
 
+/// The names that follow. Nobody waits in the simulation, whose commands may not block.
+const WAITING: [&str; 4] = ["waits_admitted", "waits_timed_out", "waits_disconnected", "clients_waiting"];
+
 /// What is remembered of keys. The order of the map is not looked at.
 type Keys<T> = HashMap<(usize, Text), T, BuildHasherDefault<Hasher>>;
 
@@ -850,6 +853,7 @@ impl Judge {
         if sums != counted[..3] || policies.len() > 65 {
             return Err(format!("the policies {policies:?} are not all of {counted:?}"));
         }
+        expected.extend(WAITING.map(|name| (name, "0".to_owned())));
         let is_same = fields
             .iter()
             .map(|(name, value)| (name.as_str(), value))

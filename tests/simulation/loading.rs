@@ -14,7 +14,9 @@ use crate::world::{START, Verdict};
 const NEEDED: &str = "SetModuleOptions SetCommandInfo RegisterNumericConfig IsKeysPositionRequest KeyAtPosWithFlags \
     ReplyWithError ReplyWithArray ReplyWithLongLong ReplyWithStringBuffer ReplyWithSimpleString Milliseconds GetSelectedDb GetContextFlags OpenKey CloseKey KeyType ValueLength UnlinkKey GetAbsExpire SetAbsExpire StreamAdd \
     StreamTrimByID StreamTrimByLength StreamIteratorStart StreamIteratorStop StreamIteratorNextID StreamIteratorNextField \
-    Replicate SignalModifiedKey NotifyKeyspaceEvent GetNotifyKeyspaceEvents";
+    Replicate SignalModifiedKey NotifyKeyspaceEvent GetNotifyKeyspaceEvents \
+    BlockClientOnKeys SetDisconnectCallback GetBlockedClientPrivateData UnblockClient CreateTimer StopTimer SelectDb \
+    AvoidReplicaTraffic GetCurrentUserName GetModuleUserFromUserName ACLCheckCommandPermissions FreeModuleUser";
 
 /// Functions that some servers lack, and the module can do without.
 const OPTIONAL: &str = "CachedMicroseconds SetCommandACLCategories AddACLCategory GetModuleOptionsAll";
@@ -153,7 +155,9 @@ impl Trial<'_> {
         let (mut server, _) = self.loads(Conditions { settings: given.to_vec(), ..Conditions::default() })?;
         has("cursors of the configuration", server.get_config("cursors") == Some(100))?;
         has("top-entries of the configuration", server.get_config("top-entries") == Some(64))?;
-        for (name, value) in [("cursors", 0), ("cursors", 77), ("top-entries", 0), ("top-entries", 65_536)] {
+        for (name, value) in
+            [("cursors", 0), ("cursors", 77), ("top-entries", 0), ("top-entries", 65_536), ("max-waiters", 9)]
+        {
             server.set_config(name, value)?;
             let read = server.get_config(name);
             has(&format!("{name} is {read:?}, not {value}"), read == Some(value))?;

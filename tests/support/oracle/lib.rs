@@ -48,6 +48,37 @@ fn fits_from(hits: &[Hit], now: u64, tier: Tier, cost: u64) -> u64 {
     moments.into_iter().find(|&at| fits(hits, at, tier, cost)).expect("an empty window has room")
 }
 
+/// Somebody who waits in line.
+#[derive(Clone, Debug)]
+pub struct InLine {
+    pub tiers: Vec<Tier>,
+    pub cost: u64,
+    /// When they give up.
+    pub deadline: u64,
+}
+
+/// When a hit is admitted behind those who wait already, if nothing else happens; never if it is too heavy. No hit is ahead of
+/// the clock.
+pub fn turn(hits: &[Hit], clock: u64, ahead: &[InLine], (tiers, cost): (&[Tier], u64)) -> Option<u64> {
+    let mut hits = hits.to_vec();
+    let mut now = clock;
+    let next = |hits: &[Hit], now, tiers: &[Tier], cost| {
+        tiers.iter().map(|&tier| fits_from(hits, now, tier, cost)).max().expect("there is a tier")
+    };
+    for one in ahead {
+        let at = next(&hits, now, &one.tiers, one.cost);
+        if at <= one.deadline {
+            hits.push((at, one.cost));
+            now = at;
+        } else {
+            // Until they have gone, nobody passes them.
+            now = now.max(one.deadline + 1);
+        }
+    }
+    let is_possible = tiers.iter().all(|(limit, _)| cost <= *limit);
+    is_possible.then(|| next(&hits, now, tiers, cost))
+}
+
 /// When a question is asked, in milliseconds since the epoch.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
