@@ -9,6 +9,7 @@ use limiter::refund::refund;
 use limiter::syntax::parse_refund;
 
 use super::arguments::{CHARGED, COST, KEY};
+use super::wait;
 use crate::server::{Arg, Command, Events, Key, Keys, Mode, Reply, STATS, Server, Spec};
 
 pub struct Refund;
@@ -35,6 +36,7 @@ impl Command for Refund {
         let units = parse_refund(rest.iter().map(|arg| arg.bytes()))?;
         let (units, events) = give_back(server, *name, units)?;
         STATS.units_refunded.add(units);
+        wait::wake(server, *name)?;
         server.notify(*name, events)?;
         Ok(Reply::Integer(i64::try_from(units).unwrap_or(i64::MAX)))
     }

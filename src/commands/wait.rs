@@ -16,7 +16,10 @@ use limiter::syntax::Call;
 use limiter::usage::Usage;
 
 use super::charge::{charge, finish, reply};
-use crate::server::{Arg, Asked, Exclusive, LINES, Mode, Outcome, Reply, STATS, Server, Waiting, logs};
+use crate::server::{Arg, Asked, Exclusive, Key, LINES, Mode, Outcome, Reply, STATS, Server, Waiting, logs};
+
+/// Milliseconds that a client waits longer than asked: a turn that comes at the last moment is kept.
+const GRACE: u64 = 2;
 
 /// Most clients that are served in one step of the server.
 const MOST_AT_ONCE: usize = 250;
@@ -51,7 +54,7 @@ pub fn hit(server: Server, args: &[Arg], call: &Call) -> Result<Reply, Error> {
     }
     let place = LINES.with(|lines| lines.has_place().then(|| lines.next_id())).flatten();
     let Some(id) = place else { return refuse(server, name, call, clock, turn) };
-    let Some(client) = server.block::<Lines>(id, name, &without_wait(args), call.wait)? else {
+    let Some(client) = server.block::<Lines>(id, name, &without_wait(args), call.wait.saturating_add(GRACE))? else {
         return refuse(server, name, call, clock, turn);
     };
     let held = Held { call: *call, client };
@@ -105,8 +108,13 @@ fn count_waiting() {
     STATS.clients_waiting.set(u64::try_from(waiting).unwrap_or(u64::MAX));
 }
 
+/// The server looks for clients whose time is over when it wakes up, for the timer too.
 fn set_timer(server: Server) -> Result<(), Error> {
-    match LINES.with(|lines| lines.next_look()).flatten() {
+    let next = LINES.with(|lines| {
+        let over = lines.next_deadline()?.saturating_add(GRACE).saturating_add(1);
+        Some(lines.next_look()?.min(over))
+    });
+    match next.flatten() {
         Some(at) => server.set_timer::<Lines>(server.clock(), at),
         None => Ok(()),
     }
@@ -198,15 +206,27 @@ fn serve_next(server: Server) -> Result<bool, Error> {
     let now = server.clock();
     let due = LINES.with(|lines| {
         let first = lines.first_due(now)?;
-        Some((first.number, first.id, first.database, first.held.call, first.held.client.asked()))
+        Some((first.number, first.database, first.is_turn, first.held.client.key()))
     });
-    let Some((number, id, database, call, asked)) = due.flatten() else {
+    let Some((number, database, is_turn, key)) = due.flatten() else {
         return Ok(false);
+    };
+    let key = key?;
+    server.select(database)?;
+    if !is_turn && is_as_it_was(server, number, key.as_arg()) {
+        LINES.with(|lines| lines.look_again(number, now));
+        return Ok(true);
+    }
+    let due = LINES.with(|lines| {
+        let first = lines.first_due(now)?;
+        Some((first.number, first.id, first.held.call, first.held.client.asked()))
+    });
+    let Some((number, id, call, asked)) = due.flatten().filter(|due| due.0 == number) else {
+        return Ok(true);
     };
     // Whatever fails below, the line is not looked at again at once.
     look_at(number, now, now.saturating_add(LOOK_AFTER));
     let asked = asked?;
-    server.select(database)?;
     match room(server, number, asked.key()?, &call, now) {
         Ok(Room::Later(time)) => {
             look_at(number, now, time.unwrap_or(u64::MAX));
@@ -221,6 +241,12 @@ fn serve_next(server: Server) -> Result<bool, Error> {
 
 fn look_at(number: u64, now: u64, at: u64) {
     LINES.with(|lines| lines.look_at(number, now, at));
+}
+
+/// Whether the log of a line is what it was at the last look.
+fn is_as_it_was(server: Server, number: u64, name: Arg) -> bool {
+    let Ok(mut key) = Key::open(server, name, Mode::Read) else { return false };
+    matches!(LINES.with(|lines| lines.see(number, &mut key)), Some(Ok(true)))
 }
 
 fn room(server: Server, number: u64, name: Arg, call: &Call, now: u64) -> Result<Room, Error> {

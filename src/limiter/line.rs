@@ -181,7 +181,7 @@ impl<T> Line<T> {
     }
 
     /// Sees whether the log is as it was.
-    fn look(&mut self, log: &mut impl Store) -> Result<(), Error> {
+    fn look(&mut self, log: &mut impl Store) -> Result<bool, Error> {
         let newest = log.newest_id()?;
         let seen = Some((newest, log.length()));
         let is_same = match self.expected.take() {
@@ -191,7 +191,7 @@ impl<T> Line<T> {
         self.is_planned &= is_same || self.waiting == 0;
         self.seen = seen;
         self.counted = if self.counted.is_some() || self.planned.is_empty() { newest } else { None };
-        Ok(())
+        Ok(is_same)
     }
 
     /// Finds all turns.
@@ -285,9 +285,17 @@ impl<T> Line<T> {
         Some(held)
     }
 
-    fn held(&self, id: u64) -> Option<&Held<T>> {
+    fn waiter(&self, id: u64) -> Option<&Waiter<T>> {
         let at = self.waiters.binary_search_by_key(&id, |waiter| waiter.id).ok()?;
-        self.waiters.get(at)?.held.as_deref()
+        self.waiters.get(at)
+    }
+
+    fn held(&self, id: u64) -> Option<&Held<T>> {
+        self.waiter(id)?.held.as_deref()
+    }
+
+    fn deadline(&self, id: u64) -> Option<u64> {
+        self.waiter(id).map(|waiter| waiter.deadline)
     }
 
     fn first(&self) -> Option<(u64, &Held<T>)> {
@@ -300,7 +308,9 @@ struct Place<T> {
     database: i32,
     name: Box<[u8]>,
     line: Line<T>,
-    /// When it is looked at next.
+    /// When there will be room for the first one, if nothing else happens.
+    turn: u64,
+    /// When it is looked at next, which is no later.
     next: u64,
 }
 
@@ -312,6 +322,8 @@ pub struct Lines<T> {
     places_of: BTreeMap<u64, u64>,
     /// When each line is looked at next.
     due: BTreeSet<(u64, u64)>,
+    /// When each client gives up.
+    deadlines: BTreeSet<(u64, u64)>,
     last_number: u64,
     last_id: u64,
     /// Most clients that may wait.
@@ -323,6 +335,8 @@ pub struct First<'a, T> {
     pub number: u64,
     pub id: u64,
     pub database: i32,
+    /// There should be room for it, or something has happened.
+    pub is_turn: bool,
     pub held: &'a Held<T>,
 }
 
@@ -339,6 +353,7 @@ impl<T> Lines<T> {
             places: BTreeMap::new(),
             places_of: BTreeMap::new(),
             due: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
             last_number: 0,
             last_id: 0,
             most: DEFAULT_WAITERS as usize,
@@ -398,13 +413,14 @@ impl<T> Lines<T> {
             self.last_number
         });
         let place = self.places.entry(number).or_insert_with(|| {
-            let soon = clock.saturating_add(LOOK_AFTER);
-            let next = turn.time().map_or(soon, |time| time.min(soon));
+            let turn = turn.time().unwrap_or(clock);
+            let next = turn.min(clock.saturating_add(LOOK_AFTER));
             self.due.insert((next, number));
-            Place { database, name: name.into(), line: Line::default(), next }
+            Place { database, name: name.into(), line: Line::default(), turn, next }
         });
         place.line.join(id, deadline, turn, held);
         self.places_of.insert(id, number);
+        self.deadlines.insert((deadline, id));
     }
 
     /// A client that is the first of its line.
@@ -427,6 +443,9 @@ impl<T> Lines<T> {
         let number = self.places_of.remove(&id)?;
         let line = &mut self.places.get_mut(&number)?.line;
         let was_first = line.first().is_some_and(|(first, _)| first == id);
+        if let Some(deadline) = line.deadline(id) {
+            self.deadlines.remove(&(deadline, id));
+        }
         let held = if is_served { line.serve(id) } else { line.leave(id) };
         if line.waiting == 0 {
             self.close(number);
@@ -453,7 +472,7 @@ impl<T> Lines<T> {
         let &(_, number) = self.due.first().filter(|(at, _)| *at <= now)?;
         let place = self.places.get(&number)?;
         let (id, held) = place.line.first()?;
-        Some(First { number, id, database: place.database, held })
+        Some(First { number, id, database: place.database, is_turn: place.turn <= now, held })
     }
 
     /// When a line is to be looked at next.
@@ -461,15 +480,28 @@ impl<T> Lines<T> {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// The log of a line was opened: sees whether it is as it was.
-    pub fn see(&mut self, number: u64, log: &mut impl Store) -> Result<(), Error> {
-        self.places.get_mut(&number).map_or(Ok(()), |place| place.line.look(log))
+    /// When the next client gives up.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// The line is looked at again at a moment, or a little later than now if that is far.
+    /// The log of a line was opened: sees whether it is as it was.
+    pub fn see(&mut self, number: u64, log: &mut impl Store) -> Result<bool, Error> {
+        self.places.get_mut(&number).map_or(Ok(false), |place| place.line.look(log))
+    }
+
+    /// Nothing has happened: the line is looked at again a little later, or when its turn comes.
+    pub fn look_again(&mut self, number: u64, now: u64) {
+        if let Some(turn) = self.places.get(&number).map(|place| place.turn) {
+            self.look_at(number, now, turn);
+        }
+    }
+
+    /// There will be room at a moment. The line is looked at again then, or a little later than now if that is far.
     pub fn look_at(&mut self, number: u64, now: u64, at: u64) {
         let Some(place) = self.places.get_mut(&number) else { return };
         self.due.remove(&(place.next, number));
+        place.turn = at;
         place.next = at.min(now.saturating_add(LOOK_AFTER));
         self.due.insert((place.next, number));
     }

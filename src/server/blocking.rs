@@ -59,6 +59,10 @@ pub struct Asked {
 const DEFAULT_USER: &str = "default";
 
 impl Client {
+    pub fn key(&self) -> Result<OwnedString, Error> {
+        OwnedString::retain(self.command.key()?)
+    }
+
     pub fn asked(&self) -> Result<Asked, Error> {
         let retain = |string: &OwnedString| OwnedString::retain(string.as_arg());
         let args = self.command.args.iter().map(retain).collect::<Result<_, _>>()?;
@@ -91,9 +95,6 @@ struct Timer {
     /// What it does. None as long as nobody has waited.
     look: Option<fn(Server) -> Result<(), Error>>,
 }
-
-/// Milliseconds that the server waits longer than asked: a turn that comes at the last moment is kept.
-const GRACE: u64 = 2;
 
 impl Server<'_> {
     fn flags(self) -> Result<u32, Error> {
@@ -129,7 +130,7 @@ impl Server<'_> {
         // SAFETY: the context is that of a client's command; the string becomes ours.
         let user = unsafe { OwnedString::from_raw(api(raw::RedisModule_GetCurrentUserName)?(self.ctx())) };
         let user = Some(user).filter(|user| user.bytes() != DEFAULT_USER.as_bytes());
-        let timeout = i64::try_from(timeout.saturating_add(GRACE)).unwrap_or(i64::MAX);
+        let timeout = i64::try_from(timeout).unwrap_or(i64::MAX);
         let id = usize::try_from(client).map_err(|_| error::INTERNAL)?;
         // SAFETY: the context is that of a command that may block; the server retains the key's name. The private data are a
         // number and point to nothing, so nothing has to free them.

@@ -73,6 +73,7 @@ impl World {
         self.lines.join(DATABASE, KEY, id, self.now, turn, Held { call, client: id as usize });
         self.line.push((id, InLine { tiers, cost, deadline }));
         assert_eq!(self.lines.waiting(), self.line.len());
+        assert_eq!(self.lines.next_deadline(), self.line.iter().map(|(_, one)| one.deadline).min());
     }
 
     fn hit(&mut self, tiers: &[Tier], cost: u64) -> bool {
@@ -172,7 +173,7 @@ fn turns_are_what_brute_force_says() {
         while !world.line.is_empty() {
             world.tick();
         }
-        assert_eq!((world.lines.waiting(), world.lines.next_look()), (0, None));
+        assert_eq!((world.lines.waiting(), world.lines.next_look(), world.lines.next_deadline()), (0, None, None));
     }
     assert!(unknown * 50 < asked, "{unknown} of {asked} could not be told");
 }

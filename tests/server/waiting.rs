@@ -173,10 +173,7 @@ fn refused_at_the_timeout() {
     let waited = since.elapsed();
     assert_eq!([allowed, limit, remaining], [0, 1, 0]);
     assert!((1..250).contains(&retry), "{retry}");
-    assert!(
-        waited > Duration::from_millis(595) && waited < Duration::from_millis(600) + LOOK_AFTER + SLACK,
-        "{waited:?}"
-    );
+    assert!(waited > Duration::from_millis(595) && waited < Duration::from_millis(600) + SLACK, "{waited:?}");
     assert_eq!((waiting(&mut client), ended(&mut client)), (0, [0, 1, 0]));
     assert_eq!(client.info("ratelimit", "ratelimit_hits_refused"), "1");
     assert_eq!(get::<Vec<(String, u64, u64)>>(client.run("RATELIMIT.TOP"))[0].1, 1);
@@ -368,7 +365,7 @@ fn paused() {
     }
     // A timeout in a pause writes nothing, and is told.
     full(&mut client, "200ms");
-    let mut waiter = Waiter::new(&server, "RATELIMIT.HIT k 1 200ms WAIT 210ms");
+    let mut waiter = Waiter::new(&server, "RATELIMIT.HIT k 1 200ms WAIT 300ms");
     client.run("CLIENT PAUSE 700 WRITE");
     let [allowed, ..] = waiter.answer();
     assert_eq!(allowed, 0);
