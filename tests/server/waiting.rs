@@ -270,6 +270,7 @@ fn others_make_room() {
     let mut client = server.connect();
     for line in [
         "RATELIMIT.RESET k",
+        "RATELIMIT.REFUND k",
         "DEL k",
         "UNLINK k",
         "RENAME k other",
