@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -65,8 +65,8 @@ class Limiter(Base[Client]):
     ) -> tuple[Answer, ...]:
         """Charges several keys in one step, all or none: `[(key, limits), (key, limits, cost), ...]`.
 
-        There is an answer for each key. In all of them `allowed` is the verdict on the call. In a cluster the keys must share a hash
-        tag.
+        There is an answer for each key. In all of them `allowed` is the verdict on the call. In a cluster the keys must
+        share a hash tag.
         """
         return self._run(self._hit_many(charges, strict, force, tiers))
 
@@ -95,16 +95,18 @@ class Limiter(Base[Client]):
 
     @staticmethod
     def _connect(url: str, connect_timeout: float, timeout: float | None) -> Client:
-        # A connection that the server has closed is opened anew. A call that was not answered in time is not sent again.
+        # A connection that the server has closed is opened anew. A call that is not answered in time is not repeated.
         retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-        return redis.Redis.from_url(url, socket_connect_timeout=connect_timeout, socket_timeout=timeout, retry=retry)
+        options: Any = {"socket_connect_timeout": connect_timeout, "socket_timeout": timeout, "retry": retry}
+        client: Client = cast(Any, redis.Redis).from_url(url, **options)
+        return client
 
     def _run(self, steps: Steps[T]) -> T:
         try:
             command = next(steps)
             while True:
                 try:
-                    reply: Any = self._client_for(command).execute_command(*command.arguments)
+                    reply: Any = cast(Any, self._client_for(command)).execute_command(*command.arguments)
                 except Exception as error:
                     command = steps.throw(error)
                 else:

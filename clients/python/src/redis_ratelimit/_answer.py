@@ -20,11 +20,11 @@ class Answer:
     allowed: bool
     """Whether the hit may happen. For several keys, the verdict on all of them."""
     limit: int
-    """Units of the limit that binds: of those that refuse the one with the longest wait, else the one with the fewest units left."""
+    """Units of the limit that binds: of those that refuse the one with the longest wait, else that with the fewest left."""
     remaining: int
     """Units left in that limit after this call, at least 0."""
     retry_after: float | None
-    """0 if allowed; else the exact time until the same call would be allowed, if nothing else happens; None for never."""
+    """0 if allowed; else the exact time until the same call would be, if nothing else happens; None for never."""
     reset_after: float
     """Time until that limit is unused again; 0 if it is now."""
     next_after: float
@@ -34,7 +34,7 @@ class Answer:
     policy: tuple[Limit, ...] = ()
     """The limits of the call."""
     source: Source = "redis"
-    """Who answered: `redis`; `cache` is a refusal remembered in this process; the others are what is done when Redis is away."""
+    """Who answered: `redis`; `cache`, a refusal remembered in this process; the others where Redis is away."""
 
     def __bool__(self) -> bool:
         return self.allowed
@@ -42,10 +42,10 @@ class Answer:
     def headers(self, *, name: str = "default", legacy: bool = False) -> dict[str, str]:
         """Header fields for the response, as draft-ietf-httpapi-ratelimit-headers-10 defines them.
 
-        `RateLimit-Policy` names all limits of the call, `RateLimit` the one that binds, or all if the call asked for `tiers`;
-        `Retry-After` is added to a refusal, unless it is for ever. A single limit is called `name`, one of several `10/1s`.
-        `legacy=True` adds `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` (seconds since the epoch). Times are
-        rounded up to seconds.
+        `RateLimit-Policy` names all limits of the call, `RateLimit` the one that binds, or all if the call asked for
+        `tiers`. A refusal has `Retry-After`, unless it is for ever. A single limit is called `name`, one of several
+        `10/1s`. `legacy=True` adds `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` (seconds since
+        the epoch). Times are rounded up to seconds.
         """
         names = [name] if len(self.policy) == 1 else [str(limit) for limit in self.policy]
         rows = list(zip(names, self.policy, self.tiers, strict=True)) if self.tiers else [self._binding(names)]
@@ -110,7 +110,7 @@ def from_integers(six: Sequence[int], policy: tuple[Limit, ...], source: Source 
 
 
 def binding(tiers: Sequence[Answer], *, keep: bool = True) -> Answer:
-    """The tier that binds, with all of them if they are to be kept: see `Answer.limit`. Among equals it is the earlier one."""
+    """The tier that binds, with all of them to `keep`: see `Answer.limit`. Among equals it is the earlier one."""
     refused = any(tier.retry_after != 0 for tier in tiers)
 
     def rank(tier: Answer) -> float:

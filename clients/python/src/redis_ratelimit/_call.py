@@ -102,5 +102,5 @@ def _groups(call: Call, suffix: str) -> list[str | int]:
 @cache
 def script() -> tuple[str, str]:
     """The script, and its digest."""
-    source = files(__package__).joinpath("ratelimit.lua").read_text("utf-8")
+    source = files("redis_ratelimit").joinpath("ratelimit.lua").read_text("utf-8")
     return source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()

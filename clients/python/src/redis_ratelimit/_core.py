@@ -1,7 +1,7 @@
 """All of a limiter but input and output.
 
-What a limiter does is a generator: it yields each command that must be sent, and is given the reply or thrown the error. Two small
-loops drive it, one for threads in `__init__.py` and one for asyncio in `aio.py`.
+What a limiter does is a generator: it yields each command that must be sent, and is given the reply or thrown the
+error. Two small loops drive it, one for threads in `__init__.py` and one for asyncio in `aio.py`.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Base(Generic[ClientT]):
         refusal_cache: float = 1.0,
         max_keys: int = 10_000,
     ) -> None:
-        """A limiter on a URL (`redis://host:6379/0`, `rediss://...`, `unix://...`) or on a client of redis-py: single, cluster, or
-        from Sentinel.
+        """A limiter on a URL (`redis://host:6379/0`, `rediss://...`, `unix://...`) or on a client of redis-py: single,
+        cluster, or from Sentinel.
 
         * `engine`: `module`, `script`, or `auto`, which is the module if the server has it.
         * `prefix`: put before every key.
@@ -191,7 +191,7 @@ class Base(Generic[ClientT]):
                 self._local.clear()
 
     def _ask(self, call: Call) -> Steps[Any]:
-        """Asks the engine that the server has. It is looked for at the first call, and again when the server has changed."""
+        """Asks the engine that the server has, which the first call finds out, and again where the server has changed."""
         engine, has_no_module, whole = self._found, False, False
         while True:
             try:
@@ -221,8 +221,8 @@ class Base(Generic[ClientT]):
 
     def _has_module(self) -> Steps[bool]:
         """Older modules have no REFUND, which must not be taken for no module."""
-        found = yield Command(("COMMAND INFO", "RATELIMIT.HIT"))
-        return any(found.values()) if isinstance(found, dict) else any(found)
+        found: Any = yield Command(("COMMAND INFO", "RATELIMIT.HIT"))
+        return any(found.values() if hasattr(found, "values") else found)
 
     # Without Redis
 

@@ -37,8 +37,8 @@ def integer(value: object, least: int, name: str) -> int:
 class Limit:
     """At most `units` in any window of a length: `Limit(10, seconds=1)`.
 
-    `units` is an int from 0 (refuse always) to 2**53 - 1. The parts of the window are added; it is a whole number of milliseconds,
-    from 1 ms to 3650 days. `TypeError` or `ValueError` otherwise.
+    `units` is an int from 0 (refuse always) to 2**53 - 1. The parts of the window are added; it is a whole number of
+    milliseconds, from 1 ms to 3650 days. `TypeError` or `ValueError` otherwise.
     """
 
     units: int
@@ -88,7 +88,7 @@ class Limit:
 
 
 Limits: TypeAlias = "str | Limit | Iterable[str | Limit]"
-"""One limit or several, which then all hold: `"10/second"`, `"10/second;500/hour"`, `Limit(10, seconds=1)`, or a list of these."""
+"""One limit, or several: `"10/second"`, `"10/second;500/hour"`, `Limit(10, seconds=1)`, or a list of these."""
 
 
 def parse_limits(limits: Limits) -> tuple[Limit, ...]:

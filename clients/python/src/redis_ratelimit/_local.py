@@ -13,7 +13,7 @@ from ._limits import Limit
 
 @dataclass(slots=True)
 class _Log:
-    """Hits of one key: their times in milliseconds, and the total of all units after each, with the total before the first."""
+    """Hits of one key: their times in milliseconds, and the total of units before the first and after each."""
 
     times: list[int] = field(default_factory=list[int])
     totals: list[int] = field(default_factory=lambda: [0])

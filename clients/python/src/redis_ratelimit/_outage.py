@@ -50,10 +50,10 @@ class Breaker:
 
     def admits(self, now: float) -> bool:
         """Whether a call may ask Redis. Times are those of the monotonic clock."""
-        if self._since is None:
-            return True
         with self._lock:
-            if self._since is not None and now < self._until:
+            if self._since is None:
+                return True
+            if now < self._until:
                 return False
             self._until = now + self._pause
             return True
@@ -74,8 +74,6 @@ class Breaker:
 
     def answered(self, now: float) -> bool:
         """True if Redis was away until now."""
-        if self._since is None:
-            return False
         with self._lock:
             since, self._since = self._since, None
         if since is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import redis
 from redis.asyncio import Redis, RedisCluster
@@ -73,14 +73,16 @@ class Limiter(Base[Client]):
     @staticmethod
     def _connect(url: str, connect_timeout: float, timeout: float | None) -> Client:
         retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-        return Redis.from_url(url, socket_connect_timeout=connect_timeout, socket_timeout=timeout, retry=retry)
+        options: Any = {"socket_connect_timeout": connect_timeout, "socket_timeout": timeout, "retry": retry}
+        client: Client = cast(Any, Redis).from_url(url, **options)
+        return client
 
     async def _run(self, steps: Steps[T]) -> T:
         try:
             command = next(steps)
             while True:
                 try:
-                    reply: Any = await self._client_for(command).execute_command(*command.arguments)
+                    reply: Any = await cast(Any, self._client_for(command)).execute_command(*command.arguments)
                 except Exception as error:
                     command = steps.throw(error)
                 else:
