@@ -235,11 +235,11 @@ for pass = keys > 1 and 1 or 2, 2 do
           retry_after = -1
         elseif refused and cost > left then
           -- Until that hit leaves with which enough units have left. It may be the one that is stored now.
-          local goal = held + cost - limit + weight
-          if goal > held then
+          local missing = cost - limit + weight
+          if missing > 0 then
             retry_after = now + leaves
           else
-            local place, part, start = find(TOTAL, origin, goal, goal / held)
+            local place, part, start = find(TOTAL, origin, held + missing, 1 + missing / held)
             retry_after = unpack(TIME, part, start + 13 * place - 6) + leaves
           end
         end
