@@ -69,7 +69,8 @@ def ask(groups: list[Group], clock: int, mode: str) -> list[list[list[int]]]:
     """The six integers of every tier of every key. Mode is HIT, PEEK, STRICT or FORCE."""
     nows = [group.log.now(clock) for group in groups]
     rooms = [
-        all(group.log.fits(now, tier, group.cost) for tier in group.tiers) for group, now in zip(groups, nows, strict=True)
+        all(group.log.fits(now, tier, group.cost) for tier in group.tiers)
+        for group, now in zip(groups, nows, strict=True)
     ]
     allowed = all(rooms)
     replies = []
@@ -96,7 +97,14 @@ def six(log: Log, tier: tuple[int, int], cost: int, clock: int, now: int, allowe
         at = next(moment for moment in moments if log.fits(moment, tier, cost))
         retry = at - clock if at > now else 0
     times = [hit.time + window - clock for hit in live]
-    return [int(allowed), limit, max(0, limit - log.used(now, window)), retry, max(times, default=0), min(times, default=0)]
+    return [
+        int(allowed),
+        limit,
+        max(0, limit - log.used(now, window)),
+        retry,
+        max(times, default=0),
+        min(times, default=0),
+    ]
 
 
 def binding(tiers: list[list[int]]) -> list[int]:

@@ -159,7 +159,8 @@ class Base(Generic[ClientT]):
         group = call.groups[0]
         asked = self._monotonic()
         remembers = call.kind == "HIT" and not call.mode and call.wait is None
-        if remembers and (known := self._refusals.recall(group, call.tiers, asked)):
+        known = self._refusals.recall(group, call.tiers, asked) if remembers else None
+        if known is not None:
             return (known,)
         try:
             answers = call.read((yield from self._reach(call)))

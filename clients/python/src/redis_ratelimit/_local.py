@@ -17,6 +17,8 @@ class _Log:
 
     times: list[int] = field(default_factory=list[int])
     totals: list[int] = field(default_factory=lambda: [0])
+    kept: int = 0
+    """The longest window."""
 
     def first(self, now: int, window: int) -> int:
         return bisect_right(self.times, now - window)
@@ -28,13 +30,15 @@ class _Log:
         self.times.append(now)
         self.totals.append(self.totals[-1] + cost)
 
-    def forget(self, first: int) -> None:
-        """Drops the hits before this one, once they are half of all."""
+    def keep(self, now: int, window: int) -> None:
+        """Drops the hits that have left the longest window, once they are half of all."""
+        self.kept = max(self.kept, window)
+        first = self.first(now, self.kept)
         if first > len(self.times) // 2:
             del self.times[:first], self.totals[:first]
 
     def refund(self, units: int, now: int) -> int:
-        given = min(units, self.totals[-1] - self.totals[0])
+        given = min(units, self.used(now, self.kept))
         left = self.totals[-1] - given
         keep = bisect_right(self.totals, left) - 1
         del self.times[keep:], self.totals[keep + 1 :]
@@ -80,7 +84,7 @@ class Local:
             if stored and call.kind != "PEEK":
                 self._logs[group.key] = log
                 self._logs.move_to_end(group.key)
-                log.forget(log.first(now, max(limit.milliseconds for limit in group.limits)))
+                log.keep(now, max(limit.milliseconds for limit in group.limits))
                 if len(self._logs) > self._size:
                     self._logs.popitem(last=False)
             replies.append([self._six(log, group.cost, limit, now, allowed, refused) for limit in group.limits])
