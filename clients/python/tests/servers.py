@@ -19,7 +19,7 @@ START = 1_767_225_600_000  # milliseconds of a day on which nothing happened
 
 
 def programs() -> list[str]:
-    """The servers under test: the one in PATH (or in RATELIMIT_SERVER), and those in target/servers, each version once."""
+    """The one in PATH, and those in target/servers, each version once. RATELIMIT_SERVER names another one instead."""
     own = os.environ.get("RATELIMIT_SERVER") or shutil.which("redis-server")
     found = {label(own): own} if own else {}
     if "RATELIMIT_SERVER" not in os.environ:
@@ -46,7 +46,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class Server:
-    """`clock=True` gives it a clock that stands still until `set_clock`. (Valkey 9.1 reads the processor's, and cannot.)"""
+    """`clock=True` gives it a clock that stands still until `set_clock`. (Valkey 9.1 reads the processor's instead.)"""
 
     def __init__(
         self, program: str = "redis-server", *options: str, module: bool = False, clock: bool = False, port: int = 0

@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 import oracle
 import pytest
-import redis
-import servers
 from servers import START, Server
 
 from redis_ratelimit._call import script
