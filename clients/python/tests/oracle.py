@@ -108,7 +108,7 @@ def six(log: Log, tier: tuple[int, int], cost: int, clock: int, now: int, allowe
 
 
 def binding(tiers: list[list[int]]) -> list[int]:
-    """Of the tiers that refuse the one with the longest wait, else the one with the fewest units; of equals the first."""
+    """Of the tiers that refuse the one with the longest wait, else that with the fewest units; of equals the first."""
     if any(tier[3] for tier in tiers):
         return max(tiers, key=lambda tier: float("inf") if tier[3] < 0 else tier[3])
     return min(tiers, key=lambda tier: tier[2])

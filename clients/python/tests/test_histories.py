@@ -107,7 +107,7 @@ class World:
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["forward", "back"])
-@pytest.mark.parametrize("seed", range(int(os.environ.get("HISTORIES", 10))))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("HISTORIES", 8))))
 def test_the_script_answers_as_the_oracle(start: Callable[..., Server], seed: int, back: bool) -> None:
     server = start(clock=True)
     world = World(server, seed)

@@ -20,7 +20,7 @@ class Answer:
     allowed: bool
     """Whether the hit may happen. For several keys, the verdict on all of them."""
     limit: int
-    """Units of the limit that binds: of those that refuse that with the longest wait, else that with the fewest left."""
+    """Units of the limit that binds: of those that refuse that with the longest wait, else with the fewest left."""
     remaining: int
     """Units left in that limit after this call, at least 0."""
     retry_after: float | None

@@ -192,7 +192,7 @@ class Base(Generic[ClientT]):
                 self._local.clear()
 
     def _ask(self, call: Call) -> Steps[Any]:
-        """Asks the engine that the server has. The first call finds out which, and again where the server has changed."""
+        """Asks the engine that the server has. The first call finds out which, and again if the server changes."""
         engine, has_no_module, whole = self._found, False, False
         while True:
             try:
