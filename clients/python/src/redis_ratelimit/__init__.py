@@ -98,6 +98,7 @@ class Limiter(Base[Client]):
         # A connection that the server has closed is opened anew. A call that is not answered in time is not repeated.
         retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
         options: Any = {"socket_connect_timeout": connect_timeout, "socket_timeout": timeout, "retry": retry}
+        options["retry_on_error"] = [redis.ConnectionError]
         client: Client = cast(Any, redis.Redis).from_url(url, **options)
         return client
 

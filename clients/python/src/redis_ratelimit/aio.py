@@ -74,6 +74,7 @@ class Limiter(Base[Client]):
     def _connect(url: str, connect_timeout: float, timeout: float | None) -> Client:
         retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
         options: Any = {"socket_connect_timeout": connect_timeout, "socket_timeout": timeout, "retry": retry}
+        options["retry_on_error"] = [redis.ConnectionError]
         client: Client = cast(Any, Redis).from_url(url, **options)
         return client
 
