@@ -1,26 +1,30 @@
--- Exact rate limits by a script, for servers that load no module: the engine `script` of the clients beside this folder.
+-- Exact rate limits by a script, for servers that load no module: the engine `script` of the clients beside this
+-- folder.
 --
--- It answers as RATELIMIT.HIT, PEEK, MHIT and REFUND do, by the server's clock, and replicates what it changed, not itself.
--- docs/commands.md explains the six integers. It runs on Redis from version 5 on, and on Valkey.
+-- It answers as RATELIMIT.HIT, PEEK, MHIT and REFUND do, by the server's clock, and replicates what it changed, not
+-- itself. docs/commands.md explains the six integers. It needs scripts that replicate their effects, as they do by default
+-- since Redis 5.
 --
---   KEYS  one for each log. The clients add `:ratelimit` to the names they are given, so that a log of this script and a log of
---         the module, which is a stream, are never at the same key.
+--   KEYS  one for each log. The clients add `:ratelimit` to the names they are given, so that a log of this script and
+--         one of the module, which is a stream, are never at the same key.
 --   ARGV  limit window [limit window ...] [COST units], for each key, with AND between them; and then, in any order,
 --         [PEEK | STRICT | FORCE] [WITHTIERS]. Or, for one key, REFUND [COST units].
 --
--- This is the grammar of the module's commands, but windows are whole milliseconds. Limits are 0 to 2^53 - 1 units, windows 1 ms
--- to 3650 days, a cost 1 to 2^53 - 1 units (PEEK takes 0 as well), and a key has at most 8 tiers.
+-- This is the grammar of the module's commands, but windows are whole milliseconds. Limits are 0 to 2^53 - 1 units,
+-- windows 1 ms to 3650 days, a cost 1 to 2^53 - 1 units (PEEK takes 0 as well), and a key has at most 8 tiers.
 --
--- The reply is six integers, or with WITHTIERS an array of six for each tier; with two keys or more, an array of such replies;
--- for REFUND, how many units were given back. An error changes nothing.
+-- The reply is six integers, or with WITHTIERS an array of six for each tier; with two keys or more, an array of such
+-- replies; for REFUND, how many units were given back. An error changes nothing.
 --
--- A log is a list of hits. Each has its time, and the total of all units up to it. So what a window holds is a subtraction: the
--- newest total less the total before the window's first hit. Totals count modulo 2^53, which Lua's numbers hold exactly. That is
--- enough because a log remembers only its newest 2^53 - 1 units: no limit is larger, so older ones change no verdict and no wait.
+-- A log is a list of hits. Each has its time, and the total of all units up to it. So what a window holds is a
+-- subtraction: the newest total less the total before the window's first hit. Totals count modulo 2^53, which Lua's
+-- numbers hold exactly. That is enough because a log remembers only its newest 2^53 - 1 units: no limit is larger, so
+-- older ones change no verdict and no wait.
 --
--- The hits lie in blocks, which are fields of a hash. A block is the total before its first hit, then the time and the total of
--- each hit. The field `h` holds the state and the newest block. When this has 32 hits, the older 16 become a block of their own,
--- in a field named by its number. Most calls read one field and write one; a search in a long log reads a few more. The state:
+-- The hits lie in blocks, which are fields of a hash. A block is the total before its first hit, then the time and the
+-- total of each hit. The field `h` holds the state and the newest block. When this has 32 hits, the older 16 become a
+-- block of their own, in a field named by its number. Most calls read one field and write one; a search in a long log
+-- reads a few more. The state:
 --
 --   oldest    number of the first block that still lies in the hash
 --   first     number of the first block that counts; those before it are deleted a few at a time
@@ -31,10 +35,9 @@
 --   expires   when the key expires
 --
 -- The last three follow the rule of src/limiter/retention.rs.
-
 --
--- All is one loop with a single function, because a script's functions are made anew at each call, which costs more than what
--- they do. Before it stands a short way for the calls that are most frequent.
+-- All is one loop with a single function, because a script's functions are made anew at each call, which costs more
+-- than what they do. Before it stands a short way for the calls that are most frequent.
 
 local MOST, WRAP = 9007199254740991, 9007199254740992 -- 2^53 - 1 units, and the modulus of totals
 local STATE = '<I5I5I5I7I5I5I6' -- 38 bytes
@@ -49,8 +52,8 @@ clock = clock[1] * 1000 + (clock[2] - clock[2] % 1000) / 1000
 
 local known -- the field `h` of the first key, if it has been read
 if keys == 1 and #ARGV == 2 then
-  -- HIT of one unit, one tier, one key. The short way is for a log of this one policy that lies in one block, with nothing to do
-  -- but to add a hit or to refuse it.
+  -- HIT of one unit, one tier, one key. The short way is for a log of this one policy that lies in one block, with
+  -- nothing to do but to add a hit or to refuse it.
   local limit, window = tonumber(ARGV[1]), tonumber(ARGV[2])
   known = call('HGET', KEYS[1], 'h')
   if limit and window and known and #known < HEAD + 13 * FULL - 7 then
@@ -77,15 +80,15 @@ end
 
 local sub, max = string.sub, math.max
 local MANY = 64 -- most blocks deleted by one call
-local LIMIT, WINDOW, USED, SINCE = 1, 2, 3, 4 -- of a tier: units in its window, and the time of the first hit there, or false
+local LIMIT, WINDOW, USED, SINCE = 1, 2, 3, 4 -- of a tier; the last is when the first hit in its window was, or false
 local mode, every_tier = 'HIT', false
 
 -- The log that is being looked at: its key, the field `h`, the number of hits in it, and the state.
 local key, head, count, oldest, first, current, origin, longest, fallback, expires
 
--- The first hit whose time or total, counted from `zero`, has come to `goal`: its place in its block, the block, the byte at which
--- that begins, and its number. The place is one too high if there is no such hit. The search in older blocks begins at `guess`, a
--- share of the log, goes up or down in growing steps, and then halves what is left.
+-- The first hit whose time or total, counted from `zero`, has come to `goal`: its place in its block, the block, the
+-- byte at which that begins, and its number. The place is one too high if there is no such hit. The search in older
+-- blocks begins at `guess`, a share of the log, goes up or down in growing steps, and then halves what is left.
 local function find(format, zero, goal, guess)
   local offset = format == '<I6' and -6 or 0
   local block, at, number, last = head, 39, current, count
@@ -110,7 +113,11 @@ local function find(format, zero, goal, guess)
   -- The first place is tried first, because it is the likeliest.
   local low, high, middle = 1, last + 1, 1
   while low < high do
-    if (unpack(format, block, at + offset + 13 * middle) - zero) % 9007199254740992 >= goal then high = middle else low = middle + 1 end
+    if (unpack(format, block, at + offset + 13 * middle) - zero) % 9007199254740992 >= goal then
+      high = middle
+    else
+      low = middle + 1
+    end
     middle = (low + high - (low + high) % 2) / 2
   end
   return low, block, at, number
@@ -196,7 +203,8 @@ for pass = keys > 1 and 1 or 2, 2 do
           local place, part, start, part_number = 1, head, HEAD, current
           local before, since = unpack(BEFORE, head, HEAD)
           if since <= now - window or first < current then
-            place, part, start, part_number = find(TIME, 0, now - window + 1, window < longest and 1 - window / longest or 0)
+            local guess = window < longest and 1 - window / longest or 0
+            place, part, start, part_number = find(TIME, 0, now - window + 1, guess)
             before, since = unpack(BEFORE, part, start + 13 * place - 13)
           end
           this[USED], this[SINCE] = (total - before) % WRAP, since
@@ -205,13 +213,13 @@ for pass = keys > 1 and 1 or 2, 2 do
         if cost > limit - this[USED] and cost > 0 then room = false end
       end
       if mode == 'STRICT' and pass == 2 and not room and cost <= least then
-        -- This refusal will be stored. Blocks beyond the newest `most` hits, each of at least one unit, can change no answer: they
-        -- no longer count, so that such a log does not grow without end.
+        -- This refusal will be stored. Blocks beyond the newest `most` hits, each of at least one unit, can change no
+        -- answer: they no longer count, so that such a log does not grow without end.
         local kept = current - max(0, (most - count) / BLOCK)
         kept = kept - kept % 1
         if kept > first then
           first, changed, again = kept, true, true
-          if first < current then origin = unpack(TOTAL, call('HGET', key, first)) else origin = unpack(TOTAL, head, HEAD) end
+          origin = unpack(TOTAL, first < current and call('HGET', key, first) or sub(head, HEAD))
         end
       end
     until not again
@@ -226,7 +234,8 @@ for pass = keys > 1 and 1 or 2, 2 do
       local weight = stored and cost or 0
       local held = (total - origin) % WRAP
 
-      -- The answer describes the log with the hit in it. The tier that binds has the longest wait, or else the fewest units left.
+      -- The answer describes the log with the hit in it. The tier that binds has the longest wait, or else the fewest
+      -- units left.
       local answer, highest, wait
       for tier = 1, amount do
         local limit, window, since = tiers[tier][LIMIT], tiers[tier][WINDOW], tiers[tier][SINCE]
@@ -307,8 +316,8 @@ for pass = keys > 1 and 1 or 2, 2 do
           end
         end
 
-        -- What exceeds 2^53 - 1 units no longer counts. What has expired is cut off where this call knows how far that goes, and
-        -- before a block is split.
+        -- What exceeds 2^53 - 1 units no longer counts. What has expired is cut off where this call knows how far that
+        -- goes, and before a block is split.
         local after, surplus, base = (total - (WRAP - cost)) % WRAP, held - (MOST - cost), nil
         if surplus > 0 then
           base = (after + 1) % WRAP
@@ -350,8 +359,8 @@ for pass = keys > 1 and 1 or 2, 2 do
           changed = true
         end
       elseif count > 0 and mode ~= 'PEEK' then
-        -- A policy that is still asked is still in force, and nobody is told to wait longer than the key lives. There is something
-        -- to write only where policies share a key.
+        -- A policy that is still asked is still in force, and nobody is told to wait longer than the key lives. There
+        -- is something to write only where policies share a key.
         if fallback > 0 and widest > fallback and expires < now + 2 * longest then
           expires = now + 2 * longest + longest / 8
         end

@@ -117,9 +117,7 @@ def main() -> None:
     finally:
         for run in runs:
             run.server.close()
-    print(
-        f"{label(chosen.server)}, {chosen.keys} keys, microseconds of CPU a decision, bytes a key after its first hits\n"
-    )
+    print(f"{label(chosen.server)}, {chosen.keys} keys: CPU microseconds a decision, bytes a key after the hits\n")
     print(f"{'':30}{'least':>8}{'median':>8}{'hits':>6}{'bytes':>8}")
     for run, found in zip(runs, times, strict=True):
         one = run.contender
