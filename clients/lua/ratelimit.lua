@@ -2,8 +2,8 @@
 -- folder.
 --
 -- It answers as RATELIMIT.HIT, PEEK, MHIT and REFUND do, by the server's clock, and replicates what it changed, not
--- itself. docs/commands.md explains the six integers. It needs scripts that replicate their effects, as they do by default
--- since Redis 5.
+-- itself. docs/commands.md explains the six integers. It needs scripts that replicate their effects, as they do by
+-- default since Redis 5.
 --
 --   KEYS  one for each log. The clients add `:ratelimit` to the names they are given, so that a log of this script and
 --         one of the module, which is a stream, are never at the same key.

@@ -18,10 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from servers import MODULE, Server, free_ports, label  # noqa: E402
-
 from redis_ratelimit import Limit  # noqa: E402
 from redis_ratelimit._call import Call, Group, for_module, for_script, script  # noqa: E402
+from servers import MODULE, Server, free_ports, label  # noqa: E402
 
 SORTED_SET = """local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]

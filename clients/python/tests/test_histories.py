@@ -8,9 +8,8 @@ from collections.abc import Callable
 
 import oracle
 import pytest
-from servers import START, Server
-
 from redis_ratelimit._call import script
+from servers import START, Server
 
 COSTS = [
     lambda rnd: 1,

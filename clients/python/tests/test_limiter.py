@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import redis
 import servers
-from servers import Server
-
 from redis_ratelimit import Limiter, UnsupportedError, aio
+from servers import Server
 
 
 class Blocking:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-
 from redis_ratelimit import Answer, Limit, Limiter
 from redis_ratelimit._limits import parse_limits
 

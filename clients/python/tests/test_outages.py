@@ -13,12 +13,11 @@ import oracle
 import pytest
 import redis
 import servers
-from servers import Server
-
 from redis_ratelimit import Limit, Limiter, aio
 from redis_ratelimit._call import Call, Group
 from redis_ratelimit._local import Local
 from redis_ratelimit._outage import is_outage
+from servers import Server
 
 
 @pytest.fixture

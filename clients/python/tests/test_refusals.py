@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from servers import Server
-
 from redis_ratelimit import Limiter
+from servers import Server
 
 
 class Clocked(Limiter):

@@ -7,9 +7,8 @@ from collections.abc import Callable
 import pytest
 import redis
 from redis.commands.core import Script
-from servers import START, Server, free_ports
-
 from redis_ratelimit._call import script
+from servers import START, Server, free_ports
 
 MOST = 2**53 - 1
 

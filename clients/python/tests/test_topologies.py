@@ -10,9 +10,8 @@ import pytest
 import redis
 import redis.asyncio
 from redis.sentinel import Sentinel
-from servers import Server, free_ports
-
 from redis_ratelimit import Limiter, aio
+from servers import Server, free_ports
 
 RANGES = ((0, 5460), (5461, 10922), (10923, 16383))
 
