@@ -1,0 +1,93 @@
+"""The limiter for asyncio. See `redis_ratelimit.Limiter`, which is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, TypeAlias, cast
+
+import redis
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from ._answer import Answer
+from ._call import Key
+from ._core import Base, Charge, Steps, T
+from ._limits import Limit
+
+__all__ = ["Limiter"]
+
+Client: TypeAlias = "Redis | RedisCluster"
+
+
+class Limiter(Base[Client]):
+    """A rate limiter for asyncio. Share one in the whole event loop."""
+
+    async def hit(
+        self,
+        key: Key,
+        *limits: str | Limit,
+        cost: int = 1,
+        strict: bool = False,
+        force: bool = False,
+        wait: float | None = None,
+        tiers: bool = False,
+    ) -> Answer:
+        """See `redis_ratelimit.Limiter.hit`."""
+        return await self._run(self._hit(key, limits, cost, strict, force, wait, tiers))
+
+    async def peek(self, key: Key, *limits: str | Limit, cost: int = 1, tiers: bool = False) -> Answer:
+        """See `redis_ratelimit.Limiter.peek`."""
+        return await self._run(self._peek(key, limits, cost, tiers))
+
+    async def hit_many(
+        self, charges: Iterable[Charge], *, strict: bool = False, force: bool = False, tiers: bool = False
+    ) -> tuple[Answer, ...]:
+        """See `redis_ratelimit.Limiter.hit_many`."""
+        return await self._run(self._hit_many(charges, strict, force, tiers))
+
+    async def refund(self, key: Key, units: int = 1) -> int:
+        """See `redis_ratelimit.Limiter.refund`."""
+        return await self._run(self._refund(key, units))
+
+    async def reset(self, *keys: Key) -> int:
+        """See `redis_ratelimit.Limiter.reset`."""
+        return await self._run(self._reset(keys))
+
+    async def close(self) -> None:
+        """Closes the connections of a limiter that was made with a URL."""
+        if self._url is not None:
+            await self._client.aclose()
+        if self._patient is not None:
+            await self._patient.aclose()
+
+    async def __aenter__(self) -> Limiter:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @staticmethod
+    def _connect(url: str, connect_timeout: float, timeout: float | None) -> Client:
+        retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
+        options: Any = {"socket_connect_timeout": connect_timeout, "socket_timeout": timeout, "retry": retry}
+        options["retry_on_error"] = [redis.ConnectionError]
+        client: Client = cast(Any, Redis).from_url(url, **options)
+        return client
+
+    async def _run(self, steps: Steps[T]) -> T:
+        try:
+            command = next(steps)
+            while True:
+                try:
+                    reply: Any = await cast(Any, self._client_for(command)).execute_command(*command.arguments)
+                except Exception as error:
+                    command = steps.throw(error)
+                else:
+                    command = steps.send(reply)
+        except StopIteration as end:
+            result: T = end.value
+            return result
