@@ -19,13 +19,18 @@ fn spelled(call: &Call) -> String {
     for tier in call.tiers() {
         text += &format!("{} {}ms ", tier.limit, tier.window);
     }
-    text + &format!("COST {}", call.cost) + if call.strict { " STRICT" } else { "" }
+    text += &format!("COST {}", call.cost);
+    if call.wait > 0 {
+        text += &format!(" WAIT {}ms", call.wait);
+    }
+    text + if call.strict { " STRICT" } else { "" }
 }
 
 fn check(call: &Call) {
     assert!((1..=MAX_TIERS).contains(&call.tiers().len()));
     assert!(call.tiers().iter().all(|tier| tier.limit <= MAX_UNITS && (MIN_MS..=MAX_MS).contains(&tier.window)));
     assert!((1..=MAX_UNITS).contains(&call.cost));
+    assert!(call.wait <= MAX_MS && !(call.wait > 0 && call.strict));
     assert_eq!(parse(spelled(call).split(' ').map(str::as_bytes), Strict::Known), Ok(*call));
 }
 
@@ -34,7 +39,7 @@ fuzz_target!(|text: &[u8]| {
     let hit = parse(words.iter().copied(), Strict::Known);
     let peek = parse(words.iter().copied(), Strict::Unknown);
     hit.iter().for_each(check);
-    assert_eq!(peek.ok(), hit.ok().filter(|call| !call.strict));
+    assert_eq!(peek.ok(), hit.ok().filter(|call| !call.strict && call.wait == 0));
 
     for keys in 1..=3 {
         let calls = parse_each(words.iter().copied(), keys);
