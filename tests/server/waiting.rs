@@ -454,6 +454,35 @@ fn a_primary_that_becomes_a_replica() {
     assert!(client.error("RATELIMIT.HIT k 1 300ms WAIT 1h").starts_with("READONLY"));
 }
 
+/// `FAILOVER` hands over while clients wait. None of them is counted that was not told.
+#[test]
+fn a_failover_in_the_middle() {
+    let setup = Setup::new().tcp().args(REPLICATION);
+    let primary = setup.clone().start();
+    let replica = replica_of(&primary, setup);
+    let mut client = primary.connect();
+    full(&mut client, "50ms");
+    let line = "RATELIMIT.HIT k 1 50ms 1000 1h WAIT 1h";
+    let clients: Vec<Connection> = (0..40).map(|_| primary.connect()).collect();
+    let mut waiters: Vec<Waiter> = clients.into_iter().map(|client| Waiter::send(client, line)).collect();
+    sleep(Duration::from_millis(300));
+    client.run("FAILOVER");
+    let mut served = 0;
+    for waiter in &mut waiters {
+        match waiter.reply() {
+            Ok(reply) => served += six(&reply)[0],
+            Err(error) => assert!(error.starts_with("UNBLOCKED"), "{error}"),
+        }
+    }
+    assert!((3..20).contains(&served), "{served}");
+    let mut other = replica.connect();
+    wait_for("the other one has taken over", || other.info("replication", "role") == "master");
+    wait_for("it is a replica", || client.info("replication", "master_link_status") == "up");
+    assert_eq!(other.integer("XLEN k"), 1 + served);
+    assert_eq!(waiting(&mut client), 0);
+    assert_eq!(Waiter::send(replica.connect(), line).answer()[0], 1);
+}
+
 /// Replicas and the append-only file get what was done for those who wait.
 #[test]
 fn replicated_by_effect() {
