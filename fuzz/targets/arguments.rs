@@ -20,6 +20,9 @@ fn spelled(call: &Call) -> String {
         text += &format!("{} {}ms ", tier.limit, tier.window);
     }
     text += &format!("COST {}", call.cost);
+    if call.wait > 0 {
+        text += &format!(" WAIT {}ms", call.wait);
+    }
     text += match call.record {
         Record::Allowed => "",
         Record::Strict => " STRICT",
@@ -32,6 +35,7 @@ fn check(call: &Call, asker: Asker) {
     assert!((1..=MAX_TIERS).contains(&call.tiers().len()));
     assert!(call.tiers().iter().all(|tier| tier.limit <= MAX_UNITS && (MIN_MS..=MAX_MS).contains(&tier.window)));
     assert!((u64::from(asker == Asker::Hit)..=MAX_UNITS).contains(&call.cost));
+    assert!(call.wait <= MAX_MS && (call.wait == 0 || call.record == Record::Allowed));
     assert_eq!(parse(spelled(call).split(' ').map(str::as_bytes), asker), Ok(*call));
 }
 
@@ -41,7 +45,7 @@ fuzz_target!(|text: &[u8]| {
     let peek = parse(words.iter().copied(), Asker::Peek);
     hit.iter().for_each(|call| check(call, Asker::Hit));
     peek.iter().for_each(|call| check(call, Asker::Peek));
-    let of_both = hit.ok().filter(|call| call.record == Record::Allowed);
+    let of_both = hit.ok().filter(|call| call.record == Record::Allowed && call.wait == 0);
     assert_eq!(peek.ok().filter(|call| call.cost > 0), of_both);
 
     for keys in 1..=3 {

@@ -30,6 +30,8 @@ static ANSWERS: Exclusive<BTreeMap<u64, Reply>> = Exclusive::new(BTreeMap::new()
 struct Lines;
 
 /// Runs HIT with `WAIT`. `args` begins with the command's name.
+#[cold]
+#[inline(never)]
 pub fn hit(server: Server, args: &[Arg], call: &Call) -> Result<Reply, Error> {
     let [_, name, ..] = *args else {
         return Err(error::SYNTAX);
@@ -82,6 +84,7 @@ fn without_wait<'a>(args: &[Arg<'a>]) -> Vec<Arg<'a>> {
 }
 
 /// Refuses a hit that was not to wait, or has waited too long.
+#[cold]
 fn refuse(server: Server, name: Arg, call: &Call, clock: u64, turn: Turn) -> Result<Reply, Error> {
     // A client that has waited is refused also while nothing may be written.
     let may_write = !server.is_paused()? && !server.is_replica()?;
@@ -249,6 +252,7 @@ fn is_as_it_was(server: Server, number: u64, name: Arg) -> bool {
     matches!(LINES.with(|lines| lines.see(number, &mut key)), Some(Ok(true)))
 }
 
+#[cold]
 fn room(server: Server, number: u64, name: Arg, call: &Call, now: u64) -> Result<Room, Error> {
     let mut log = logs::open(server, name, Mode::Read)?;
     LINES.with(|lines| lines.see(number, &mut log));

@@ -54,6 +54,7 @@ impl Server<'_> {
 
     /// Milliseconds since the epoch: the time at which the command began, if the server has that (7.2), so all parts of one
     /// step happen at one time.
+    #[inline]
     pub fn clock(self) -> u64 {
         // SAFETY: both functions take nothing and only read the clock.
         let milliseconds = unsafe {
@@ -76,6 +77,7 @@ impl Server<'_> {
     }
 
     /// The number of the client's selected database.
+    #[inline]
     pub fn database(self) -> Result<i32, Error> {
         // SAFETY: the context is that of the running command.
         Ok(unsafe { api(raw::RedisModule_GetSelectedDb)?(self.ctx) })

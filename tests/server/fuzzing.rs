@@ -22,7 +22,7 @@ fn broken_calls() {
     let mut known =
         [LIMIT, WINDOW, COST, TOO_MANY_TIERS, SYNTAX, WRONG_TYPE, NOT_A_LOG, LAST_ID_AHEAD].map(str::to_owned).to_vec();
     known.extend(
-        [errors::NUMKEYS, errors::TOO_FEW_ARGUMENTS, errors::GROUPS, errors::KEY_TWICE, errors::COUNT]
+        [errors::NUMKEYS, errors::TOO_FEW_ARGUMENTS, errors::GROUPS, errors::KEY_TWICE, errors::COUNT, errors::TIMEOUT]
             .map(str::to_owned),
     );
     known.extend([HIT, PEEK, MHIT, RESET, RESETSTAT].map(arity));

@@ -116,6 +116,56 @@ fn memcheck_of_events() {
     is_clean(server);
 }
 
+/// Clients that wait: served, refused, gone, sent away, and one that waits until the server ends.
+#[test]
+#[ignore = "needs valgrind: make memcheck"]
+fn memcheck_of_waiting() {
+    let server = Setup::new().under_memcheck().start();
+    let mut client = server.connect();
+    client.run("ACL SETUSER bob on nopass ~* +@all");
+    let mut waiters = Vec::new();
+    let mut waits = |client: &mut Connection, line: &str| {
+        let before = client.info("ratelimit", "ratelimit_clients_waiting");
+        let mut waiter = server.connect();
+        waiter.run("AUTH bob x");
+        waiter.send_packed_command(&words(line).get_packed_command()).unwrap();
+        wait_for("it waits", || client.info("ratelimit", "ratelimit_clients_waiting") != before);
+        waiters.push(waiter);
+    };
+    let ended = |client: &mut Connection, how: &str, count: u32| {
+        let field = format!("ratelimit_waits_{how}");
+        wait_for(how, || client.info("ratelimit", &field) == count.to_string());
+    };
+    client.run("RATELIMIT.HIT k 1 1h");
+    (0..6).for_each(|_| waits(&mut client, "RATELIMIT.HIT k 1 1h COST 1 WAIT 100h"));
+    client.run("RATELIMIT.RESET k");
+    ended(&mut client, "admitted", 1);
+    client.run("FLUSHALL");
+    ended(&mut client, "admitted", 2);
+    // The first may no more, and the next have no log.
+    client.run("ACL SETUSER bob -ratelimit.hit");
+    client.run("SET k x");
+    wait_for("they got errors", || client.info("ratelimit", "ratelimit_clients_waiting") == "0");
+    client.run("ACL SETUSER bob +@all");
+    client.run("DEL k");
+    client.run("RATELIMIT.HIT k 2 1s COST 2");
+    waits(&mut client, "RATELIMIT.HIT k 2 1s COST 2 WAIT 2s");
+    waits(&mut client, "RATELIMIT.HIT k 2 1s WAIT 1h");
+    // Others do not wait, until the first has waited too long.
+    for _ in 0..4 {
+        client.run("RATELIMIT.HIT k 9 1s");
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+    ended(&mut client, "timed_out", 1);
+    client.run("RATELIMIT.HIT last 1 1h");
+    waits(&mut client, "RATELIMIT.HIT last 1 1h WAIT 1h");
+    client.run("CLIENT KILL USER bob");
+    wait_for("they are gone", || client.info("ratelimit", "ratelimit_clients_waiting") == "0");
+    waits(&mut client, "RATELIMIT.HIT last 1 1h WAIT 2h");
+    client.run("INFO everything");
+    is_clean(server);
+}
+
 fn is_clean(mut server: Server) {
     let _ = server.connect().ask(&words("SHUTDOWN NOSAVE"));
     wait_for("the server ends", || !server.is_alive());

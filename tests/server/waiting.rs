@@ -455,6 +455,35 @@ fn a_primary_that_becomes_a_replica() {
     assert!(client.error("RATELIMIT.HIT k 1 300ms WAIT 1h").starts_with("READONLY"));
 }
 
+/// `FAILOVER` hands over while clients wait. None of them is counted that was not told.
+#[test]
+fn a_failover_in_the_middle() {
+    let setup = Setup::new().tcp().args(REPLICATION);
+    let primary = setup.clone().start();
+    let replica = replica_of(&primary, setup);
+    let mut client = primary.connect();
+    full(&mut client, "50ms");
+    let line = "RATELIMIT.HIT k 1 50ms 1000 1h WAIT 1h";
+    let clients: Vec<Connection> = (0..40).map(|_| primary.connect()).collect();
+    let mut waiters: Vec<Waiter> = clients.into_iter().map(|client| Waiter::send(client, line)).collect();
+    sleep(Duration::from_millis(300));
+    client.run("FAILOVER");
+    let mut served = 0;
+    for waiter in &mut waiters {
+        match waiter.reply() {
+            Ok(reply) => served += six(&reply)[0],
+            Err(error) => assert!(error.starts_with("UNBLOCKED"), "{error}"),
+        }
+    }
+    assert!((3..20).contains(&served), "{served}");
+    let mut other = replica.connect();
+    wait_for("the other one has taken over", || other.info("replication", "role") == "master");
+    wait_for("it is a replica", || client.info("replication", "master_link_status") == "up");
+    assert_eq!(other.integer("XLEN k"), 1 + served);
+    assert_eq!(waiting(&mut client), 0);
+    assert_eq!(Waiter::send(replica.connect(), line).answer()[0], 1);
+}
+
 /// Replicas and the append-only file get what was done for those who wait.
 #[test]
 fn replicated_by_effect() {
@@ -545,12 +574,11 @@ fn served_in_the_order_in_which_they_came() {
 fn wrong_arguments() {
     let server = Server::start();
     let mut client = server.connect();
-    const TIMEOUT: &str = "ERR timeout is not a duration like 60, 500ms, 10s, 1m, 1h, 1d or 1w";
     for (options, expected) in [
         ("WAIT", errors::SYNTAX),
-        ("WAIT 0", TIMEOUT),
-        ("WAIT -1", TIMEOUT),
-        ("WAIT forever", TIMEOUT),
+        ("WAIT 0", errors::TIMEOUT),
+        ("WAIT -1", errors::TIMEOUT),
+        ("WAIT forever", errors::TIMEOUT),
         ("WAIT 1s WAIT 1s", errors::SYNTAX),
         ("WAIT 1s STRICT", errors::SYNTAX),
         ("STRICT WAIT 1s", errors::SYNTAX),
@@ -578,6 +606,51 @@ fn any_name() {
     let mut odd = redis::cmd("RATELIMIT.HIT");
     odd.arg(&[0, 0xff, b'{', b'\n'][..]).arg("1").arg("100ms").arg("WAIT").arg("1h");
     assert_eq!([0, 1].map(|_| six(&client.ask(&odd).unwrap())[0]), [1, 1]);
+}
+
+/// Bytes of a client that is blocked by a command, all that the server keeps of it included.
+fn bytes_of_a_client(line: &str) -> i64 {
+    const CLIENTS: i64 = 300;
+    let server = Server::start();
+    let mut client = server.connect();
+    full(&mut client, "1h");
+    let before = client.used_memory();
+    let clients: Vec<Connection> = (0..CLIENTS).map(|_| server.connect()).collect();
+    let _blocked: Vec<Waiter> = clients.into_iter().map(|client| Waiter::send(client, line)).collect();
+    wait_for("all wait", || client.info("clients", "blocked_clients") == CLIENTS.to_string());
+    // The server takes back buffers that it does not need.
+    sleep(Duration::from_millis(1_500));
+    (client.used_memory() - before) / CLIENTS
+}
+
+/// What the documents say: how late a turn and a timeout come, and what a client that waits takes.
+#[test]
+fn figures() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let mut late = [Duration::ZERO; 2];
+    for nth in 0..20 {
+        client.run(&format!("RATELIMIT.HIT turn:{nth} 1 53ms"));
+        let since = Instant::now();
+        let wait = Duration::from_millis(client.answer(&format!("RATELIMIT.PEEK turn:{nth} 1 53ms"))[3] as u64);
+        assert_eq!(client.answer(&format!("RATELIMIT.HIT turn:{nth} 1 53ms WAIT 1h"))[0], 1);
+        late[0] = late[0].max(since.elapsed().saturating_sub(wait));
+        // A plain hit makes the turn too late for it.
+        client.run(&format!("RATELIMIT.HIT late:{nth} 1 60ms"));
+        let since = Instant::now();
+        let waiter = format!("RATELIMIT.HIT late:{nth} 1 60ms WAIT 70ms");
+        let mut waiter = Waiter::send(server.connect(), &waiter);
+        sleep(Duration::from_millis(30));
+        client.run(&format!("RATELIMIT.HIT late:{nth} 2 60ms"));
+        assert_eq!(waiter.answer()[0], 0);
+        late[1] = late[1].max(since.elapsed().saturating_sub(Duration::from_millis(70)));
+    }
+    let [waits, blpop] = ["RATELIMIT.HIT k 1 1h WAIT 1000h", "BLPOP list 0"].map(bytes_of_a_client);
+    eprintln!(
+        "a turn up to {:?} late, a timeout {:?}; a client that waits {waits} bytes, one of BLPOP {blpop}",
+        late[0], late[1]
+    );
+    assert!(late.iter().all(|late| *late < SLACK) && waits - blpop < 60_000, "{late:?} {waits} {blpop}");
 }
 
 /// A shell script that simply waits.

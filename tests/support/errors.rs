@@ -2,6 +2,7 @@
 
 pub const LIMIT: &str = "ERR limit is not an integer or out of range";
 pub const WINDOW: &str = "ERR window is not a duration like 60, 500ms, 10s, 1m, 1h, 1d or 1w";
+pub const TIMEOUT: &str = "ERR timeout is not a duration like 60, 500ms, 10s, 1m, 1h, 1d or 1w";
 pub const COST: &str = "ERR cost is not an integer or out of range";
 pub const TOO_MANY_TIERS: &str = "ERR too many tiers, at most 8 are allowed";
 pub const SYNTAX: &str = "ERR syntax error";

@@ -82,6 +82,9 @@ fn valid_call(rng: &mut fastrand::Rng, keys: &[Vec<u8>]) -> (&'static str, Words
     if tiers > 0 && rng.u8(..8) == 0 {
         args.push(b"WITHTIERS".to_vec());
     }
+    if name == HIT && rng.u8(..20) == 0 {
+        args.extend([b"WAIT".to_vec(), pick(rng, &WINDOWS).into()]);
+    }
     (name, args)
 }
 
@@ -136,6 +139,8 @@ pub fn fuzz(server: &mut Server, seed: u64, calls: usize) -> Outcome {
     const BATCH: usize = 50;
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut client = server.connect();
+    // A call with WAIT decides whether to wait, and then does not.
+    client.run("CONFIG SET ratelimit.max-waiters 0");
     // Named by no call that was not made from them, so that these stay as they are.
     let others = ["string", "list", "elsewhere"];
     client.run("SET string x");
