@@ -18,17 +18,10 @@ const WAYS: usize = 4;
 
 #[derive(Default)]
 struct Way {
-    /// The hash of the key that was here last; 0 if there was none. Its lowest bit, which is set in every hash, is not set
-    /// while the cursor is still that of a key that was here before.
+    /// The hash of the key that has this place; 0 if none has.
     hash: u64,
     /// None while it is in use.
     cursor: Option<Box<Cursor>>,
-}
-
-impl Way {
-    fn is_of(&self, hash: u64) -> bool {
-        self.hash | 1 == hash
-    }
 }
 
 pub struct Table {
@@ -70,10 +63,8 @@ impl Table {
         let Some(way) = self.place_of(hash) else {
             return self.take_spare();
         };
-        let is_its = way.hash == hash;
-        way.hash = hash;
         let mut cursor = way.cursor.take().unwrap_or_default();
-        if !is_its || cursor.hash != hash || cursor.length != length {
+        if cursor.hash != hash || cursor.length != length {
             cursor.clear();
             cursor.hash = hash;
         }
@@ -84,7 +75,7 @@ impl Table {
     #[inline]
     pub fn take_new(&mut self, hash: u64) -> Box<Cursor> {
         let set = hash::set_of(hash, self.sets.len()).and_then(|at| self.sets.get_mut(at));
-        if let Some(way) = set.and_then(|set| set.iter_mut().find(|way| way.is_of(hash))) {
+        if let Some(way) = set.and_then(|set| set.iter_mut().find(|way| way.hash == hash)) {
             *way = Way::default();
         }
         self.take_spare()
@@ -100,12 +91,12 @@ impl Table {
         let victim = self.next_victim;
         let at = hash::set_of(hash, self.sets.len())?;
         let set = self.sets.get_mut(at)?;
-        if let Some(at) = set.iter().position(|way| way.is_of(hash)) {
+        if let Some(at) = set.iter().position(|way| way.hash == hash) {
             return set.get_mut(at);
         }
         let empty = set.iter().position(|way| way.hash == 0);
         if let Some(way) = set.get_mut(empty.unwrap_or(victim)) {
-            way.hash = hash & !1;
+            way.hash = hash;
         }
         self.next_victim = victim.wrapping_add(1) % WAYS;
         None
@@ -247,23 +238,6 @@ mod tests {
         table.put(cursor);
         assert_eq!(kept(&table), [5, 6], "its place was taken meanwhile");
         [5, 6].into_iter().for_each(|nth| assert_eq!(call(&mut table, hash(nth), 5), 5));
-    }
-
-    #[test]
-    fn a_place_regained_does_not_bring_back_an_old_cursor() {
-        let mut table = of_size(1);
-        (1..5).for_each(|nth| twice(&mut table, hash(nth)));
-        // Each is pushed out by a key that is seen once, and comes back to a place, in turn.
-        for nth in 1..5 {
-            call(&mut table, hash(nth + 4), 5);
-            assert!(table.sets[0][nth as usize - 1].cursor.is_some(), "it is still there");
-            table.next_victim = nth as usize - 1;
-            assert_eq!(call(&mut table, hash(nth), 5), 0, "no place");
-            let cursor = table.take(hash(nth), 5);
-            assert!(cursor.is_kept() && knows(&cursor) == 0);
-            table.put(filled(cursor, 5));
-            assert_eq!(call(&mut table, hash(nth), 5), 5);
-        }
     }
 
     /// The cursor of the key before is used again, but not what it knew.
