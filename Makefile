@@ -1,6 +1,6 @@
 # `make` lists the targets. Each installs what it needs first.
 .POSIX:
-.PHONY: help run build test test-all test-examples example test-fastapi test-long fuzz sim sim-asan sim-replay \
+.PHONY: help run build test test-all test-examples example test-fastapi test-python test-long fuzz sim sim-asan sim-replay \
 	sim-faults sim-mutants memcheck soak \
 	dist test-dist lint msrv mutants bench instructions clean
 
@@ -24,6 +24,7 @@ help:
 	@echo 'make soak           a server near saturation, checked by the oracle, with rewrites and failovers, for MINUTES=1'
 	@echo 'make example        run examples/fastapi: a REST API and its live monitor, with its own Redis (PORT=6379 HTTP_PORT=8000)'
 	@echo 'make test-fastapi   its tests, over HTTP and in Chromium'
+	@echo 'make test-python    the Python package in clients/python, against real servers'
 	@echo 'make test-examples  the examples, and the Python and JavaScript snippets of the documents'
 	@echo 'make dist           pack a tar.gz and a Debian package into target/dist'
 	@echo 'make test-dist      install, use and remove the package on this machine; needs root'
@@ -59,6 +60,7 @@ test-all:
 	$(CARGO) test --locked --workspace --exclude redis-ratelimit
 	@scripts/fastapi.sh test
 	@scripts/servers.sh fetch
+	@scripts/python.sh
 	@scripts/servers.sh build
 	@scripts/servers.sh all
 
@@ -78,6 +80,11 @@ test-fastapi:
 	@scripts/setup.sh test-fastapi
 	$(CARGO) build --release --locked
 	@scripts/fastapi.sh test
+
+test-python:
+	@scripts/setup.sh test-python
+	$(CARGO) build --release --locked
+	@scripts/python.sh
 
 dist: build
 	@scripts/dist.sh

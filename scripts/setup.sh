@@ -107,7 +107,7 @@ test-all | test-examples)
     ;;
 esac
 case $purpose in
-example | test-fastapi | test-all)
+example | test-fastapi | test-python | test-all)
     have_python || need "python3 python3-venv" "3.11 or later; runs the FastAPI example"
     ;;
 esac
@@ -167,7 +167,7 @@ if needs_server; then
         fail "$server is version $version; the module needs Redis 7.0 or Valkey 7.2 or later"
 fi
 case $purpose in
-example | test-fastapi | test-all)
+example | test-fastapi | test-python | test-all)
     have_python || fail "$(python3 --version) is too old; the FastAPI example needs 3.11"
     ;;
 esac
