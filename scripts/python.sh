@@ -9,7 +9,7 @@ wanted=$(cksum <$source/pyproject.toml)
 if [ "$(cat "$venv/installed" 2>/dev/null)" != "$wanted" ]; then
     echo "python: installing the package"
     python3 -m venv --clear "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --editable "$source[dev]"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --editable "${source}[dev]"
     echo "$wanted" >"$venv/installed"
 fi
 cd $source
