@@ -22,9 +22,9 @@ trap 'rm -rf "$stage"' EXIT
 # A folder to read and try: pages, examples, and a configuration with the module's path.
 pages() { # folder, path of the module
     mkdir -p "$1"
-    cp -R README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs examples "$1"
-    # Leave out what the examples left behind.
-    find "$1" \( -name node_modules -o -name .venv -o -name __pycache__ -o -name '.*_cache' \) -prune -exec rm -rf {} +
+    cp -R README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs examples clients "$1"
+    # Leave out what examples and clients left behind.
+    find "$1" \( -name node_modules -o -name .venv -o -name __pycache__ -o -name '.*_cache' -o -name dist \) -prune -exec rm -rf {} +
     sed -e "s|^loadmodule .*|loadmodule $2|" -e 's|from the repository root|from this folder|' -e 's| *(or: make run)||' \
         redis.conf >"$1/redis.conf"
     install -m 644 LICENSE "$1"
