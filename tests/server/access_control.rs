@@ -110,7 +110,7 @@ fn the_category_of_the_module() {
     }
     let mut commands: Vec<String> = get(client.run("ACL CAT ratelimit"));
     commands.sort();
-    let all = ["hit", "mhit", "peek", "reset", "resetstat", "top"].map(|name| format!("ratelimit.{name}"));
+    let all = ["hit", "mhit", "peek", "refund", "reset", "resetstat", "top"].map(|name| format!("ratelimit.{name}"));
     assert_eq!(commands, all);
     client.run("ACL SETUSER app on nopass ~rl:* +@ratelimit -@admin");
     let as_app = |client: &mut Connection, line: &str| {

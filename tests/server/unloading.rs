@@ -268,7 +268,7 @@ fn a_load_that_failed_leaves_nothing() {
     refused(&mut client);
     // The server has kept the category, and it holds the commands again.
     if knew_category {
-        assert_eq!(get::<Vec<String>>(client.run("ACL CAT ratelimit")).len(), 6);
+        assert_eq!(get::<Vec<String>>(client.run("ACL CAT ratelimit")).len(), 7);
         client.run("ACL SETUSER app on nopass ~* +@ratelimit");
         client.run("ACL SETUSER web on nopass ~* +@all -@ratelimit");
         assert_eq!(client.run("ACL DRYRUN app RATELIMIT.RESET k"), Value::Okay);
