@@ -921,30 +921,40 @@ fn refunded(before: &Known, clock: u64, units: u64, floor: Id) -> (Reply, Known)
 
 /// Six integers for each key, or six for each tier of each key.
 fn answers_of(reply: &Reply, call: &Call) -> Verdict<Vec<Vec<[i64; 6]>>> {
-    let array = |reply: &Reply| match reply {
-        Reply::Array(items) => Ok(items.clone()),
-        _ => Err("no array".to_owned()),
-    };
+    fn array(reply: &Reply) -> Verdict<&[Reply]> {
+        match reply {
+            Reply::Array(items) => Ok(items),
+            _ => Err("no array".to_owned()),
+        }
+    }
     let six = |reply: &Reply| {
+        let mut six = [0; 6];
         let items = array(reply)?;
-        let integer = |item: &Reply| if let Reply::Integer(value) = item { Some(*value) } else { None };
-        let integers: Option<Vec<i64>> = items.iter().map(integer).collect();
-        integers.and_then(|integers| integers.try_into().ok()).ok_or_else(|| "not six numbers".to_owned())
+        if items.len() != 6 {
+            return Err("not six integers".to_owned());
+        }
+        for (place, item) in six.iter_mut().zip(items) {
+            let Reply::Integer(value) = item else { return Err("not an integer".to_owned()) };
+            *place = *value;
+        }
+        Ok(six)
     };
-    let keys = if call.name == Name::MultiHit { array(reply)? } else { vec![reply.clone()] };
+    let keys = if call.name == Name::MultiHit { array(reply)? } else { std::slice::from_ref(reply) };
     let of_key = |(n, reply): (usize, &Reply)| {
-        let answers = if call.with_tiers { array(reply)?.iter().map(six).collect() } else { Ok(vec![six(reply)?]) };
-        let answers: Vec<[i64; 6]> = answers?;
+        let tiers = if call.with_tiers { array(reply)? } else { std::slice::from_ref(reply) };
         let many = if call.with_tiers { call.groups.get(n).map_or(0, |group| group.tiers.len()) } else { 1 };
-        if answers.len() == many { Ok(answers) } else { Err("not an answer for each tier".to_owned()) }
+        if tiers.len() == many {
+            tiers.iter().map(six).collect()
+        } else {
+            Err("not an answer for each tier".to_owned())
+        }
     };
     keys.iter().enumerate().map(of_key).collect()
 }
 
 /// How long to wait, by the tier that takes longest. None for ever.
 fn wait_of(answers: &[[i64; 6]]) -> Option<u64> {
-    let waits: Option<Vec<u64>> = answers.iter().map(|answer| u64::try_from(answer[3]).ok()).collect();
-    waits?.into_iter().max()
+    answers.iter().try_fold(0, |longest: u64, answer| Some(longest.max(u64::try_from(answer[3]).ok()?)))
 }
 
 pub fn is_error(reply: &Reply, text: &str) -> bool {
@@ -1005,11 +1015,11 @@ fn events_fit(frame: &Frame, call: Option<&Call>, after: &[Known]) -> Verdict {
         if !frame.is_disturbed && (frame.before[n] != after[n]) != is_changed {
             return Err("replicas are not told exactly what has changed".into());
         }
-        let refuses = call
-            .filter(|_| may_refuse)
-            .and_then(|call| answers_of(&frame.reply, call).ok())
-            .is_some_and(|all| all.get(n).is_some_and(|answers| answers[0][0] == 0 && wait_of(answers) != Some(0)));
-        due[4] = refuses && frame.sends_module_events;
+        let refuses = |call: &Call| {
+            let answers = answers_of(&frame.reply, call).ok().and_then(|all| all.into_iter().nth(n));
+            answers.is_some_and(|answers| answers[0][0] == 0 && wait_of(&answers) != Some(0))
+        };
+        due[4] = frame.sends_module_events && may_refuse && call.is_some_and(refuses);
         // An error comes before anybody is told. What a disturbed call did before that is known to nobody.
         let is_error = matches!(frame.reply, Reply::Error(_));
         let expected = || ORDER.iter().zip(due).filter(|(_, due)| *due).map(|one| *one.0);
