@@ -28,7 +28,7 @@ pub struct Charged {
 
 /// A stream takes only IDs above its last one, which may be ahead of the newest entry. The second attempt knows that ID; a
 /// third one is for servers on which XINFO is renamed.
-const ATTEMPTS: usize = 3;
+pub const ATTEMPTS: usize = 3;
 
 /// Charges one key and closes it. `verdict` is the one on all keys of the call, if there are several and it is known.
 pub fn charge(server: Server, name: Arg, call: &Call, clock: u64, verdict: Option<bool>) -> Result<Charged, Error> {

@@ -9,13 +9,11 @@ use limiter::refund::refund;
 use limiter::syntax::parse_refund;
 
 use super::arguments::{CHARGED, COST, KEY};
+use super::charge::ATTEMPTS;
 use super::wait;
 use crate::server::{Arg, Command, Events, Key, Keys, Mode, Reply, STATS, Server, Spec};
 
 pub struct Refund;
-
-/// See [`charge`](super::charge).
-const ATTEMPTS: usize = 3;
 
 impl Command for Refund {
     const SPEC: Spec = Spec {

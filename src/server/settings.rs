@@ -1,7 +1,7 @@
 //! The settings `ratelimit.*` of the server's configuration.
 
 use std::ffi::{CStr, c_char, c_int, c_longlong, c_void};
-use std::panic::catch_unwind;
+use std::panic::{UnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 
 use limiter::{cursors, line, refusals};
@@ -66,11 +66,24 @@ pub fn register(ctx: &Context) -> Option<()> {
     (loaded == OK).then_some(())
 }
 
+/// A setting as the server reads it; no panic gets out.
+fn get(read: impl FnOnce() -> Option<usize> + UnwindSafe) -> c_longlong {
+    c_longlong::try_from(catch_unwind(read).ok().flatten().unwrap_or(0)).unwrap_or(c_longlong::MAX)
+}
+
+/// Whether a setting took the value; no panic gets out.
+fn set(value: c_longlong, write: impl FnOnce(usize) -> Option<()> + UnwindSafe) -> c_int {
+    let value = usize::try_from(value).unwrap_or(0);
+    match catch_unwind(|| write(value)) {
+        Ok(Some(())) => OK,
+        _ => ERR,
+    }
+}
+
 /// # Safety
 /// Called by the server alone.
 unsafe extern "C" fn get_top_entries(_: *const c_char, _: *mut c_void) -> c_longlong {
-    let entries = catch_unwind(|| REFUSALS.with(|table| table.entries()));
-    c_longlong::try_from(entries.ok().flatten().unwrap_or(0)).unwrap_or(c_longlong::MAX)
+    get(|| REFUSALS.with(|table| table.entries()))
 }
 
 /// # Safety
@@ -81,18 +94,13 @@ unsafe extern "C" fn set_top_entries(
     _: *mut c_void,
     _: *mut *mut raw::RedisModuleString,
 ) -> c_int {
-    let entries = usize::try_from(entries).unwrap_or(0);
-    match catch_unwind(|| REFUSALS.with(|table| table.resize(entries))) {
-        Ok(Some(())) => OK,
-        _ => ERR,
-    }
+    set(entries, |entries| REFUSALS.with(|table| table.resize(entries)))
 }
 
 /// # Safety
 /// Called by the server alone.
 unsafe extern "C" fn get_cursors(_: *const c_char, _: *mut c_void) -> c_longlong {
-    let cursors = catch_unwind(|| CURSORS.with(|table| table.cursors()));
-    c_longlong::try_from(cursors.ok().flatten().unwrap_or(0)).unwrap_or(c_longlong::MAX)
+    get(|| CURSORS.with(|table| table.cursors()))
 }
 
 /// # Safety
@@ -103,18 +111,13 @@ unsafe extern "C" fn set_cursors(
     _: *mut c_void,
     _: *mut *mut raw::RedisModuleString,
 ) -> c_int {
-    let cursors = usize::try_from(cursors).unwrap_or(0);
-    match catch_unwind(|| CURSORS.with(|table| table.resize(cursors))) {
-        Ok(Some(())) => OK,
-        _ => ERR,
-    }
+    set(cursors, |cursors| CURSORS.with(|table| table.resize(cursors)))
 }
 
 /// # Safety
 /// Called by the server alone.
 unsafe extern "C" fn get_max_waiters(_: *const c_char, _: *mut c_void) -> c_longlong {
-    let most = catch_unwind(|| LINES.with(|lines| lines.most));
-    c_longlong::try_from(most.ok().flatten().unwrap_or(0)).unwrap_or(c_longlong::MAX)
+    get(|| LINES.with(|lines| lines.most))
 }
 
 /// # Safety
@@ -125,9 +128,5 @@ unsafe extern "C" fn set_max_waiters(
     _: *mut c_void,
     _: *mut *mut raw::RedisModuleString,
 ) -> c_int {
-    let most = usize::try_from(most).unwrap_or(0);
-    match catch_unwind(|| LINES.with(|lines| lines.most = most)) {
-        Ok(Some(())) => OK,
-        _ => ERR,
-    }
+    set(most, |most| LINES.with(|lines| lines.most = most))
 }
