@@ -74,9 +74,7 @@ pub fn finish(
     let answer = decision.answer;
     count(server, name, usage, &answer)?;
     let mut events = logs::close(log);
-    if answer.refuses() && server.sends_module_events()? {
-        events.add(Events::REFUSED);
-    }
+    events.add(refusal(server, &answer)?);
     Ok(Charged { answer, tiers: mem::take(&mut decision.tiers), events })
 }
 
@@ -86,6 +84,13 @@ pub fn reply(answer: &Answer, tiers: &[TierAnswer]) -> Reply {
         [] => Reply::Integers(answer.integers()),
         tiers => Reply::Array(tiers.iter().map(|(answer, _)| Reply::Integers(answer.integers())).collect()),
     }
+}
+
+/// The event of a refusal, if the answer is one.
+#[inline]
+pub fn refusal(server: Server, answer: &Answer) -> Result<Events, Error> {
+    let is_sent = answer.refuses() && server.sends_module_events()?;
+    Ok(if is_sent { Events::REFUSED } else { Events::default() })
 }
 
 /// Counts an answer.

@@ -13,8 +13,8 @@ use limiter::syntax::{Call, parse_groups, parse_numkeys};
 use limiter::usage::Usage;
 
 use super::arguments::{CHARGED, COST, RECORD, TIER, WITHTIERS};
-use super::charge::{Charged, charge, count, finish, reply};
-use crate::server::{Arg, Argument, ArgumentKind, Command, Events, Key, Keys, Reply, Server, Spec, logs};
+use super::charge::{Charged, charge, count, finish, refusal, reply};
+use crate::server::{Arg, Argument, ArgumentKind, Command, Key, Keys, Reply, Server, Spec, logs};
 
 pub struct MultiHit;
 
@@ -97,7 +97,7 @@ fn charge_all(server: Server, names: &[Arg], calls: &[Call]) -> Result<Vec<Charg
                 // keys are already charged.
                 Err(_) => {
                     count(server, *name, &usage, &answer)?;
-                    Charged { answer, tiers, events: Events::default() }
+                    Charged { answer, tiers, events: refusal(server, &answer)? }
                 }
             },
         });
