@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use redis::{Connection, Value};
 use support::client::number;
-use support::replication::{Effects, REPLICATION, caught_up, replica_of};
+use support::replication::{APPEND_ONLY, Effects, REPLICATION, caught_up, replica_of, start_again};
 use support::{
     Ask, PATIENCE, START, Server, Setup, Stage, assert_same, errors, get, is_long, six, text_of, wait_for, words,
 };
@@ -485,6 +485,93 @@ fn a_failover_in_the_middle() {
     assert_eq!(other.integer("XLEN k"), 1 + served);
     assert_eq!(waiting(&mut client), 0);
     assert_eq!(Waiter::send(replica.connect(), &line).answer()[0], 1);
+}
+
+/// Whoever waits at a primary that dies has to ask its successor, and waits there as anybody does.
+#[test]
+fn a_primary_that_dies() {
+    let setup = Setup::new().tcp().args(REPLICATION);
+    let primary = setup.clone().start();
+    let replica = replica_of(&primary, setup);
+    let mut client = primary.connect();
+    full(&mut client, "1s");
+    let line = "RATELIMIT.HIT k 1 1s 100 1h WAIT 1h";
+    let mut waiters = [(); 3].map(|()| Waiter::new(&primary, line));
+    caught_up(&primary, &replica);
+    drop(primary.kill());
+    waiters.iter_mut().for_each(|waiter| assert!(waiter.reply().is_err()));
+    let mut other = replica.connect();
+    assert!(other.error(line).starts_with("READONLY"));
+    other.run("REPLICAOF NO ONE");
+    assert_eq!(Waiter::send(replica.connect(), line).answer()[0], 1);
+    assert_eq!(other.integer("XLEN k"), 2, "the first hit, and that of the one that has asked again");
+}
+
+/// A server that shuts down gives its replicas time to catch up. Nobody is served any more.
+#[test]
+fn a_server_that_shuts_down() {
+    let setup = Setup::new().tcp().args(REPLICATION).args(APPEND_ONLY).args(["--shutdown-timeout", "1"]);
+    let mut primary = setup.clone().start();
+    let replica = replica_of(&primary, Setup::new());
+    let mut client = primary.connect();
+    client.run("RATELIMIT.HIT k 1 300ms 100 1h");
+    let mut waiter = Waiter::new(&primary, "RATELIMIT.HIT k 1 300ms 100 1h WAIT 1h");
+    caught_up(&primary, &replica);
+    replica.signal("STOP");
+    client.run("SET behind it");
+    let since = Instant::now();
+    assert!(client.ask(&words("SHUTDOWN")).is_err());
+    assert!(since.elapsed() > Duration::from_millis(500), "it has waited for the replica");
+    assert!(waiter.reply().is_err());
+    wait_for("it has ended", || !primary.is_alive());
+    let server = start_again(setup, primary.kill());
+    assert_eq!(server.connect().text("GET behind"), "it");
+    assert_eq!(server.connect().integer("XLEN k"), 1);
+}
+
+/// While data are loaded nobody is served, and afterwards the line goes on.
+#[test]
+fn loading() {
+    let slowly = ["--key-load-delay", "200", "--loading-process-events-interval-bytes", "1024"];
+    let server = Setup::new().args(slowly).start();
+    let (mut client, mut operator) = (server.connect(), server.connect());
+    client.run("DEBUG POPULATE 3000");
+    client.run("RATELIMIT.HIT k 1 200ms 100 1h");
+    let mut waiter = Waiter::new(&server, "RATELIMIT.HIT k 1 200ms 100 1h WAIT 1h");
+    let seen_loading = std::thread::scope(|scope| {
+        let reload = scope.spawn(move || operator.run("DEBUG RELOAD"));
+        let mut seen_loading = 0;
+        while !reload.is_finished() {
+            let now = support::clock::now();
+            match client.ask(&words("RATELIMIT.HIT other 1 1h WAIT 2h COST 2")) {
+                Err(error) if error.starts_with("LOADING") => seen_loading = now,
+                other => assert!(other.is_ok_and(|reply| six(&reply)[3] == -1)),
+            }
+        }
+        reload.join().unwrap();
+        seen_loading
+    });
+    assert!(seen_loading > 0, "it was seen loading");
+    assert_eq!(waiter.answer()[0], 1);
+    let times: Vec<u64> = client.entries("k").iter().map(|(id, ..)| support::client::time_of(id)).collect();
+    assert!(times.len() == 2 && times[1] >= times[0] + 200 && times[1] >= seen_loading, "{times:?} {seen_loading}");
+}
+
+/// A replica that takes writes has lines of its own.
+#[test]
+fn a_replica_that_takes_writes() {
+    let setup = Setup::new().tcp().args(REPLICATION);
+    let primary = setup.clone().start();
+    let replica = replica_of(&primary, setup.args(["--replica-read-only", "no"]));
+    let mut other = replica.connect();
+    full(&mut other, "200ms");
+    assert_eq!(Waiter::new(&replica, "RATELIMIT.HIT k 1 200ms 100 1h WAIT 1h").answer()[0], 1);
+    // Who waits for a turn that does not come.
+    full(&mut other, "1h");
+    let mut waiter = Waiter::new(&replica, "RATELIMIT.HIT k 1 1h WAIT 2h");
+    other.run("REPLICAOF NO ONE");
+    other.run("RATELIMIT.RESET k");
+    assert_eq!(waiter.answer()[0], 1, "as a primary it goes on with them");
 }
 
 /// Replicas and the append-only file get what was done for those who wait.
