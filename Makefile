@@ -15,7 +15,7 @@ help:
 	@echo 'make build          build target/release/libratelimit.so, to load into your own server'
 	@echo 'make test           all tests, on real servers that they start and stop'
 	@echo 'make test-all       the same on six servers, two of them built here, with Python and Node clients, and the FastAPI example'
-	@echo 'make test-long      crashes, clock steps, memory and cost limits in their long form, about twenty minutes'
+	@echo 'make test-long      crashes, clock steps, memory and cost limits, and crowds that wait, in their long form, about twenty minutes'
 	@echo 'make fuzz           broken arguments, histories and calls, MINUTES=1 for each'
 	@echo 'make sim            the module on a simulated server, through everything that a seed can think of, for MINUTES=1; SEED=n repeats'
 	@echo 'make sim-asan       the same under AddressSanitizer, which takes five times as long'
@@ -96,7 +96,8 @@ test-dist: dist
 test-long:
 	@scripts/setup.sh test
 	$(CARGO) build --release --locked
-	RATELIMIT_LONG=1 $(CARGO) test --locked --test server -- --nocapture --test-threads 1 clock_steps:: crash_recovery:: memory_limits:: cost_limits::
+	RATELIMIT_LONG=1 $(CARGO) test --locked --test server -- --nocapture --test-threads 1 \
+		clock_steps:: crash_recovery:: memory_limits:: cost_limits:: waiting::a_failover waiting_crowds::
 
 fuzz:
 	@scripts/setup.sh fuzz

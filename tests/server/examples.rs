@@ -392,6 +392,8 @@ fn exporter() {
     for _ in 0..3 {
         client.run("RATELIMIT.HIT key 2 1h");
     }
+    (0..2).for_each(|_| _ = client.run("RATELIMIT.HIT api 1 100ms WAIT 10s"));
+    client.run("RATELIMIT.PEEK key 2 1h");
     let port = free_port();
     let program = debian.join("usr/bin/prometheus-redis-exporter");
     let address = format!("127.0.0.1:{port}");
@@ -402,10 +404,12 @@ fn exporter() {
     listens(port);
     let (_, metrics) = http(port, "GET /metrics", "");
     for line in [
-        "redis_script_values{key=\"hits_admitted\"} 2",
+        "redis_script_values{key=\"hits_admitted\"} 4",
         "redis_script_values{key=\"hits_refused\"} 1",
         "redis_script_values{key=\"policy_2/1h:refused\"} 1",
-        "redis_commands_total{cmd=\"ratelimit.hit\"} 3",
+        "redis_script_values{key=\"policy_1/100ms:waited\"} 1",
+        "redis_script_values{key=\"clients_waiting\"} 0",
+        "redis_commands_total{cmd=\"ratelimit.peek\"} 1",
     ] {
         assert!(metrics.contains(&format!("{line}\n")), "{line} is not among\n{metrics}");
     }
