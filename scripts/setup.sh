@@ -63,7 +63,7 @@ have_python() { python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_in
 purpose=${1:-build}
 needs_server() {
     case $purpose in
-    build | lint | msrv | mutants) return 1 ;;
+    build | dist | lint | msrv | mutants) return 1 ;;
     esac
 }
 log=$(mktemp)
@@ -97,12 +97,12 @@ fuzz | lint | test-all)
     ;;
 esac
 case $purpose in
-test-all | test-examples | lint)
+dist | test-dist | test-all | test-examples | lint)
     python3 -m pip --version >/dev/null 2>&1 || need "python3 python3-pip" "fetches servers and tools, and is a client"
     ;;
 esac
 case $purpose in
-test-all | test-examples)
+dist | test-dist | test-all | test-examples)
     command -v npm >/dev/null || need "nodejs npm" "is a client"
     ;;
 esac
