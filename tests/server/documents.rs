@@ -37,6 +37,8 @@ impl Snippet {
             "js" => self.program(clock, &["node", "--input-type=module", "-e"]),
             // By tests/clients, which start a cluster.
             "js cluster" | "python cluster" => {}
+            // By scripts/test-dist.sh, which has the wheel.
+            "sh wheel" => {}
             "text" => {}
             other => panic!("{}: nothing runs {other:?}", self.place),
         }
