@@ -95,6 +95,8 @@ dist:
 test-dist: dist
 	@scripts/setup.sh test-dist
 	@scripts/test-dist.sh
+	@scripts/test-debian11.sh
+	@scripts/test-portable.sh
 
 test-long:
 	@scripts/setup.sh test

@@ -92,6 +92,10 @@ bench)
     ;;
 esac
 case $purpose in
+test-dist)
+    have_python || need "python3 python3-venv" "installs the packages"
+    command -v debootstrap >/dev/null || need debootstrap "installs Debian 11 in a folder"
+    ;;
 fuzz | lint | test-all)
     command -v c++ >/dev/null || need g++ "compiles libFuzzer, and a part of Redis 8.6"
     ;;
