@@ -111,6 +111,11 @@ dist | test-dist | test-all | test-examples)
     ;;
 esac
 case $purpose in
+test-examples)
+    command -v go >/dev/null || need golang-go "is a client"
+    ;;
+esac
+case $purpose in
 example | test-fastapi | test-python | test-all)
     have_python || need "python3 python3-venv" "3.11 or later; runs the FastAPI example"
     ;;
