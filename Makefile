@@ -25,7 +25,7 @@ help:
 	@echo 'make example        run examples/fastapi: a REST API and its live monitor, with its own Redis (PORT=6379 HTTP_PORT=8000)'
 	@echo 'make test-fastapi   its tests, over HTTP and in Chromium'
 	@echo 'make test-python    the Python package in clients/python, against real servers'
-	@echo 'make test-examples  the examples, and the Python and JavaScript snippets of the documents'
+	@echo 'make test-examples  the examples, and the Python, JavaScript and Go snippets of the documents'
 	@echo 'make dist           pack the module and the clients into target/dist: tar.gz, Debian package, wheels, npm'
 	@echo 'make test-dist      install, use and remove all of them on this machine, and on Debian 11; needs root'
 	@echo 'make lint           formatting, clippy, shellcheck, ruff and dependencies; warnings are errors'

@@ -47,6 +47,6 @@ echo "portable: the newest symbol that $module uses is of glibc $needed"
 }
 others=$(objdump -p $module | sed -n 's/^ *NEEDED *//p' | grep -Ev '^(libc|libpthread|libdl|ld-linux-.*)\.so\.[0-9]+$' || true)
 [ -z "$others" ] || {
-    echo "portable: it must not need" $others >&2
+    echo "portable: it must not need $others" >&2
     exit 1
 }

@@ -8,8 +8,8 @@ __all__ = ["path"]
 def path() -> str:
     """Return the absolute path of `libratelimit.so`.
 
-    The server loads it only if it is executable. If an installer has dropped that, this mends it, or raises `PermissionError`,
-    which says what to do. Raises `FileNotFoundError` if the file is not there.
+    The server loads it only if it is executable. If an installer has dropped that, this mends it, or raises
+    `PermissionError`, which says what to do. Raises `FileNotFoundError` if the file is not there.
     """
     module = Path(__file__).resolve().with_name("libratelimit.so")
     mode = module.stat().st_mode
