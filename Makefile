@@ -25,9 +25,9 @@ help:
 	@echo 'make example        run examples/fastapi: a REST API and its live monitor, with its own Redis (PORT=6379 HTTP_PORT=8000)'
 	@echo 'make test-fastapi   its tests, over HTTP and in Chromium'
 	@echo 'make test-python    the Python package in clients/python, against real servers'
-	@echo 'make test-examples  the examples, and the Python and JavaScript snippets of the documents'
-	@echo 'make dist           pack a tar.gz and a Debian package into target/dist'
-	@echo 'make test-dist      install, use and remove the package on this machine; needs root'
+	@echo 'make test-examples  the examples, and the Python, JavaScript and Go snippets of the documents'
+	@echo 'make dist           pack the module and the clients into target/dist: tar.gz, Debian package, wheels, npm'
+	@echo 'make test-dist      install, use and remove all of them on this machine, and on Debian 11; needs root'
 	@echo 'make lint           formatting, clippy, shellcheck, ruff and dependencies; warnings are errors'
 	@echo 'make msrv           build with the oldest Rust that Cargo.toml allows'
 	@echo 'make mutants        mutation tests of src/limiter, and its coverage; about half an hour'
@@ -86,12 +86,17 @@ test-python:
 	$(CARGO) build --release --locked
 	@scripts/python.sh
 
-dist: build
+dist:
+	@scripts/setup.sh dist
+	@scripts/portable.sh
 	@scripts/dist.sh
+	@scripts/wheels.sh
 
 test-dist: dist
 	@scripts/setup.sh test-dist
 	@scripts/test-dist.sh
+	@scripts/test-debian11.sh
+	@scripts/test-portable.sh
 
 test-long:
 	@scripts/setup.sh test

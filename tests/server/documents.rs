@@ -11,6 +11,8 @@ use support::modules::{bounded, redis_cell};
 use support::{Ask, Clock, START, Server, Setup, get, root};
 use tempfile::TempDir;
 
+use crate::examples::unpacked;
+
 const PROMPT: &str = "127.0.0.1:6379> ";
 
 /// A fenced block of a document.
@@ -24,7 +26,7 @@ struct Snippet {
 impl Snippet {
     /// What needs more than a server, and is run by `make test-examples`.
     fn needs_more(&self) -> bool {
-        ["js", "python"].contains(&self.language.as_str()) || self.text.contains("CL.THROTTLE")
+        ["go", "js", "python"].contains(&self.language.as_str()) || self.text.contains("CL.THROTTLE")
     }
 
     fn run(&self, clock: &Clock) {
@@ -35,8 +37,11 @@ impl Snippet {
             "sh" => self.program(clock, &["sh", "-euc"]),
             "python" => self.program(clock, &["python3", "-c"]),
             "js" => self.program(clock, &["node", "--input-type=module", "-e"]),
+            "go" => self.go(clock),
             // By tests/clients, which start a cluster.
             "js cluster" | "python cluster" => {}
+            // By scripts/test-dist.sh, which has the wheel.
+            "sh wheel" => {}
             "text" => {}
             other => panic!("{}: nothing runs {other:?}", self.place),
         }
@@ -70,6 +75,19 @@ impl Snippet {
             setup = setup.args(format!("--{line}").split(' '));
         }
         assert_eq!(setup.start().connect().answer("RATELIMIT.HIT key 1 1m")[0], 1, "{}", self.place);
+    }
+
+    /// A program in Go, which has to be a file, with the packages that Debian has.
+    fn go(&self, clock: &Clock) {
+        let Some(debian) = unpacked() else { return };
+        let folder = TempDir::new().unwrap();
+        let line = format!(
+            "printf %s \"$1\" >{folder}/main.go; GO111MODULE=off GOPATH={} GOCACHE={} go run {folder}/main.go",
+            debian.join("usr/share/gocode").display(),
+            root().join("target/examples/go").display(),
+            folder = folder.path().display(),
+        );
+        self.program(clock, &["sh", "-euc", &line, "go"]);
     }
 
     /// A program ends well, and prints what is shown.
@@ -134,7 +152,7 @@ fn snippets_do_what_they_show() {
 }
 
 #[test]
-#[ignore = "needs clients in Python and Node: make test-examples"]
+#[ignore = "needs clients in Python, Node and Go: make test-examples"]
 fn snippets_in_other_languages_do_what_they_show() {
     let clock = Clock::at(START).unwrap();
     all().iter().filter(|snippet| snippet.needs_more()).for_each(|snippet| snippet.run(&clock));
@@ -228,7 +246,8 @@ fn packages_are_whole() {
         assert!(output.status.success(), "{line}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    sh("scripts/dist.sh");
+    // What `make build` built, which all tests use.
+    sh("MODULE=target/release/libratelimit.so scripts/dist.sh");
     sh("mkdir $DIST/tar $DIST/deb; tar -C $DIST/tar --strip-components 1 -xzf $DIST/*.tar.gz");
     sh("if command -v dpkg-deb; then dpkg-deb -x $DIST/*.deb $DIST/deb; fi");
     for kind in ["tar", "deb"] {

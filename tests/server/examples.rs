@@ -217,7 +217,7 @@ fn express_in_outages() {
 
 /// Where scripts/examples.sh has unpacked packages of Debian. None, and a word about the test that is skipped, where it
 /// could not.
-fn unpacked() -> Option<PathBuf> {
+pub fn unpacked() -> Option<PathBuf> {
     let path = root().join("target/examples/debian");
     if !path.exists() {
         skipped("there are no packages of Debian here");
