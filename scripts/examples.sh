@@ -7,7 +7,7 @@ mkdir -p "$here/packages"
 
 python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
     --target "$here/python" --upgrade -r tests/clients/requirements.txt limits==5.8.0
-cp examples/express/package.json "$here"
+sed "s|file:../..|file:$PWD|" examples/express/package.json >"$here/package.json"
 npm install --silent --no-fund --no-audit --prefix "$here" >/dev/null
 
 wanted="nginx libnginx-mod-http-ndk libnginx-mod-http-lua prometheus-redis-exporter golang-github-gomodule-redigo-dev"
