@@ -18,7 +18,7 @@ dist=$PWD/target/dist
 unlisted=$(cd "$dist" && for file in *; do grep -q "  $file\$" SHA256SUMS || echo "$file"; done)
 same "$unlisted" SHA256SUMS "files without a sum"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
-same "$(ls "$dist" | grep -v "[-_]$version[-_.]")" SHA256SUMS "files of other versions"
+same "$(find "$dist" -type f ! -name "*[-_]${version}[-_.]*" -printf '%f\n')" SHA256SUMS "files of other versions"
 module_wheel=$(echo "$dist"/redis_ratelimit_module-*.whl)
 
 dir=$(mktemp -d)
