@@ -18,7 +18,7 @@ dist=$PWD/target/dist
 unlisted=$(cd "$dist" && for file in *; do grep -q "  $file\$" SHA256SUMS || echo "$file"; done)
 same "$unlisted" SHA256SUMS "files without a sum"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
-same "$(ls "$dist" | grep -v "[-_]$version[-_.]")" SHA256SUMS "files of other versions"
+same "$(find "$dist" -type f ! -name "*[-_]${version}[-_.]*" -printf '%f\n')" SHA256SUMS "files of other versions"
 module_wheel=$(echo "$dist"/redis_ratelimit_module-*.whl)
 
 dir=$(mktemp -d)
@@ -108,18 +108,17 @@ archive() {
     stop
 }
 
-# The first block of the README's section `Try it` that has this language, with the port of this test.
-block() { # language
-    sed -n '/^## Try it/,/^## The reply/p' README.md |
-        awk -v begin="\`\`\`$1" '$0 == begin { shown = 1; next } /^```/ { if (shown) exit } shown' |
-        sed "s/^redis-server /&--port $port /; s/redis-cli /&-p $port /"
+# The first block that has this language, with the port of this test.
+block() { # file, language
+    awk -v begin="\`\`\`$2" '$0 == begin { shown = 1; next } /^```/ { if (shown) exit } shown' "$1" |
+        sed "s/^redis-server /&--port $port /; s/redis-cli /&-p $port /; s/6379/$port/"
 }
 readme() {
     mkdir -p "$dir/readme/target/dist"
     cp "$module_wheel" "$dir/readme/target/dist"
-    block "sh wheel" >"$dir/first"
-    block sh >"$dir/second"
-    block text >"$dir/expected"
+    block README.md "sh wheel" >"$dir/first"
+    block README.md sh >"$dir/second"
+    block README.md text >"$dir/expected"
     begin=$(date +%s%N)
     (cd "$dir/readme" && exec sh -eu "$dir/first") >"$dir/log" 2>&1 &
     server=$!
@@ -202,10 +201,33 @@ PYTHON
     done
 }
 
+# The first program of its README, in a folder that has node-redis as well.
+node_client() {
+    file=$(find "$dist" -name 'redis-ratelimit-*.tgz')
+    [ -n "$file" ] || return 0
+    mkdir "$dir/node"
+    npm() { (cd "$dir/node" && command npm "$@" --silent --no-fund --no-audit); }
+    npm install redis
+    find "$dir/node/node_modules" ! -name .package-lock.json | sort >"$dir/before"
+    npm install "$file"
+    block clients/node/README.md js >"$dir/node/program.mjs"
+    default_configuration
+    for load in "" "--loadmodule $(echo "$dir"/redis-ratelimit-*/libratelimit.so)"; do
+        # shellcheck disable=SC2086 # an option with its value, or nothing
+        start --port "$port" $load
+        (cd "$dir/node" && timeout 60 node program.mjs) || fail "the program of clients/node/README.md"
+        stop
+    done
+    npm uninstall redis-ratelimit
+    find "$dir/node/node_modules" ! -name .package-lock.json | sort >"$dir/after"
+    diff "$dir/before" "$dir/after" || fail "removing $file left something behind"
+}
+
 debian_package
 archive
 readme
 wheel_of_the_module
 python_client
+node_client
 for file in "$dist"/*; do echo "test-dist: $(basename "$file")"; done
 echo "test-dist: installed, used, removed; nothing is left"
