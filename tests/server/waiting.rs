@@ -36,7 +36,7 @@ impl Waiter {
         Self(client)
     }
 
-    fn reply(&mut self) -> Result<Value, String> {
+    pub fn reply(&mut self) -> Result<Value, String> {
         match self.0.recv_response() {
             Ok(Value::ServerError(error)) => Err(text_of(&error)),
             Ok(value) => Ok(value),
