@@ -15,7 +15,10 @@ use support::modules::reactor;
 use support::servers::cpu_time;
 use support::{Ask, Server, Setup, is_long, wait_for, words};
 
-use crate::waiting::{SLACK, Waiter, ended, full, waiting};
+use crate::waiting::{Waiter, ended, full, waiting};
+
+/// What is late by so much as a rule is wrong, and not the machine.
+const LATE: Duration = Duration::from_millis(150);
 
 /// More than what anybody asks for, in a second tier. It keeps everybody waiting until it is taken away, and the log complete.
 const MOST: u64 = 1 << 50;
@@ -129,7 +132,7 @@ fn served_in_the_order_in_which_they_came() {
     let (served, turns) = crowd.served(&mut client);
     assert_eq!(served, (0..crowd.clients).collect::<Vec<_>>());
     let late = lateness("one line", &turns, &replies[crowd.limit as usize..]);
-    assert!(late < SLACK, "{late:?}");
+    assert!(late < LATE, "{late:?}");
     assert_eq!((waiting(&mut client), ended(&mut client)), (0, [crowd.clients, 0, 0]));
 }
 
@@ -209,7 +212,7 @@ fn a_turn_of_a_single_client() {
         all.push(turn_of(&mut client, &format!("k:{nth}"), window));
     }
     let late = lateness("a single client", &all, &replies);
-    assert!(late < SLACK, "{late:?}");
+    assert!(late < LATE, "{late:?}");
 }
 
 /// The worst case: all have their turns in the same millisecond, each on a key of its own.
@@ -240,7 +243,7 @@ fn turns_of_many_keys_at_once() {
         lateness("many keys at once", &turns, &replies)
     });
     let late = late.min().unwrap();
-    assert!(late < SLACK, "{late:?}");
+    assert!(late < LATE, "{late:?}");
 }
 
 #[test]
@@ -265,7 +268,7 @@ fn refusals_at_the_timeout() {
     let mut late: Vec<Duration> = waiters.into_iter().map(refused).collect();
     late.sort_unstable();
     eprintln!("a refusal at the timeout: {:.1?} late (median), {:.1?} (worst)", late[10], late[19]);
-    assert!(late[10] < SLACK, "{late:?}");
+    assert!(late[10] < LATE, "{late:?}");
 }
 
 /// What a client takes of the server's memory while it waits: its own buffers, what a server keeps for each client that a
