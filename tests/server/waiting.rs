@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use redis::{Connection, Value};
 use support::client::number;
+use support::modules::reactor;
 use support::replication::{APPEND_ONLY, Effects, REPLICATION, caught_up, replica_of, start_again};
 use support::{
     Ask, PATIENCE, START, Server, Setup, Stage, assert_same, errors, get, is_long, six, text_of, wait_for, words,
@@ -261,6 +262,43 @@ fn transactions_scripts_and_functions_do_not_wait() {
     let [.., retry, _, _] = client.answer("RATELIMIT.PEEK k 1 1h");
     assert!(retry > 3_500_000);
     assert_eq!((waiting(&mut client), ended(&mut client)), (0, [0; 3]));
+}
+
+/// Another module that calls the command gets the answer at once as well.
+#[test]
+fn other_modules_do_not_wait() {
+    let server = Setup::new().args(["--loadmodule"]).args([reactor().display()]).start();
+    let mut client = server.connect();
+    full(&mut client, "1h");
+    client.run("SET x y");
+    client.run("REACT del x 1 RATELIMIT.HIT k 1 1h WAIT 2h");
+    assert_eq!(client.integer("DEL x"), 1);
+    assert_eq!(client.info("ratelimit", "ratelimit_hits_refused"), "1", "it was called");
+    assert_eq!((waiting(&mut client), ended(&mut client)), (0, [0; 3]));
+}
+
+/// What a client sends behind a call that waits is answered after it, in both protocols.
+#[test]
+fn pipelines() {
+    let server = Server::start();
+    for mut client in [server.connect(), server.connect_resp3()] {
+        client.run("RATELIMIT.RESET k");
+        let mut pipe = redis::pipe();
+        for line in [
+            "RATELIMIT.HIT k 1 200ms 100 1h WAIT 1h",
+            "RATELIMIT.HIT k 1 200ms 100 1h WAIT 1h",
+            "XLEN k",
+            "RATELIMIT.HIT k 1 200ms 100 1h WAIT 1h WITHTIERS",
+            "XLEN k",
+        ] {
+            pipe.add_command(words(line));
+        }
+        let replies: Vec<Value> = pipe.query(&mut client).unwrap();
+        assert_eq!([&replies[0], &replies[1]].map(|reply| six(reply)[0]), [1, 1]);
+        let Value::Array(tiers) = &replies[3] else { panic!("no array: {replies:?}") };
+        assert_eq!(tiers.iter().map(six).map(|tier| tier[..3].to_vec()).collect::<Vec<_>>(), [[1, 1, 0], [1, 100, 97]]);
+        assert_eq!([&replies[2], &replies[4]], [&Value::Int(2), &Value::Int(3)]);
+    }
 }
 
 /// Whatever makes room, those who wait have it soon.
