@@ -101,7 +101,7 @@ test-dist: dist
 test-long:
 	@scripts/setup.sh test
 	$(CARGO) build --release --locked
-	RATELIMIT_LONG=1 $(CARGO) test --locked --test server -- --nocapture --test-threads 1 \
+	ulimit -S -n 4096 || true; RATELIMIT_LONG=1 $(CARGO) test --locked --test server -- --nocapture --test-threads 1 \
 		clock_steps:: crash_recovery:: memory_limits:: cost_limits:: waiting::a_failover waiting_crowds::
 
 fuzz:

@@ -1,6 +1,7 @@
 //! The documents are right: their snippets are run, each on a server of its own, whose clock stands still.
 //!
-//! In a document, port 6379 is that server. A block of `text` is what the block before it prints.
+//! In a document, port 6379 is that server. A block of `text` is what the block before it prints. Where a block waits for its
+//! turn (`sh waiting`), the clock runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ struct Snippet {
 impl Snippet {
     /// What needs more than a server, and is run by `make test-examples`.
     fn needs_more(&self) -> bool {
-        ["go", "js", "python"].contains(&self.language.as_str()) || self.text.contains("CL.THROTTLE")
+        ["go", "js", "python", "python waiting"].contains(&self.language.as_str()) || self.text.contains("CL.THROTTLE")
     }
 
     fn run(&self, clock: &Clock) {
@@ -34,9 +35,11 @@ impl Snippet {
         match self.language.as_str() {
             "console" => self.session(clock),
             "conf" => self.configuration(clock),
-            "sh" => self.program(clock, &["sh", "-euc"]),
-            "python" => self.program(clock, &["python3", "-c"]),
-            "js" => self.program(clock, &["node", "--input-type=module", "-e"]),
+            "sh" => self.program(Some(clock), &["sh", "-euc"]),
+            "sh waiting" => self.program(None, &["sh", "-euc"]),
+            "python" => self.program(Some(clock), &["python3", "-c"]),
+            "python waiting" => self.program(None, &["python3", "-c"]),
+            "js" => self.program(Some(clock), &["node", "--input-type=module", "-e"]),
             "go" => self.go(clock),
             // By tests/clients, which start a cluster.
             "js cluster" | "python cluster" => {}
@@ -49,7 +52,7 @@ impl Snippet {
 
     /// A session with redis-cli, in which `# 4000 ms later` moves the clock.
     fn session(&self, clock: &Clock) {
-        let server = self.server(clock);
+        let server = self.server(Some(clock));
         let mut now = START;
         let mut shown = String::new();
         for line in self.text.lines() {
@@ -87,11 +90,11 @@ impl Snippet {
             root().join("target/examples/go").display(),
             folder = folder.path().display(),
         );
-        self.program(clock, &["sh", "-euc", &line, "go"]);
+        self.program(Some(clock), &["sh", "-euc", &line, "go"]);
     }
 
     /// A program ends well, and prints what is shown.
-    fn program(&self, clock: &Clock, interpreter: &[&str]) {
+    fn program(&self, clock: Option<&Clock>, interpreter: &[&str]) {
         let server = self.server(clock);
         let text = self.text.replace("6379", &server.port.to_string());
         let text = text.replace("redis-cli ", &format!("redis-cli -p {} ", server.port));
@@ -102,8 +105,11 @@ impl Snippet {
         }
     }
 
-    fn server(&self, clock: &Clock) -> Server {
-        let mut setup = Setup::new().clock(clock).tcp();
+    fn server(&self, clock: Option<&Clock>) -> Server {
+        let mut setup = Setup::new().tcp();
+        if let Some(clock) = clock {
+            setup = setup.clock(clock);
+        }
         if self.text.contains("CL.THROTTLE") {
             setup = setup.args(["--loadmodule"]).args([redis_cell().display()]);
         }

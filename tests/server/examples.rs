@@ -316,7 +316,7 @@ fn throttle() {
         assert_eq!(String::from_utf8(run("2").stdout).unwrap(), "done with it\n");
     }
     assert!(since.elapsed() >= Duration::from_millis(590), "the fifth has waited twice: {:?}", since.elapsed());
-    for (limit, complaint) in [("0", "throttle: a limit of 0 allows nothing"), ("x", "ERR limit is not an integer")] {
+    for (limit, complaint) in [("0", "throttle: no turn within 1h"), ("x", "ERR limit is not an integer")] {
         let output = run(limit);
         assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains(complaint), "{output:?}");
