@@ -232,7 +232,9 @@ class Base(Generic[ClientT]):
 
     def _without_redis(self, call: Call) -> tuple[Answer, ...]:
         source: Source = self._fail
+        policies = [group.limits for group in call.groups]
         if self._fail == "local":
+            policies = [tuple(map(self._local.part, limits)) for limits in policies]
             with self._local_lock:
                 table = self._local.ask(call, self._milliseconds())
         elif self._fail == "open":
@@ -244,8 +246,8 @@ class Base(Generic[ClientT]):
             wait = max(1, int(self._breaker.left(self._monotonic()) * 1_000))
             table = [[[0, limit.units, 0, wait, wait, wait] for limit in group.limits] for group in call.groups]
         answers = (
-            binding([from_integers(six, group.limits, source) for six in tiers], keep=call.tiers)
-            for tiers, group in zip(table, call.groups, strict=True)
+            binding([from_integers(six, policy, source) for six in tiers], keep=call.tiers)
+            for tiers, policy in zip(table, policies, strict=True)
         )
         return tuple(answers)
 
