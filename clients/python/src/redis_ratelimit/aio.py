@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, TypeAlias, cast
@@ -12,7 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from ._answer import Answer
-from ._call import Key
+from ._call import Command, Key
 from ._core import Base, Charge, Steps, T
 from ._limits import Limit
 
@@ -23,6 +24,8 @@ Client: TypeAlias = "Redis | RedisCluster"
 
 class Limiter(Base[Client]):
     """A rate limiter for asyncio. Share one in the whole event loop."""
+
+    _loop: asyncio.AbstractEventLoop | None = None
 
     async def hit(
         self,
@@ -69,6 +72,14 @@ class Limiter(Base[Client]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    def _client_for(self, command: Command) -> Client:
+        # Connections belong to an event loop, and test clients of frameworks run requests in several.
+        loop = asyncio.get_running_loop()
+        if self._loop not in (None, loop) and self._url is not None:
+            self._client, self._patient = self._connect(self._url, self._timeout, self._timeout), None
+        self._loop = loop
+        return super()._client_for(command)
 
     @staticmethod
     def _connect(url: str, connect_timeout: float, timeout: float | None) -> Client:

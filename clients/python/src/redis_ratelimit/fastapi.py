@@ -238,8 +238,8 @@ async def _charge(
 
 def _describe(app: FastAPI, schema: dict[str, Any]) -> None:
     # iter_route_contexts knows what routers add to a route; in older versions of FastAPI the route itself does.
-    contexts: Callable[[Any], Iterable[Any]] = getattr(cast(Any, routing), "iter_route_contexts", iter)
-    for route in contexts(app.routes):
+    contexts = getattr(routing, "iter_route_contexts", iter)
+    for route in cast("Iterable[Any]", contexts(app.routes)):
         if not _is_limited(getattr(route, "dependant", None)):
             continue
         operations = schema.get("paths", {}).get(route.path_format, {})
