@@ -48,58 +48,48 @@ class Rule(Generic[LimiterT]):
             refund_if = (refund_if,)
         self.refunds: Callable[[int], object] = refund_if if callable(refund_if) else frozenset(refund_if).__contains__
 
-    def demand(self, client: Any, limits: Any, cost: Any) -> Demand[LimiterT]:
-        """What to ask the limiter. Raises for what a program may not return."""
-        return Demand(self, key(self.name, client), parse_limits(limits), integer(cost, 0, f"{self.name}: cost"))
-
 
 @dataclass(frozen=True, slots=True)
 class Demand(Generic[LimiterT]):
-    """One rule, for one request."""
+    """What one rule asks of one request."""
 
+    limiter: LimiterT
     rule: Rule[LimiterT]
     key: str
     limits: tuple[Limit, ...]
     cost: int
 
-    @property
-    def tiers(self) -> bool:
-        """Several limits are told apart in headers."""
-        return len(self.limits) > 1
-
 
 @dataclass(slots=True)
 class Bill(Generic[LimiterT]):
-    """What one request was asked and answered. It hangs on the request while that is served."""
+    """What one request was charged. It hangs on the request while that is served."""
 
     limiter: LimiterT | None
-    items: list[tuple[LimiterT, Demand[LimiterT], Answer]] = field(
-        default_factory=list[tuple[LimiterT, Demand[LimiterT], Answer]]
-    )
+    items: list[tuple[Demand[LimiterT], Answer]] = field(default_factory=list[tuple[Demand[LimiterT], Answer]])
     settled: bool = False
 
-    def limiter_for(self, demands: Sequence[Demand[LimiterT]]) -> LimiterT:
-        rule = demands[0].rule
+    def demand(self, rule: Rule[LimiterT], client: object, limits: Any, cost: object) -> Demand[LimiterT]:
+        """What to ask for. Every fault of the program is found here, before anything is charged."""
         limiter = rule.limiter or self.limiter
         if limiter is None:
             raise RuntimeError(f"{rule.name}: no limiter is installed, and the limit names none")
-        keys = [demand.key for known, demand, _ in self.items if known is limiter] + [demand.key for demand in demands]
-        if len(set(keys)) < len(keys):
+        name = key(rule.name, client)
+        if any(known.key == name and known.limiter is limiter for known, _ in self.items):
             raise RuntimeError(
-                f"one request would be charged twice at {keys[-1]!r}: give one limit both windows, or each its own name"
+                f"one request would be charged twice at {name!r}: give one limit both windows, or each its own name"
             )
-        return limiter
+        return Demand(limiter, rule, name, parse_limits(limits), integer(cost, 0, f"{rule.name}: cost"))
 
     def headers(self) -> dict[str, str]:
         """Of all limits of the request, and `Retry-After` if one refuses and waiting helps."""
         found: dict[str, list[str]] = {}
-        for _, demand, answer in self.items:
+        for demand, answer in self.items:
             for name, value in answer.headers(name=demand.rule.name).items():
                 # While Redis is away nobody knows what is left.
                 if name != "Retry-After" and not (name == "RateLimit" and answer.source in ("open", "closed")):
                     found.setdefault(name, []).append(value)
         fields = {name: ", ".join(values) for name, values in found.items()}
-        waits = [answer.retry_after for _, _, answer in self.items if not answer.allowed]
+        waits = [answer.retry_after for _, answer in self.items if not answer.allowed]
         if waits and None not in waits:
             fields["Retry-After"] = str(max(seconds(wait) for wait in waits if wait is not None))
         return fields
@@ -110,8 +100,8 @@ class Bill(Generic[LimiterT]):
             return []
         self.settled = True
         return [
-            (limiter, demand.key, demand.cost)
-            for limiter, demand, answer in self.items
+            (demand.limiter, demand.key, demand.cost)
+            for demand, answer in self.items
             if answer.allowed and demand.cost > 0 and demand.rule.refunds(status)
         ]
 

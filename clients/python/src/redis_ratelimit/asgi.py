@@ -97,7 +97,7 @@ class RateLimitMiddleware:
             if limits is not None:
                 client = await _result(rule.by, scope)
                 cost = await _result(rule.cost, scope) if callable(rule.cost) else rule.cost
-                demand = rule.demand(client_address(scope) if client is None else client, limits, cost)
+                demand = bill.demand(rule, client_address(scope) if client is None else client, limits, cost)
                 answers = await charge(bill, [demand])
                 if not answers[0]:
                     return await self._refuse(Refusal.of([demand], answers))(scope, receive, send)
@@ -119,8 +119,8 @@ def check(limiter: Limiter) -> Limiter:
 
 async def charge(bill: Bill[Limiter], demands: Sequence[Demand[Limiter]]) -> list[Answer]:
     """Charges one request for all of these or none."""
-    limiter = bill.limiter_for(demands)
-    tiers, strict = any(len(demand.limits) > 1 for demand in demands), demands[0].rule.strict
+    limiter, strict = demands[0].limiter, demands[0].rule.strict
+    tiers = any(len(demand.limits) > 1 for demand in demands)
     costly = [demand for demand in demands if demand.cost > 0]
     if len(costly) == 1:
         (one,) = costly
@@ -137,7 +137,7 @@ async def charge(bill: Bill[Limiter], demands: Sequence[Demand[Limiter]]) -> lis
         else:
             answer = hits.pop(0)
         answers.append(answer)
-        bill.items.append((limiter, demand, answer))
+        bill.items.append((demand, answer))
     return answers
 
 

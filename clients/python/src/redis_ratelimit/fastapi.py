@@ -223,7 +223,7 @@ async def _charge(
             continue
         client = values[f"by_{i}"]
         client = asgi.client_address(request.scope) if client is None else client
-        demands.append(rule.demand(client, limits, values.get(f"cost_{i}", rule.cost)))
+        demands.append(bill.demand(rule, client, limits, values.get(f"cost_{i}", rule.cost)))
     if not demands:
         return [None] * len(rules)
     found = await asgi.charge(bill, demands)
