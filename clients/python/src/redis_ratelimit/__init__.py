@@ -20,7 +20,7 @@ from redis.retry import Retry
 
 from ._answer import Answer
 from ._call import Key
-from ._core import Base, Charge, Engine, Steps, T, UnsupportedError
+from ._core import Base, Charge, Engine, Steps, T, UnsupportedError, connection_options
 from ._limits import Limit, Limits
 from ._outage import Fail
 
@@ -97,8 +97,7 @@ class Limiter(Base[Client]):
     def _connect(url: str, connect_timeout: float, timeout: float | None) -> Client:
         # A connection that the server has closed is opened anew. A call that is not answered in time is not repeated.
         retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-        options: Any = {"socket_connect_timeout": connect_timeout, "socket_timeout": timeout, "retry": retry}
-        options["retry_on_error"] = [redis.ConnectionError]
+        options = connection_options(retry, connect_timeout, timeout)
         client: Client = cast(Any, redis.Redis).from_url(url, **options)
         return client
 

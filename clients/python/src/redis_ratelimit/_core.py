@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable
 from threading import Lock
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from ._answer import Answer, Source, binding, from_integers
@@ -29,6 +30,16 @@ ClientT = TypeVar("ClientT")
 
 class UnsupportedError(NotImplementedError):
     """The engine in use cannot do what was asked, such as waiting without the module."""
+
+
+def connection_options(retry: object, connect_timeout: float, timeout: float | None) -> dict[str, Any]:
+    """For redis-py. Times are seconds."""
+    return {
+        "socket_connect_timeout": connect_timeout,
+        "socket_timeout": timeout,
+        "retry": retry,
+        "retry_on_error": [RedisConnectionError],
+    }
 
 
 class Base(Generic[ClientT]):

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 
 from ._answer import Answer
 from ._call import Command, Key
-from ._core import Base, Charge, Steps, T
+from ._core import Base, Charge, Steps, T, connection_options
 from ._limits import Limit
 
 __all__ = ["Limiter"]
@@ -84,8 +84,7 @@ class Limiter(Base[Client]):
     @staticmethod
     def _connect(url: str, connect_timeout: float, timeout: float | None) -> Client:
         retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-        options: Any = {"socket_connect_timeout": connect_timeout, "socket_timeout": timeout, "retry": retry}
-        options["retry_on_error"] = [redis.ConnectionError]
+        options = connection_options(retry, connect_timeout, timeout)
         client: Client = cast(Any, Redis).from_url(url, **options)
         return client
 
