@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Any, TypeAlias, cast
 
@@ -105,8 +106,11 @@ class Limiter(Base[Client]):
         try:
             command = next(steps)
             while True:
+                failures = self._breaker.failures
                 try:
-                    reply: Any = cast(Any, self._client_for(command)).execute_command(*command.arguments)
+                    with nullcontext() if command.patient else self._slots:
+                        self._check_failures(failures)
+                        reply: Any = cast(Any, self._client_for(command)).execute_command(*command.arguments)
                 except Exception as error:
                     command = steps.throw(error)
                 else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Any, TypeAlias, cast
 
@@ -76,9 +77,10 @@ class Limiter(Base[Client]):
     def _client_for(self, command: Command) -> Client:
         # Connections belong to an event loop, and test clients of frameworks run requests in several.
         loop = asyncio.get_running_loop()
-        if self._loop not in (None, loop) and self._url is not None:
-            self._client, self._patient = self._connect(self._url, self._timeout, self._timeout), None
-        self._loop = loop
+        if loop is not self._loop:
+            if self._loop is not None and self._url is not None:
+                self._client, self._patient = self._connect(self._url, self._timeout, self._timeout), None
+            self._loop, self._slots = loop, asyncio.Semaphore(self._max_calls)
         return super()._client_for(command)
 
     @staticmethod
@@ -92,8 +94,12 @@ class Limiter(Base[Client]):
         try:
             command = next(steps)
             while True:
+                failures = self._breaker.failures
+                client: Any = self._client_for(command)
                 try:
-                    reply: Any = await cast(Any, self._client_for(command)).execute_command(*command.arguments)
+                    async with nullcontext() if command.patient else self._slots:
+                        self._check_failures(failures)
+                        reply: Any = await client.execute_command(*command.arguments)
                 except Exception as error:
                     command = steps.throw(error)
                 else:
