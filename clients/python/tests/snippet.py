@@ -1,4 +1,4 @@
-"""Runs a snippet of the README, `snippet.py asgi|wsgi|django|print < snippet`, and prints the statuses of 12 requests."""
+"""Runs a snippet of the README, `snippet.py asgi|wsgi|django|print < snippet`; prints the statuses of 12 requests."""
 
 from __future__ import annotations
 
