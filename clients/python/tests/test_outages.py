@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import oracle
 import pytest
@@ -83,6 +84,7 @@ def test_local_until_redis_answers(mortal: Server) -> None:
     answers = [limiter.hit("k", "10/minute") for _ in range(7)]
     assert [answer.allowed for answer in answers] == [True] * 5 + [False] * 2
     assert {answer.source for answer in answers} == {"local"} and answers[0].limit == 5
+    assert answers[0].headers()["RateLimit-Policy"] == '"default";q=5;w=60', "what this process grants"
     assert answers[-1].retry_after and 59 < answers[-1].retry_after <= 60
     assert limiter.refund("k", 2) == 2
     assert limiter.hit("k", "10/minute").remaining == 1
@@ -111,6 +113,55 @@ def test_asyncio(mortal: Server) -> None:
                 await task
             mortal.process.send_signal(signal.SIGCONT)
             assert (await limiter.hit("k", "10/minute")).source == "redis"
+
+    asyncio.run(scenario())
+
+
+def test_many_calls_at_once_are_no_outage(mortal: Server) -> None:
+    """More than there are connections: they take turns, and the limit holds."""
+
+    async def asynchronous() -> list[str]:
+        async with aio.Limiter(mortal.url, refusal_cache=0, timeout=2.0) as limiter:
+            answers = await asyncio.gather(*(limiter.hit("k", "5/minute") for _ in range(1000)))
+            assert sum(answer.allowed for answer in answers) == 5
+            return [answer.source for answer in answers]
+
+    assert asyncio.run(asynchronous()) == ["redis"] * 1000
+    limiter = Limiter(mortal.url, refusal_cache=0, timeout=2.0, max_calls=8)
+    with ThreadPoolExecutor(64) as pool:
+        answers = list(pool.map(lambda _: limiter.hit("other", "5/minute"), range(500)))
+    assert {answer.source for answer in answers} == {"redis"}
+    assert sum(answer.allowed for answer in answers) == 5
+
+
+def test_many_calls_at_once_do_not_wait_in_turn_for_a_server_that_hangs(mortal: Server) -> None:
+    async def scenario() -> None:
+        async with aio.Limiter(mortal.url, timeout=0.2, pause=10, max_calls=4) as limiter:
+            assert (await limiter.hit("k", "5/minute")).source == "redis"
+            mortal.process.send_signal(signal.SIGSTOP)
+            since = time.monotonic()
+            answers = await asyncio.gather(*(limiter.hit("k", "5/minute") for _ in range(400)))
+            assert {answer.source for answer in answers} == {"open"}
+            # In turn it would be 20 s.
+            assert time.monotonic() - since < 5
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        mortal.process.send_signal(signal.SIGCONT)
+
+
+def test_a_pool_that_is_too_small_is_a_mistake(mortal: Server) -> None:
+    async def scenario() -> None:
+        async with redis.asyncio.Redis.from_url(mortal.url, max_connections=2) as client:
+            limiter = aio.Limiter(client)
+            answers = await asyncio.gather(*(limiter.hit("k", "5/minute") for _ in range(20)), return_exceptions=True)
+            assert {type(answer).__name__ for answer in answers} <= {"Answer", "MaxConnectionsError", "ConnectionError"}
+            assert all(answer.source == "redis" for answer in answers if not isinstance(answer, BaseException))
+            assert not all(isinstance(answer, BaseException) for answer in answers)
+            fitting = aio.Limiter(client, max_calls=2)
+            answers = await asyncio.gather(*(fitting.hit("other", "5/minute") for _ in range(20)))
+            assert sum(answer.allowed for answer in answers) == 5
 
     asyncio.run(scenario())
 
@@ -191,5 +242,5 @@ def test_local_is_bounded_and_shares() -> None:
     for key in (b"a", b"b", b"c"):
         local.ask(Call("HIT", (Group(key, limit, 1),)), 1_000)
     assert len(local._logs) == 2
-    assert [local.part(Limit(units, seconds=1)) for units in (0, 1, 3, 10, 100)] == [0, 1, 1, 3, 30]
+    assert [local.part(Limit(units, seconds=1)).units for units in (0, 1, 3, 10, 100)] == [0, 1, 1, 3, 30]
     assert servers.ROOT.exists()

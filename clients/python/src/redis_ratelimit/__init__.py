@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Any, TypeAlias, cast
 
@@ -20,7 +21,7 @@ from redis.retry import Retry
 
 from ._answer import Answer
 from ._call import Key
-from ._core import Base, Charge, Engine, Steps, T, UnsupportedError
+from ._core import Base, Charge, Engine, Steps, T, UnsupportedError, connection_options
 from ._limits import Limit, Limits
 from ._outage import Fail
 
@@ -97,8 +98,7 @@ class Limiter(Base[Client]):
     def _connect(url: str, connect_timeout: float, timeout: float | None) -> Client:
         # A connection that the server has closed is opened anew. A call that is not answered in time is not repeated.
         retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-        options: Any = {"socket_connect_timeout": connect_timeout, "socket_timeout": timeout, "retry": retry}
-        options["retry_on_error"] = [redis.ConnectionError]
+        options = connection_options(retry, connect_timeout, timeout)
         client: Client = cast(Any, redis.Redis).from_url(url, **options)
         return client
 
@@ -106,8 +106,11 @@ class Limiter(Base[Client]):
         try:
             command = next(steps)
             while True:
+                failures = self._breaker.failures
                 try:
-                    reply: Any = cast(Any, self._client_for(command)).execute_command(*command.arguments)
+                    with nullcontext() if command.patient else self._slots:
+                        self._check_failures(failures)
+                        reply: Any = cast(Any, self._client_for(command)).execute_command(*command.arguments)
                 except Exception as error:
                     command = steps.throw(error)
                 else:

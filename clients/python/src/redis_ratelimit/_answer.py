@@ -39,15 +39,22 @@ class Answer:
     def __bool__(self) -> bool:
         return self.allowed
 
-    def headers(self, *, name: str = "default", legacy: bool = False) -> dict[str, str]:
+    def names(self, name: str = "") -> list[str]:
+        """What headers call the limits of the call: a single one `name` or `default`, one of several `10/1s`, after the
+        name and a hyphen if there is one."""
+        if len(self.policy) == 1:
+            return [name or "default"]
+        return [f"{name}-{limit}" if name else str(limit) for limit in self.policy]
+
+    def headers(self, *, name: str = "", legacy: bool = False) -> dict[str, str]:
         """Header fields for the response, as draft-ietf-httpapi-ratelimit-headers-10 defines them.
 
         `RateLimit-Policy` names all limits of the call, `RateLimit` the one that binds, or all if the call asked for
-        `tiers`. A refusal has `Retry-After`, unless it is for ever. A single limit is called `name`, one of several
-        `10/1s`. `legacy=True` adds `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` (seconds since
-        the epoch). Times are rounded up to seconds.
+        `tiers`. A refusal has `Retry-After`, unless it is for ever. See `names` for `name`. `legacy=True` adds
+        `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` (seconds since the epoch). Times are
+        rounded up to seconds.
         """
-        names = [name] if len(self.policy) == 1 else [str(limit) for limit in self.policy]
+        names = self.names(name)
         rows = list(zip(names, self.policy, self.tiers, strict=True)) if self.tiers else [self._binding(names)]
         fields = {
             "RateLimit-Policy": ", ".join(

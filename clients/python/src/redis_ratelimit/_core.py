@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable
-from threading import Lock
+from threading import Lock, Semaphore
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from ._answer import Answer, Source, binding, from_integers
@@ -31,6 +32,17 @@ class UnsupportedError(NotImplementedError):
     """The engine in use cannot do what was asked, such as waiting without the module."""
 
 
+def connection_options(retry: object, connect_timeout: float, timeout: float | None) -> dict[str, Any]:
+    """For redis-py. Times are seconds. The limiter itself bounds the number of connections."""
+    return {
+        "max_connections": 2**31,
+        "socket_connect_timeout": connect_timeout,
+        "socket_timeout": timeout,
+        "retry": retry,
+        "retry_on_error": [RedisConnectionError],
+    }
+
+
 class Base(Generic[ClientT]):
     """What both limiters share: settings, and each call as steps."""
 
@@ -46,6 +58,7 @@ class Base(Generic[ClientT]):
         local_share: float = 1.0,
         refusal_cache: float = 1.0,
         max_keys: int = 10_000,
+        max_calls: int = 50,
     ) -> None:
         """A limiter on a URL (`redis://host:6379/0`, `rediss://...`, `unix://...`) or on a client of redis-py: single,
         cluster, or from Sentinel.
@@ -58,6 +71,8 @@ class Base(Generic[ClientT]):
         * `local_share`: part of each limit that `local` grants this process, above 0, up to 1: 0.25 for four processes.
         * `refusal_cache`: longest time in seconds for which a refusal is remembered in this process; 0 for never.
         * `max_keys`: how many keys are remembered at most, refusals and local logs each.
+        * `max_calls`: how many calls may be under way at once, each on a connection; others wait until one is answered.
+          Calls with `wait` come on top. With a client of your own, its pool must be as large.
         """
         choices = {"engine": (engine, ("auto", "module", "script")), "fail": (fail, ("open", "closed", "local"))}
         for name, (value, allowed) in choices.items():
@@ -65,14 +80,18 @@ class Base(Generic[ClientT]):
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}")
         if not 0 < local_share <= 1:
             raise ValueError("local_share must be above 0, and at most 1")
-        if timeout <= 0 or pause < 0 or refusal_cache < 0 or max_keys < 1:
-            raise ValueError("timeout and max_keys must be positive, pause and refusal_cache at least 0")
+        if timeout <= 0 or max_keys < 1 or max_calls < 1:
+            raise ValueError("timeout, max_keys and max_calls must be positive")
+        if pause < 0 or refusal_cache < 0:
+            raise ValueError("pause and refusal_cache must be at least 0")
         self._url = url_or_client if isinstance(url_or_client, str) else None
         self._client: ClientT = (
             self._connect(url_or_client, timeout, timeout) if isinstance(url_or_client, str) else url_or_client
         )
         self._patient: ClientT | None = None
         self._timeout = timeout
+        self._max_calls = max_calls
+        self._slots: Any = Semaphore(max_calls)
         self._engine: Engine = engine
         self._found: Engine = engine
         self._prefix = _bytes(prefix)
@@ -94,6 +113,11 @@ class Base(Generic[ClientT]):
         if self._patient is None:
             self._patient = self._connect(self._url, self._timeout, None)
         return self._patient
+
+    def _check_failures(self, before: int) -> None:
+        """For a call that had to wait for others: if one of them found that Redis is away, it need not try as well."""
+        if self._breaker.failures != before:
+            raise RedisConnectionError("Redis is away")
 
     @property
     def engine(self) -> Engine:
@@ -232,7 +256,9 @@ class Base(Generic[ClientT]):
 
     def _without_redis(self, call: Call) -> tuple[Answer, ...]:
         source: Source = self._fail
+        policies = [group.limits for group in call.groups]
         if self._fail == "local":
+            policies = [tuple(map(self._local.part, limits)) for limits in policies]
             with self._local_lock:
                 table = self._local.ask(call, self._milliseconds())
         elif self._fail == "open":
@@ -244,8 +270,8 @@ class Base(Generic[ClientT]):
             wait = max(1, int(self._breaker.left(self._monotonic()) * 1_000))
             table = [[[0, limit.units, 0, wait, wait, wait] for limit in group.limits] for group in call.groups]
         answers = (
-            binding([from_integers(six, group.limits, source) for six in tiers], keep=call.tiers)
-            for tiers, group in zip(table, call.groups, strict=True)
+            binding([from_integers(six, policy, source) for six in tiers], keep=call.tiers)
+            for tiers, policy in zip(table, policies, strict=True)
         )
         return tuple(answers)
 

@@ -30,7 +30,7 @@ def integer(value: object, least: int, name: str) -> int:
         raise TypeError(f"{name} must be an int")
     if not least <= value <= MAX_UNITS:
         raise ValueError(f"{name} must be from {least} to 2**53 - 1")
-    return value
+    return int(value)  # redis-py would send the name of an IntEnum
 
 
 @dataclass(frozen=True, slots=True, init=False)

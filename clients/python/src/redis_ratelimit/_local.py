@@ -72,7 +72,7 @@ class Local:
         allowed = all(rooms)
         replies: list[list[list[int]]] = []
         for log, group, room in zip(logs, call.groups, rooms, strict=True):
-            possible = all(group.cost <= self.part(limit) for limit in group.limits)
+            possible = all(group.cost <= self.part(limit).units for limit in group.limits)
             refused = not allowed and not room
             stored = group.cost > 0 and (
                 allowed or call.mode == "FORCE" or call.mode == "STRICT" and refused and possible
@@ -90,15 +90,18 @@ class Local:
             replies.append([self._six(log, group.cost, limit, now, allowed, refused) for limit in group.limits])
         return replies
 
-    def part(self, limit: Limit) -> int:
-        return max(int(limit.units * self._share), min(limit.units, 1)) if self._share < 1 else limit.units
+    def part(self, limit: Limit) -> Limit:
+        """What this process grants of a limit."""
+        if self._share == 1:
+            return limit
+        return Limit(max(int(limit.units * self._share), min(limit.units, 1)), milliseconds=limit.milliseconds)
 
     def _has_room(self, log: _Log, group: Group, now: int) -> bool:
-        rooms = (group.cost <= self.part(limit) - log.used(now, limit.milliseconds) for limit in group.limits)
+        rooms = (group.cost <= self.part(limit).units - log.used(now, limit.milliseconds) for limit in group.limits)
         return group.cost == 0 or all(rooms)
 
     def _six(self, log: _Log, cost: int, limit: Limit, now: int, allowed: bool, refused: bool) -> list[int]:
-        units, window = self.part(limit), limit.milliseconds
+        units, window = self.part(limit).units, limit.milliseconds
         first, used = log.first(now, window), log.used(now, window)
         live: Sequence[int] = log.times[first : first + 1] + log.times[-1:] if used else ()
         retry = 0

@@ -27,11 +27,13 @@ _MISTAKES = (errors.AuthenticationError, errors.AuthorizationError, errors.Clust
 # What a server says that is there but cannot serve, and a cluster's client that finds no node.
 _UNABLE = ("LOADING", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "TRYAGAIN", "OOM", "MISCONF", "NOREPLICAS", "BUSY ")
 _NO_NODE = "Redis Cluster cannot be connected"
+# What a pool of connections says that is smaller than its user needs. Under load that must not let everything pass.
+_POOL = "Too many connections"
 
 
 def is_outage(error: BaseException) -> bool:
     """Whether Redis is away, or cannot serve. Everything else is a mistake of the caller, and raised."""
-    if isinstance(error, _MISTAKES):
+    if isinstance(error, _MISTAKES) or str(error) == _POOL:
         return False
     return (
         isinstance(error, _AWAY) or isinstance(error, errors.RedisError) and str(error).startswith((*_UNABLE, _NO_NODE))
@@ -47,6 +49,8 @@ class Breaker:
         self._since: float | None = None
         self._until = 0.0
         self._lock = Lock()
+        self.failures = 0
+        """How many calls were not answered, in all."""
 
     def admits(self, now: float) -> bool:
         """Whether a call may ask Redis. Times are those of the monotonic clock."""
@@ -65,6 +69,7 @@ class Breaker:
     def failed(self, error: BaseException, now: float) -> None:
         with self._lock:
             begins, self._until = self._since is None, now + self._pause
+            self.failures += 1
             if begins:
                 self._since = now
         if begins:

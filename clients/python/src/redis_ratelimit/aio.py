@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Any, TypeAlias, cast
 
@@ -12,8 +14,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from ._answer import Answer
-from ._call import Key
-from ._core import Base, Charge, Steps, T
+from ._call import Command, Key
+from ._core import Base, Charge, Steps, T, connection_options
 from ._limits import Limit
 
 __all__ = ["Limiter"]
@@ -23,6 +25,8 @@ Client: TypeAlias = "Redis | RedisCluster"
 
 class Limiter(Base[Client]):
     """A rate limiter for asyncio. Share one in the whole event loop."""
+
+    _loop: asyncio.AbstractEventLoop | None = None
 
     async def hit(
         self,
@@ -70,11 +74,19 @@ class Limiter(Base[Client]):
     ) -> None:
         await self.close()
 
+    def _client_for(self, command: Command) -> Client:
+        # Connections belong to an event loop, and test clients of frameworks run requests in several.
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            if self._loop is not None and self._url is not None:
+                self._client, self._patient = self._connect(self._url, self._timeout, self._timeout), None
+            self._loop, self._slots = loop, asyncio.Semaphore(self._max_calls)
+        return super()._client_for(command)
+
     @staticmethod
     def _connect(url: str, connect_timeout: float, timeout: float | None) -> Client:
         retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-        options: Any = {"socket_connect_timeout": connect_timeout, "socket_timeout": timeout, "retry": retry}
-        options["retry_on_error"] = [redis.ConnectionError]
+        options = connection_options(retry, connect_timeout, timeout)
         client: Client = cast(Any, Redis).from_url(url, **options)
         return client
 
@@ -82,8 +94,12 @@ class Limiter(Base[Client]):
         try:
             command = next(steps)
             while True:
+                failures = self._breaker.failures
+                client: Any = self._client_for(command)
                 try:
-                    reply: Any = await cast(Any, self._client_for(command)).execute_command(*command.arguments)
+                    async with nullcontext() if command.patient else self._slots:
+                        self._check_failures(failures)
+                        reply: Any = await client.execute_command(*command.arguments)
                 except Exception as error:
                     command = steps.throw(error)
                 else:
