@@ -1,6 +1,6 @@
 # `make` lists the targets. Each installs what it needs first.
 .POSIX:
-.PHONY: help run build test test-all test-examples example test-fastapi test-python test-long fuzz sim sim-asan sim-replay \
+.PHONY: help run build test test-all test-examples example test-fastapi test-python test-node test-clients test-long fuzz sim sim-asan sim-replay \
 	sim-faults sim-mutants memcheck soak \
 	dist test-dist lint msrv mutants bench instructions clean
 
@@ -25,6 +25,8 @@ help:
 	@echo 'make example        run examples/fastapi: a REST API and its live monitor, with its own Redis (PORT=6379 HTTP_PORT=8000)'
 	@echo 'make test-fastapi   its tests, over HTTP and in Chromium'
 	@echo 'make test-python    the Python package in clients/python, against real servers'
+	@echo 'make test-node      the Node package in clients/node, against real servers'
+	@echo 'make test-clients   both packages'
 	@echo 'make test-examples  the examples, and the Python, JavaScript and Go snippets of the documents'
 	@echo 'make dist           pack the module and the clients into target/dist: tar.gz, Debian package, wheels, npm'
 	@echo 'make test-dist      install, use and remove all of them on this machine, and on Debian 11; needs root'
@@ -61,6 +63,7 @@ test-all:
 	@scripts/fastapi.sh test
 	@scripts/servers.sh fetch
 	@scripts/python.sh
+	@scripts/node.sh
 	@scripts/servers.sh build
 	@scripts/servers.sh all
 
@@ -85,6 +88,13 @@ test-python:
 	@scripts/setup.sh test-python
 	$(CARGO) build --release --locked
 	@scripts/python.sh
+
+test-node:
+	@scripts/setup.sh test-node
+	$(CARGO) build --release --locked
+	@scripts/node.sh
+
+test-clients: test-python test-node
 
 dist:
 	@scripts/setup.sh dist

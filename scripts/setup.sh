@@ -106,7 +106,7 @@ dist | test-dist | test-all | test-examples | lint)
     ;;
 esac
 case $purpose in
-dist | test-dist | test-all | test-examples)
+dist | test-dist | test-all | test-examples | test-node)
     command -v npm >/dev/null || need "nodejs npm" "is a client"
     ;;
 esac

@@ -22,7 +22,7 @@ run() { PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$tools python3 -m "$@"; }
 chmod +x "$MODULE"
 (cd packaging/wheel && run hatchling build -t wheel -d "$here")
 (cd clients/python && run hatchling build -t sdist -t wheel -d "$here")
-if [ -e clients/node/package.json ]; then (cd clients/node && npm pack --silent --pack-destination "$here"); fi
+scripts/node.sh pack "$here"
 
 # It deserves the tag in its name, which means glibc 2.17.
 wheel=$(echo "$here"/redis_ratelimit_module-*.whl)
