@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from inspect import Parameter, Signature
 from typing import Annotated, Any, cast
 
-from fastapi import Depends, FastAPI, HTTPException, Response, routing
+from fastapi import Depends, FastAPI, HTTPException, Response, WebSocket, routing
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -85,9 +85,16 @@ class RateLimitExceeded(HTTPException):
         self.refusal = refusal
 
 
-def _refuse(request: HTTPConnection, error: Exception) -> Response:
+async def _refuse(request: HTTPConnection, error: Exception) -> Any:
     assert isinstance(error, RateLimitExceeded)
-    return Response(error.refusal.body, error.refusal.status, media_type=PROBLEM)
+    response = Response(error.refusal.body, error.refusal.status, media_type=PROBLEM)
+    if not isinstance(request, WebSocket):
+        return response
+    # Older versions of Starlette do not send what is returned.
+    start = {"type": "websocket.http.response.start", "status": response.status_code, "headers": response.raw_headers}
+    await request.send(start)
+    await request.send({"type": "websocket.http.response.body", "body": error.refusal.body})
+    return None
 
 
 # Who is limited
@@ -243,7 +250,7 @@ def _describe(app: FastAPI, schema: dict[str, Any]) -> None:
         if not _is_limited(getattr(route, "dependant", None)):
             continue
         operations = schema.get("paths", {}).get(route.path_format, {})
-        for method in route.methods or ():
+        for method in getattr(route, "methods", None) or ():  # a WebSocket has none
             if method.lower() in operations:
                 operations[method.lower()].setdefault("responses", {}).setdefault("429", _TOO_MANY)
 

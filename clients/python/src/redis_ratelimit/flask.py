@@ -51,7 +51,7 @@ def install(app: Flask, limiter: Limiter | None = None, *limits: RateLimit) -> N
         return response
 
     def teardown(error: BaseException | None) -> None:
-        bill: Bill[Limiter] | None = g.get("redis_ratelimit")
+        bill: Bill[Limiter] | None = g.pop("redis_ratelimit", None)
         # Where exceptions propagate, as in debugging, there was no answer.
         if error is not None and bill is not None:
             wsgi.settle(bill, 500)
