@@ -152,7 +152,7 @@ lint:
 	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir target/fuzz -- -D warnings
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(CARGO) doc --locked --workspace --lib --no-deps --document-private-items
 	@scripts/deny.sh
-	target/tools/shellcheck/bin/shellcheck scripts/*.sh examples/*.sh packaging/prerm .ci/run
+	target/tools/shellcheck/bin/shellcheck scripts/*.sh examples/*.sh clients/lua/*.sh packaging/prerm .ci/run
 	target/tools/ruff/bin/ruff check --quiet --no-cache
 	target/tools/ruff/bin/ruff format --quiet --no-cache --check
 
