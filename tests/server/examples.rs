@@ -358,6 +358,51 @@ fn tokens() {
     assert_eq!(ask(15), "0 tokens left");
 }
 
+/// The page shows what the simulation prints, and the limit holds as it says.
+#[test]
+#[ignore = "make test-examples"]
+fn scale() {
+    let printed = |arguments: &[&str]| {
+        let output = bounded(&["python3", "examples/scale.py"]).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let page = fs::read_to_string(root().join("docs/scale.md")).unwrap();
+    let table = printed(&[]);
+    assert!(page.contains(&table), "docs/scale.md does not show\n{table}");
+    assert!(fs::read_to_string(root().join("docs/scale.svg")).unwrap() == printed(&["chart"]), "docs/scale.svg is old");
+    let most = |row: &str| row.split('|').nth(6).unwrap().trim().trim_end_matches('%').parse::<f64>().unwrap();
+    for row in table.lines().skip(2) {
+        // Twenty processes may hold a batch of five or twenty each, and never lease more than the limit.
+        let bound = if row.contains("of 5") {
+            110.0
+        } else if row.contains("leases") {
+            140.0
+        } else {
+            100.0
+        };
+        assert!(most(row) <= bound, "{row}");
+    }
+}
+
+#[test]
+#[ignore = "make test-examples"]
+fn lease() {
+    let Stage { server, clock, .. } = stage();
+    let run = |requests: &str| {
+        let output = example(&server, &["python3", "examples/lease.py", requests]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // Three batches, of which seven units are given back.
+    assert_eq!(run("53"), "53 of 53 requests admitted, 4 calls\n");
+    assert_eq!(server.connect().answer("RATELIMIT.PEEK busy 100 1m COST 0")[2], 47);
+    // Two batches; then there is room for seven single ones, each after a batch was refused; then no call for a refusal.
+    assert_eq!(run("60"), "47 of 60 requests admitted, 18 calls\n");
+    // What was left of a batch was recorded anew, a millisecond later.
+    clock.set(START + 60_001);
+    assert_eq!(run("100"), "100 of 100 requests admitted, 5 calls\n");
+}
+
 #[test]
 #[ignore = "make test-examples"]
 fn login() {
