@@ -136,9 +136,9 @@ COLOURS = ["#24292f", "#0969da", "#8250df", "#1a7f37", "#bf8700", "#cf222e", "#b
 
 def chart():
     """What is admitted of what could be, by the load."""
-    left, top, width, height, low = 60, 44, 480, 260, 0.7
+    left, top, width, height, low = 60, 44, 480, 260, 0.9
     across = lambda load: left + width * (load - LOADS[0]) / (LOADS[-1] - LOADS[0])  # noqa: E731
-    down = lambda part: top + height * (1 - (part - low) / (1.02 - low))  # noqa: E731
+    down = lambda part: top + height * (1 - (part - low) / (1.01 - low))  # noqa: E731
     lines = [
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 780 360" role="img">',
         "<title>What seven ways admit of what one exact log admits, by how many requests come</title>",
@@ -147,7 +147,7 @@ def chart():
         '<rect class="bg" width="780" height="360" rx="6"/>',
         '<text x="20" y="26">Admitted, over what one exact log admits</text>',
     ]
-    for part in (0.7, 0.8, 0.9, 1.0):
+    for part in (0.9, 0.95, 1.0):
         y = down(part)
         lines.append(f'<path class="g" d="M{left} {y:.1f}H{left + width}"/>')
         lines.append(f'<text class="s" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{part:.0%}</text>')
