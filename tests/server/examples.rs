@@ -455,7 +455,7 @@ fn exporter() {
     for _ in 0..3 {
         client.run("RATELIMIT.HIT key 2 1h");
     }
-    (0..2).for_each(|_| _ = client.run("RATELIMIT.HIT api 1 100ms WAIT 10s"));
+    (0..2).for_each(|_| _ = client.run("RATELIMIT.HIT api 1 1s WAIT 10s"));
     client.run("RATELIMIT.PEEK key 2 1h");
     let port = free_port();
     let program = debian.join("usr/bin/prometheus-redis-exporter");
@@ -470,7 +470,7 @@ fn exporter() {
         "redis_script_values{key=\"hits_admitted\"} 4",
         "redis_script_values{key=\"hits_refused\"} 1",
         "redis_script_values{key=\"policy_2/1h:refused\"} 1",
-        "redis_script_values{key=\"policy_1/100ms:waited\"} 1",
+        "redis_script_values{key=\"policy_1/1s:waited\"} 1",
         "redis_script_values{key=\"clients_waiting\"} 0",
         "redis_commands_total{cmd=\"ratelimit.peek\"} 1",
     ] {

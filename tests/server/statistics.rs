@@ -266,9 +266,9 @@ fn figures_by_policy() {
         "MHIT 2 c d 5 1w COST 5 AND 2 1m COST 2",
         "MHIT 2 c d 5 1w COST 5 AND 2 1m COST 2",
         // At once, after waiting, and not at all.
-        "HIT e 1 100ms WAIT 10s",
-        "HIT e 1 100ms WAIT 10s",
-        "HIT e 1 100ms 1 1h WAIT 10s",
+        "HIT e 1 1s 9 1h WAIT 10s",
+        "HIT e 1 1s 9 1h WAIT 10s",
+        "HIT e 1 1s 2 1h WAIT 10s",
     ] {
         client.run(&format!("RATELIMIT.{line}"));
     }
@@ -277,8 +277,8 @@ fn figures_by_policy() {
     assert_eq!(figures(&mut client, "2/1m"), "admitted=3,refused=2,units=4,waited=0");
     assert_eq!(figures(&mut client, "10/1s+500/1h"), "admitted=1,refused=1,units=7,waited=0");
     assert_eq!(figures(&mut client, "5/1w"), "admitted=1,refused=1,units=5,waited=0");
-    assert_eq!(figures(&mut client, "1/100ms"), "admitted=2,refused=0,units=2,waited=1");
-    assert_eq!(figures(&mut client, "1/100ms+1/1h"), "admitted=0,refused=1,units=0,waited=0");
+    assert_eq!(figures(&mut client, "1/1s+9/1h"), "admitted=2,refused=0,units=2,waited=1");
+    assert_eq!(figures(&mut client, "1/1s+2/1h"), "admitted=0,refused=1,units=0,waited=0");
     for limit in 1..=100 {
         client.run(&format!("RATELIMIT.HIT many {limit} 1d"));
     }
