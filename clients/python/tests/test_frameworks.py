@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -105,6 +106,12 @@ def test_a_limit_refuses_and_answers_have_the_headers(app: httpx.Client) -> None
     assert refused.json()["violated-policies"] == ["plain"]
     assert refused.json()["detail"] == f"Try again in {wait} s."
     assert rows(app.get("free"), "RateLimit") == []
+
+
+def test_requests_at_the_same_time(app: httpx.Client) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda _: app.get("plain").status_code, range(48)))
+    assert sorted(found) == [200] * 2 + [429] * 46
 
 
 def test_several_windows_are_told_apart(app: httpx.Client) -> None:
