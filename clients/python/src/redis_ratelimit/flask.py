@@ -63,7 +63,9 @@ def install(app: Flask, limiter: Limiter | None = None, *limits: RateLimit) -> N
 
 class RateLimitExceeded(HTTPException):
     """A request was refused; `refusal` says why. Its code is 429, or 503 where Redis is away and the limiter says
-    `fail="closed"`."""
+    `fail="closed"`. A handler of 429 gets both."""
+
+    code = 429
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(str(refusal.problem["detail"]))
