@@ -6,9 +6,9 @@ import time
 
 import pytest
 from conftest import at_once, wait_for
+from rate_monitor.limiter import Unavailable
 
 from rate_monitor import Limiter
-from rate_monitor.limiter import Unavailable
 
 
 @pytest.fixture
