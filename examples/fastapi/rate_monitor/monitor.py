@@ -31,6 +31,19 @@ SAMPLE = 200  # keys kept in mind
 NEAR = 0.75  # of its limit
 ROWS = 10
 HITS = 1000  # drawn of a client
+SILENT = "Redis does not answer"
+
+
+def explain(error: Exception) -> str:
+    """Why Redis cannot be read."""
+    if isinstance(error, ResponseError):
+        if "unknown command" in str(error):
+            return "Redis has not loaded the module: a script limits in its place, and nobody counts"
+        return f"Redis answers: {error}"
+    if isinstance(error, RedisError | OSError):  # also a time-out
+        return SILENT
+    log.error("the monitor cannot read Redis", exc_info=error)
+    return "The monitor failed: see the application's log"
 
 
 class Watched(NamedTuple):
@@ -101,13 +114,8 @@ class Monitor:
             try:
                 async with asyncio.timeout(self.timeout):
                     await self.read()
-            except ResponseError as error:
-                problem = f"Redis answers: {error}"
-            except (RedisError, OSError, TimeoutError):
-                problem = "Redis does not answer"
-            except Exception:
-                log.exception("the monitor cannot read Redis")
-                problem = "The monitor failed, see the application's log"
+            except Exception as error:
+                problem = explain(error)
             self.tell(problem)
             # Shortly after the server's next second begins: so what was counted belongs to the second that has ended.
             await asyncio.sleep(1.01 - self.now() % 1)
@@ -179,7 +187,7 @@ class Monitor:
             "now": round(now * 1000),
             "seconds": [counts and [counts["admitted"], counts["refused"]] for counts in grown],
             "gaps": [second in self.gaps for second in seconds],
-            "problem": self.problem and {**self.problem, "for": round(now - self.problem["since"]), "away": self.away},
+            "problem": self.told(now),
             "admitted": self.sums(self.counters, "admitted"),
             "refused": self.sums(self.counters, "refused"),
             "policies": self.by_policy(),
@@ -187,6 +195,14 @@ class Monitor:
             "near": self.near,
             "window": await self.window(client) if client else None,
         }
+
+    def told(self, now: float) -> dict[str, Any] | None:
+        if not self.problem:
+            return None
+        text = self.problem["text"]
+        # Other problems are the monitor's alone.
+        meanwhile = self.away if text == SILENT else ""
+        return {"text": text, "seconds": round(now - self.problem["since"]), "meanwhile": meanwhile}
 
     @staticmethod
     def sums(of: Counters | Halved, name: str) -> dict[str, int]:
@@ -233,10 +249,8 @@ class Monitor:
         try:
             async with asyncio.timeout(self.timeout):
                 (seconds, micros), (_, limit, remaining, *_, following), entries = await pipe.execute()
-        except ResponseError as error:
-            return {"error": f"Redis answers: {error}"}
-        except (RedisError, OSError, TimeoutError):
-            return {"error": "Not known while Redis cannot be read."}
+        except (RedisError, OSError) as error:
+            return {"error": f"{explain(error)}."}
         now, length = seconds * 1000 + micros // 1000, Limit.parse(watched.limit).milliseconds
         # An entry is `time-tally {retention: cost}`.
         hits = [[now - int(entry.partition("-")[0]), int(*fields.values())] for entry, fields in reversed(entries)]

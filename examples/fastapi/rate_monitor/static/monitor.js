@@ -39,7 +39,7 @@ function tell(status, banner) {
 function show(data) {
   latest = data;
   const { problem } = data;
-  if (problem) tell("away", `${problem.text}, since ${problem.for} s. ${problem.away}`);
+  if (problem) tell("away", `${problem.text}, since ${number.format(problem.seconds)} s. ${problem.meanwhile}`);
   else tell("live", "");
   for (const name of ["admitted", "refused"]) {
     $(name).textContent = number.format(data[name].minute);
