@@ -126,8 +126,9 @@ class Monitor:
         if problem:
             self.gaps.add(second)
             self.near = []
-            since = self.problem["since"] if self.problem else self.now()
-            self.problem = {"text": problem, "since": since}
+            since = self.problem["since"] if self.problem else round(self.now() * 1000)
+            # Other problems are the monitor's alone.
+            self.problem = {"text": problem, "since": since, "meanwhile": self.away if problem == SILENT else ""}
         else:
             self.problem = None
 
@@ -187,7 +188,7 @@ class Monitor:
             "now": round(now * 1000),
             "seconds": [counts and [counts["admitted"], counts["refused"]] for counts in grown],
             "gaps": [second in self.gaps for second in seconds],
-            "problem": self.told(now),
+            "problem": self.problem,
             "admitted": self.sums(self.counters, "admitted"),
             "refused": self.sums(self.counters, "refused"),
             "policies": self.by_policy(),
@@ -195,14 +196,6 @@ class Monitor:
             "near": self.near,
             "window": await self.window(client) if client else None,
         }
-
-    def told(self, now: float) -> dict[str, Any] | None:
-        if not self.problem:
-            return None
-        text = self.problem["text"]
-        # Other problems are the monitor's alone.
-        meanwhile = self.away if text == SILENT else ""
-        return {"text": text, "seconds": round(now - self.problem["since"]), "meanwhile": meanwhile}
 
     @staticmethod
     def sums(of: Counters | Halved, name: str) -> dict[str, int]:

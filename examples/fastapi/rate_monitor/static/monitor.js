@@ -3,6 +3,7 @@
 const SECONDS = 60;
 const $ = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat("en");
+const clock = new Intl.DateTimeFormat("en", { timeStyle: "medium", hourCycle: "h23" });
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
 const units = (n) => `${number.format(n)} ${n === 1 ? "unit" : "units"}`;
 const narrow = matchMedia("(max-width: 30rem)");
@@ -39,7 +40,8 @@ function tell(status, banner) {
 function show(data) {
   latest = data;
   const { problem } = data;
-  if (problem) tell("away", `${problem.text}, since ${number.format(problem.seconds)} s. ${problem.meanwhile}`);
+  // The time of day, because an alert that changed each second would be read out each second.
+  if (problem) tell("away", `${problem.text}, since ${clock.format(problem.since)}. ${problem.meanwhile}`);
   else tell("live", "");
   for (const name of ["admitted", "refused"]) {
     $(name).textContent = number.format(data[name].minute);
@@ -47,12 +49,15 @@ function show(data) {
   }
   showRate(data);
   showWindow(data);
-  fill("near", data.near, (row) => [row.client, row.label, [`${number.format(row.used)} of ${number.format(row.limit)}`], [seconds(row.next)]]);
-  fill("top", data.clients, (row) => [row.client, row.label, both(row.refused), [`${number.format(row.ago)} s ago`]]);
+  fill("near", data.near, (row) => {
+    const room = `room in ${number.format(Math.ceil(row.next / 1000))} s`;
+    return [row.client, row.label, [`${number.format(row.used)} of ${number.format(row.limit)}`, room]];
+  });
+  $("nobody-near").textContent = problem ? "Not known while Redis cannot be read." : "Nobody has used 75 % of a limit.";
+  fill("top", data.clients, (row) => [row.client, row.label, [...both(row.refused), `${number.format(row.ago)} s ago`]]);
   fill("policies", data.policies, (row) => [row.policy, row.names.join(", "), both(row.admitted), both(row.refused)]);
 }
 
-const seconds = (milliseconds) => `${number.format(Math.ceil(milliseconds / 1000))} s`;
 const both = ({ minute, all }) => [`${number.format(minute)} /min`, `${number.format(all)} in all`];
 
 // --- charts
@@ -77,7 +82,7 @@ function axes(span) {
   // Few enough that they stay apart on a phone.
   const splits = () => (narrow.matches ? [1, 0.5, 0] : [1, 0.75, 0.5, 0.25, 0]).map((part) => (part ? -span * part : 0));
   return [
-    { ...common, values: ago, splits, size: 28, grid: { show: false } },
+    { ...common, values: ago, splits, gap: 10, size: 34, grid: { show: false } },
     { ...common, size: 52, space: 28, incrs: [1, 2, 5].flatMap((n) => [...Array(12).keys()].map((e) => n * 10 ** e)).sort((a, b) => a - b),
       values: (_, splits) => splits.map((y) => number.format(y)) },
   ];
@@ -125,6 +130,7 @@ function showRate({ seconds, gaps }) {
   });
   draw("rate", $("rate-chart"), count, options, [x, sum, admitted]);
   charts.rate.gaps = gaps.slice(-count);
+  $("gap").hidden = !charts.rate.gaps.includes(true);
   charts.rate.redraw();
 }
 
@@ -139,11 +145,8 @@ function bands(chart) {
     ctx.save();
     ctx.fillStyle = color("gap");
     ctx.fillRect(left, bbox.top, right - left, bbox.height);
-    ctx.fillStyle = color("text");
-    ctx.font = `${12 * devicePixelRatio}px system-ui, sans-serif`;
-    ctx.textBaseline = "top";
-    const text = "not known";
-    if (ctx.measureText(text).width < right - left) ctx.fillText(text, left + 4 * devicePixelRatio, bbox.top + 4 * devicePixelRatio);
+    ctx.strokeStyle = color("edge");
+    ctx.strokeRect(left, bbox.top, right - left, bbox.height);
     ctx.restore();
   }
 }
@@ -243,8 +246,7 @@ function newRow(id) {
   const name = document.createElement(id === "policies" ? "b" : "button");
   if (id !== "policies") name.onclick = () => choose(name.textContent);
   row.insertCell().append(name, document.createElement("span"));
-  row.insertCell();
-  row.insertCell();
+  while (row.cells.length < $(id).closest("table").rows[0].cells.length) row.insertCell();
   return row;
 }
 
