@@ -124,7 +124,8 @@ class Monitor:
         second = round(self.now())
         self.gaps = {gap for gap in self.gaps if second - LENGTH < gap <= second}
         if problem:
-            self.gaps.add(second)
+            known = self.counters.newest or second - 1
+            self.gaps |= set(range(max(known, second - LENGTH) + 1, second + 1))
             self.near = []
             since = self.problem["since"] if self.problem else round(self.now() * 1000)
             # Other problems are the monitor's alone.
@@ -181,12 +182,12 @@ class Monitor:
     async def data(self, client: str = "") -> dict[str, Any]:
         """`client` is `limit:who`, the key without its prefix. Only keys of known limits are read."""
         now = self.now()
-        newest = self.counters.newest if self.problem is None else round(now)
-        seconds = range((newest or 0) - LENGTH + 1, (newest or 0) + 1)
+        newest = max(self.counters.newest or round(now), *self.gaps, 0)
+        seconds = range(newest - LENGTH + 1, newest + 1)
         grown = [self.counters.seconds.get(second) for second in seconds]
         return {
             "now": round(now * 1000),
-            "seconds": [counts and [counts["admitted"], counts["refused"]] for counts in grown],
+            "seconds": [counts if counts is None else [counts["admitted"], counts["refused"]] for counts in grown],
             "gaps": [second in self.gaps for second in seconds],
             "problem": self.problem,
             "admitted": self.sums(self.counters, "admitted"),

@@ -237,6 +237,18 @@ def test_redis_away_and_back(app, server, visit):
     expect(page.locator("#refused")).to_have_text("4")
 
 
+def test_every_second_of_an_outage_is_marked(app, server):
+    """Also where each reading takes its time-out: ten seconds here."""
+    wait_for("a reading", lambda: any(data(app)["seconds"]))
+    server.send(signal.SIGSTOP)
+    try:
+        gaps = wait_for("the end of a time-out", lambda: any(told := data(app)["gaps"]) and told)
+    finally:
+        server.send(signal.SIGCONT)
+    first = gaps.index(True)
+    assert all(gaps[first:]) and len(gaps) - first >= 8
+
+
 def test_ten_tabs(app, browser, visit):
     context = browser.new_context()
     pages = [visit(app, context) for _ in range(10)]
