@@ -1,7 +1,7 @@
 // Whether Redis answers: a circuit breaker.
 
 // What a server says that is there but cannot serve.
-const UNABLE = /^(BUSY |CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN)/;
+const UNABLE = /^(BUSY |CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN|UNBLOCKED)/;
 // Those of the language, that of the limiter, and that of node-redis for a client before `connect()` or after it was closed.
 const MISTAKES = new Set(["TypeError", "RangeError", "ReferenceError", "SyntaxError", "UnsupportedError", "ClientClosedError"]);
 
