@@ -1,4 +1,4 @@
-"""What a limit costs that is too busy for one server, by simulation: scale.py prints the table, scale.py chart the chart.
+"""What a limit costs that is too busy for one server, by simulation: scale.py prints a table, scale.py chart a chart.
 
 20 processes send requests at random times. The limit is 1,000 in any second. They ask one exact log, or split the limit
 into shares, or lease units in batches (examples/lease.py). Each row is 30 seconds of a simulated clock, always from the
@@ -63,8 +63,8 @@ class Shares:
 
 
 class Leases:
-    """A process takes `batch` units at once, serves from them for `lifetime` seconds, and gives the rest back. Where there
-    is no room for a batch it takes one unit. A refusal is remembered until the oldest hit leaves."""
+    """A process takes `batch` units at once, serves from them for `lifetime` seconds, and gives the rest back. Where
+    there is no room for a batch it takes one unit. A refusal is remembered until the oldest hit leaves."""
 
     def __init__(self, rng, batch, lifetime):
         self.log, self.batch, self.lifetime, self.calls = Log(LIMIT), batch, lifetime, 0
@@ -159,7 +159,9 @@ def chart():
         points = " ".join(f"{across(load):.1f},{down(run(kind, settings, load)[0]):.1f}" for load in LOADS)
         y = top + 20 + 24 * nth
         lines.append(f'<polyline class="l" stroke="{COLOURS[nth]}" points="{points}"/>')
-        lines.append(f'<path class="l" stroke="{COLOURS[nth]}" d="M560 {y}h24"/><text x="592" y="{y + 4}">{name}</text>')
+        lines.append(
+            f'<path class="l" stroke="{COLOURS[nth]}" d="M560 {y}h24"/><text x="592" y="{y + 4}">{name}</text>'
+        )
     return "\n".join([*lines, "</svg>"])
 
 
