@@ -1,8 +1,8 @@
 """A limit that is too busy for one server: a process takes units in batches and serves from them. lease.py requests
 
 Ask `hit()` for each request. One call to the server serves up to `batch` of them. What is left of a batch is given back
-after `lifetime` seconds. In any window the leased units never exceed the limit; docs/scale.md says what that means for the
-requests.
+after `lifetime` seconds. In any window the leased units never exceed the limit; docs/scale.md says what that means for
+the requests.
 """
 
 import os
