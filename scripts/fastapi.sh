@@ -4,17 +4,19 @@
 # Its Python packages go to target/fastapi. `make example` and `make test-fastapi` build the module first.
 set -eu
 source=examples/fastapi
+package=clients/python
 venv=$PWD/target/fastapi
 
 install() { # extras; installs again if the requirements changed
-    wanted=$(cat $source/pyproject.toml $source/constraints.txt | cksum)
+    wanted=$(cat $source/pyproject.toml $source/constraints.txt $package/pyproject.toml | cksum)
     stamp=$venv/installed$1
     if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && "$venv/bin/python" -c 'import rate_monitor' 2>/dev/null; then
         return
     fi
     echo "fastapi: installing its Python packages"
     python3 -m venv --clear "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --constraint $source/constraints.txt --editable "$source$1"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --constraint $source/constraints.txt \
+        --editable "${package}[fastapi]" --editable "$source$1"
     # An installation with extras also serves without.
     echo "$wanted" | tee "$venv/installed" >"$stamp"
 }

@@ -25,8 +25,6 @@ def main() -> None:
     print(f"\n    {url}/protected\n    {url}/docs\n    {url}/monitor\n", flush=True)
     config = uvicorn.Config(module.app, forwarded_allow_ips=settings.trusted_proxies, server_header=False)
     server = uvicorn.Server(config)
-    if settings.monitor:
-        module.monitor.server = server
     with suppress(KeyboardInterrupt):  # raised again once all is closed
         server.run(sockets=[listener])
 

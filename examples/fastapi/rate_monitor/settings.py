@@ -1,11 +1,9 @@
 """Settings from the environment. A test compares them with the README's table."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, SecretStr
 from pydantic_settings import BaseSettings
-
-from .limiter import Fail
 
 
 class Settings(BaseSettings):
@@ -13,8 +11,9 @@ class Settings(BaseSettings):
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8000
     trusted_proxies: str = ""
-    rate_limit_fail: Fail = "open"
+    rate_limit_fail: Literal["open", "closed", "local"] = "open"
     rate_limit_timeout: PositiveFloat = 1.0
     rate_limit_secret: SecretStr = SecretStr("")
+    api_keys: dict[str, Literal["free", "pro"]] = {"demo": "free", "demo-pro": "pro"}
     login_password: SecretStr = SecretStr("open sesame")
     monitor: bool = True

@@ -90,10 +90,11 @@ class Server(Process):
             self.client.xadd(key, {window: 1}, id=f"{(second - age) * 1000 + microsecond // 1000}-{tally}")
 
     def calls(self) -> dict[str, int]:
-        """How often each command was called, except those that open a connection or ask for this."""
+        """How often each command was called, except those that open a connection, ask for this, or are called by the
+        module (a log begins with RESTORE)."""
         stats = self.client.info("commandstats")
         calls = {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in stats.items()}
-        others = ("info", "config|resetstat", "hello", "client|setinfo")
+        others = ("info", "restore", "config|resetstat", "hello", "client|setinfo")
         return {name: count for name, count in calls.items() if name not in others}
 
 
