@@ -28,7 +28,8 @@ cd $source
 }
 "$venv/bin/python" -B -m pytest -p no:cacheprovider "$@"
 [ $# = 0 ] || exit 0
-# They mostly sleep, and fail on a machine too busy to wake them in time, so a failure is tried again. The sliding window counter is that of `limits` itself.
+# They mostly sleep, and fail on a machine too busy to wake them in time, so a failure is tried again. The sliding window
+# counter is that of `limits` itself.
 tests=$PWD/tests
 cd "$venv/$limits"
 echo "python: the tests of $limits"

@@ -14,7 +14,7 @@ import web
 import web_apps
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
-from django.test import RequestFactory
+from django.test import RequestFactory, override_settings
 from django.views import View
 from flask import Blueprint, Flask
 from flask import request as flask_request
@@ -223,11 +223,11 @@ def test_django_by_class(asynchronous: bool, start: Callable[..., Server]) -> No
         return await limit(Async.as_view())(request)
 
     found = []
-    for _ in range(2):
-        request = RequestFactory().get("/")
+    with override_settings(RATELIMIT_LIMITER=None, RATELIMIT_LIMITS=[], RATELIMIT_REFUSE=for_django.problem):
         middleware = for_django.RateLimitMiddleware(answer if asynchronous else limit(Sync.as_view()))
-        response: Any = middleware(request)
-        found.append((asyncio.run(response) if asynchronous else response).status_code)
+        for _ in range(2):
+            response: Any = middleware(RequestFactory().get("/"))
+            found.append((asyncio.run(response) if asynchronous else response).status_code)
     assert found == [200, 429]
 
 

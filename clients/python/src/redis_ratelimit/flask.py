@@ -15,7 +15,7 @@ from functools import wraps
 from typing import Any, TypeVar
 
 from flask import Flask, Request, Response, current_app, g, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import TooManyRequests
 
 from . import Limiter, wsgi
 from ._limits import Limit
@@ -61,11 +61,9 @@ def install(app: Flask, limiter: Limiter | None = None, *limits: RateLimit) -> N
     app.teardown_request(teardown)
 
 
-class RateLimitExceeded(HTTPException):
+class RateLimitExceeded(TooManyRequests):
     """A request was refused; `refusal` says why. Its code is 429, or 503 where Redis is away and the limiter says
     `fail="closed"`. A handler of 429 gets both."""
-
-    code = 429
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(str(refusal.problem["detail"]))
