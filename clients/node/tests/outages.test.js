@@ -88,6 +88,18 @@ test("a client that is not connected is a mistake (node-redis)", async (t) => {
   await assert.rejects(new Limiter(client).hit("k", "1/s"), /closed/);
 });
 
+each("a busy process is no outage", async (t, client) => {
+  const limiter = new Limiter(client, { timeout: 50 });
+  await limiter.hit("k", "5/minute");
+  const hit = limiter.hit("k", "5/minute");
+  const later = setTimeout(() => {
+    for (const end = performance.now() + 300; performance.now() < end; );
+  });
+  for (const end = performance.now() + 300; performance.now() < end; );
+  assert.equal((await hit).source, "redis");
+  clearTimeout(later);
+});
+
 each("those who wait", async (t, client, server) => {
   const limiter = new Limiter(client, { timeout: 100, log() {} });
   t.after(() => limiter.close());
