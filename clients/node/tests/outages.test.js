@@ -92,12 +92,8 @@ each("a busy process is no outage", async (t, client) => {
   const limiter = new Limiter(client, { timeout: 50 });
   await limiter.hit("k", "5/minute");
   const hit = limiter.hit("k", "5/minute");
-  const later = setTimeout(() => {
-    for (const end = performance.now() + 300; performance.now() < end; );
-  });
   for (const end = performance.now() + 300; performance.now() < end; );
   assert.equal((await hit).source, "redis");
-  clearTimeout(later);
 });
 
 each("those who wait", async (t, client, server) => {
