@@ -64,7 +64,20 @@ pub fn hit(server: Server, args: &[Arg], call: &Call) -> Result<Reply, Error> {
     LINES.with(|lines| lines.join(database, name.bytes(), id, clock, turn, held));
     count_waiting();
     set_timer(server)?;
+    // Whatever fails from here on, the client waits.
+    let _ = keep(server, name, call, clock);
     Ok(Reply::Later)
+}
+
+/// Whoever waits is owed what a refusal announces: the key outlives the wait. Otherwise a log that is kept for a shorter time than
+/// this call looks back would be gone before the turn.
+fn keep(server: Server, name: Arg, call: &Call, clock: u64) -> Result<(), Error> {
+    let mut log = logs::open(server, name, Mode::Write)?;
+    let mut usage = Usage::new(call, clock, Id::default());
+    usage.read(&mut log)?;
+    let decision = usage.decide(&mut log, false)?;
+    log.apply(&decision.plan)?;
+    server.notify(name, logs::close(log))
 }
 
 /// The line of a key is looked at soon, because its log was changed.

@@ -89,6 +89,8 @@ struct Line<T> {
     seen: Option<(Option<Id>, u64)>,
     /// The log has got this hit since then.
     expected: Option<Id>,
+    /// A client that asked saw another log. The first one was not looked at since.
+    has_missed: bool,
     /// The log's newest hit, if its hits count at all.
     counted: Option<Id>,
 }
@@ -157,6 +159,7 @@ impl<T> Default for Line<T> {
             planned_at: 0,
             seen: None,
             expected: None,
+            has_missed: false,
             counted: None,
         }
     }
@@ -165,7 +168,7 @@ impl<T> Default for Line<T> {
 impl<T> Line<T> {
     /// The turn of a client in the line, or of one that joins now. Finds all turns anew if they may be wrong.
     fn turn(&mut self, log: &mut impl Store, id: u64, call: &Call, clock: u64) -> Result<Turn, Error> {
-        self.look(log)?;
+        self.has_missed |= !self.look(log)?;
         if !self.is_planned {
             let most = (self.waiting as u64).checked_div(REPLANNED).unwrap_or(0);
             // A clock that was set back must not stop it.
@@ -487,7 +490,9 @@ impl<T> Lines<T> {
 
     /// The log of a line was opened: sees whether it is as it was.
     pub fn see(&mut self, number: u64, log: &mut impl Store) -> Result<bool, Error> {
-        self.places.get_mut(&number).map_or(Ok(false), |place| place.line.look(log))
+        let Some(place) = self.places.get_mut(&number) else { return Ok(false) };
+        let has_missed = std::mem::take(&mut place.line.has_missed);
+        Ok(place.line.look(log)? && !has_missed)
     }
 
     /// Nothing has happened: the line is looked at again a little later, or when its turn comes.

@@ -770,3 +770,30 @@ fn slots_that_move() {
     other.run("RATELIMIT.HIT a{k} 1 200ms");
     assert_eq!(Waiter::new(&to, "RATELIMIT.HIT a{k} 1 200ms WAIT 1h").answer()[0], 1);
 }
+
+/// A log that is kept for a short time is not gone before the turn of somebody who looks further back.
+#[test]
+fn the_key_outlives_the_wait() {
+    let Some(mut stage) = Stage::new() else { return };
+    stage.client.run("RATELIMIT.HIT k 9 300ms");
+    let mut waiter = Waiter::new(&stage.server, "RATELIMIT.HIT k 1 1s WAIT 5s");
+    assert_eq!(stage.client.integer("PTTL k"), 1_000);
+    stage.at(999);
+    assert!(still_wait(&mut stage.client, 2 * LOOK_AFTER));
+    stage.at(1_000);
+    assert_eq!(waiter.answer(), [1, 1, 0, 0, 1_000, 1_000]);
+}
+
+/// What others do is seen soon, also if somebody else joins the line before.
+#[test]
+fn who_joins_hides_no_change() {
+    let server = Server::start();
+    let mut client = server.connect();
+    client.run("RATELIMIT.HIT k 2 1h");
+    let mut first = Waiter::new(&server, "RATELIMIT.HIT k 1 1h WAIT 2h");
+    let mut both = redis::pipe();
+    both.add_command(words("DEL k")).add_command(words("RATELIMIT.HIT k 2 1h WAIT 1ms"));
+    both.query::<Value>(&mut client).unwrap();
+    wait_for("it is served", || waiting(&mut client) == 0);
+    assert_eq!(first.answer()[0], 1);
+}

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use redis_module::raw::{self, RedisModuleCommandArg, RedisModuleCommandInfo, RedisModuleStreamID};
 
+use crate::frame::Part;
 use crate::module::{
     CommandFunc, FilterFunc, GetFunc, InfoFunc, KeyEventFunc, Registered, ServerEventFunc, SetFunc, Setting,
 };
@@ -16,6 +17,7 @@ use crate::problems::problem;
 use crate::server::{Effect, Entry, Failure, GENERIC, NEW, Reply, Role, STREAM, Server, Value, text};
 use crate::stream::{Id, Place, Stream, Text};
 use crate::strings::{self, Str};
+use crate::waiting::{Blocked, LeftFunc, Timer, TimerFunc, What};
 
 const OK: c_int = 0;
 const ERR: c_int = 1;
@@ -44,6 +46,10 @@ pub struct Ctx {
     /// The server asks for the positions of keys.
     asks_for_keys: bool,
     positions: Vec<(c_int, c_int)>,
+    /// What the module has given to know a client by that waits.
+    data: *mut c_void,
+    /// The client of the command waits.
+    blocks: Option<u64>,
 }
 
 thread_local! {
@@ -90,6 +96,8 @@ pub fn enter(server: *mut Server, kind: Kind, database: usize) -> *mut Ctx {
         arrays: Vec::new(),
         asks_for_keys: false,
         positions: Vec::new(),
+        data: null_mut(),
+        blocks: None,
     };
     CURRENT.set(server);
     match old::<Ctx>(CONTEXTS) {
@@ -100,6 +108,14 @@ pub fn enter(server: *mut Server, kind: Kind, database: usize) -> *mut Ctx {
         }
         None => Box::into_raw(Box::new(fresh)),
     }
+}
+
+/// The same about a client that waits.
+pub fn enter_for(server: *mut Server, kind: Kind, database: usize, data: *mut c_void) -> *mut Ctx {
+    let ctx = enter(server, kind, database);
+    // SAFETY: the context is ours until it is left.
+    unsafe { (*ctx).data = data };
+    ctx
 }
 
 /// The call is over.
@@ -126,16 +142,29 @@ pub fn leave(server: *mut Server, ctx: *mut Ctx) -> Option<Reply> {
 pub fn call(server: *mut Server, command: CommandFunc, database: usize, argv: &[Text]) -> Reply {
     let ctx = enter(server, Kind::Command, database);
     run(ctx, command, argv);
-    leave(server, ctx).unwrap_or_else(|| {
-        problem("there is no reply");
-        Reply::Nil
-    })
+    // SAFETY: the context is ours until it is left.
+    let waits = unsafe { (*ctx).blocks.is_some() };
+    let reply = leave(server, ctx);
+    if reply.is_some() == waits {
+        problem(if waits { "a reply to a client that waits" } else { "there is no reply" });
+    }
+    reply.unwrap_or(Reply::Nil)
 }
 
 fn run(ctx: *mut Ctx, command: CommandFunc, argv: &[Text]) {
     let mut strings: Vec<*mut Str> = argv.iter().map(strings::lend).collect();
     // SAFETY: the context and the strings live until the function returns.
     unsafe { command(ctx.cast(), strings.as_mut_ptr().cast(), strings.len() as c_int) };
+    // SAFETY: as above.
+    let (blocks, server) = unsafe { ((*ctx).blocks, (*ctx).server) };
+    if let Some(number) = blocks {
+        // SAFETY: the server called the module, which has returned.
+        let blocked = unsafe { (*server).waiting.blocked.iter_mut() }.find(|one| one.number == number);
+        if let Some(one) = blocked {
+            one.strings = strings;
+            return;
+        }
+    }
     strings.into_iter().for_each(strings::take_back);
 }
 
@@ -746,22 +775,173 @@ unsafe extern "C" fn get_selected_db(ctx: *mut Ctx) -> c_int {
     context(ctx).map_or(0, |ctx| ctx.database as c_int)
 }
 
-/// Commands may not block, as in transactions.
 unsafe extern "C" fn get_context_flags(ctx: *mut Ctx) -> c_int {
-    let is_replica = server_of(ctx).is_some_and(|(_, server)| server.role == Role::Replica);
-    let role = if is_replica { raw::REDISMODULE_CTX_FLAGS_SLAVE } else { raw::REDISMODULE_CTX_FLAGS_MASTER };
-    (role | raw::REDISMODULE_CTX_FLAGS_DENY_BLOCKING) as c_int
+    let Some((_, server)) = server_of(ctx) else { return 0 };
+    let role = match server.role {
+        Role::Replica => raw::REDISMODULE_CTX_FLAGS_SLAVE,
+        Role::Primary => raw::REDISMODULE_CTX_FLAGS_MASTER,
+    };
+    let denied = match server.open.last() {
+        Some(frame) if frame.may_block => 0,
+        _ => raw::REDISMODULE_CTX_FLAGS_DENY_BLOCKING,
+    };
+    let memory = if server.is_out_of_memory { raw::REDISMODULE_CTX_FLAGS_OOM } else { 0 };
+    (role | denied | memory) as c_int
 }
 
-/// Nothing pauses writes.
 unsafe extern "C" fn avoid_replica_traffic() -> c_int {
-    0
+    current().map_or(0, |server| c_int::from(server.is_paused))
 }
 
-/// Stands for the functions about clients that wait, which there are not.
-unsafe extern "C" fn blocks() -> usize {
-    problem("a command blocks that may not");
-    0
+unsafe extern "C" fn select_db(ctx: *mut Ctx, database: c_int) -> c_int {
+    match context(ctx) {
+        Some(ctx) if ctx.kind == Kind::Event && (0..crate::server::DATABASES as c_int).contains(&database) => {
+            ctx.database = database as usize;
+            OK
+        }
+        _ => {
+            problem("a database is selected for a client, or one that there is not");
+            ERR
+        }
+    }
+}
+
+// Clients that wait, and timers.
+
+#[allow(clippy::too_many_arguments, reason = "as the API has it")]
+unsafe extern "C" fn block_client_on_keys(
+    ctx: *mut Ctx,
+    on_ready: Option<CommandFunc>,
+    on_end: Option<CommandFunc>,
+    free_data: *const c_void,
+    timeout: c_longlong,
+    keys: *mut *mut Str,
+    count: c_int,
+    data: *mut c_void,
+) -> *mut c_void {
+    let Some((ctx, server)) = server_of(ctx) else { return null_mut() };
+    let (Some(on_ready), Some(on_end)) = (on_ready, on_end) else { return null_mut() };
+    if !server.open.last().is_some_and(|frame| frame.may_block) || ctx.blocks.is_some() || ctx.reply.is_some() {
+        problem("a client is blocked that may not be");
+        return null_mut();
+    }
+    if count != 1 || timeout <= 0 || !free_data.is_null() || ctx.open_keys > 0 {
+        problem("a client is blocked on several keys, for ever, or while a key is open");
+    }
+    // SAFETY: there is one key.
+    let Some(place) = strings::text_of(unsafe { *keys }) else { return null_mut() };
+    let number = server.waiting.number();
+    let (database, now) = (ctx.database, server.now);
+    let Some(frame) = server.open.last_mut() else { return null_mut() };
+    if place == frame.argv[1] && !place.is_empty() && !place.contains(&b'}') {
+        problem("a client is blocked on a key that others write");
+    }
+    frame.part = Part::Joins(number);
+    let argv = frame.argv.clone();
+    ctx.blocks = Some(number);
+    server.waiting.blocked.push(Blocked {
+        number,
+        database,
+        argv,
+        place,
+        strings: Vec::new(),
+        on_ready,
+        on_end,
+        on_left: None,
+        data,
+        until: now.saturating_add(timeout),
+        is_answered: false,
+    });
+    number as usize as *mut c_void
+}
+
+/// A client that waits.
+fn blocked<'a>(client: *mut c_void) -> Option<(&'a mut Server, usize)> {
+    let server = current()?;
+    let at = server.waiting.blocked.iter().position(|one| one.number == client as usize as u64);
+    if at.is_none() {
+        problem("the handle of a client is used that waits no longer");
+    }
+    Some((server, at?))
+}
+
+unsafe extern "C" fn set_disconnect_callback(client: *mut c_void, on_left: Option<LeftFunc>) {
+    if let Some((server, at)) = blocked(client) {
+        server.waiting.blocked[at].on_left = on_left;
+    }
+}
+
+unsafe extern "C" fn unblock_client(client: *mut c_void, _: *mut c_void) -> c_int {
+    let Some((server, at)) = blocked(client) else { return ERR };
+    if std::mem::replace(&mut server.waiting.blocked[at].is_answered, true) {
+        problem("a client is unblocked twice");
+    }
+    server.has_happened(client as usize as u64, What::Answered);
+    if !server.flavor.answers_late {
+        server.reply_to(at);
+        CURRENT.set(server);
+    }
+    OK
+}
+
+unsafe extern "C" fn get_blocked_client_private_data(ctx: *mut Ctx) -> *mut c_void {
+    context(ctx).map_or(null_mut(), |ctx| ctx.data)
+}
+
+unsafe extern "C" fn create_timer(
+    ctx: *mut Ctx,
+    period: raw::mstime_t,
+    func: Option<TimerFunc>,
+    data: *mut c_void,
+) -> u64 {
+    let (Some((ctx, server)), Some(func)) = (server_of(ctx), func) else { return 0 };
+    if period < 1 {
+        problem("a timer comes again in the same step");
+    }
+    let number = server.waiting.number();
+    let at = server.now.saturating_add(period.max(1));
+    server.waiting.timers.push(Timer { number, at, database: ctx.database, func, data });
+    if server.waiting.timers.len() > 1 {
+        problem("there is more than one timer");
+    }
+    number
+}
+
+unsafe extern "C" fn stop_timer(ctx: *mut Ctx, timer: u64, _: *mut *mut c_void) -> c_int {
+    let Some((_, server)) = server_of(ctx) else { return ERR };
+    let Some(at) = server.waiting.timers.iter().position(|one| one.number == timer) else {
+        problem("a timer is stopped that has come");
+        return ERR;
+    };
+    server.waiting.timers.remove(at);
+    OK
+}
+
+/// Who has the rights of the default user keeps them.
+unsafe extern "C" fn get_current_user_name(ctx: *mut Ctx) -> *mut Str {
+    let even = server_of(ctx).is_some_and(|(_, server)| server.waiting.numbers % 2 == 0);
+    strings::give(text(if even { "default" } else { "worker" }))
+}
+
+struct User {
+    may_call: bool,
+}
+
+unsafe extern "C" fn get_module_user_from_user_name(name: *mut Str) -> *mut User {
+    let (Some(name), Some(server)) = (strings::text_of(name), current()) else { return null_mut() };
+    Box::into_raw(Box::new(User { may_call: *name == b"default"[..] || !server.is_denied }))
+}
+
+unsafe extern "C" fn acl_check_command_permissions(user: *const User, args: *mut *mut Str, count: c_int) -> c_int {
+    // SAFETY: the module has the user from the function above, and as many strings as it says.
+    let (user, args) = unsafe { (user.as_ref(), std::slice::from_raw_parts(args, count as usize)) };
+    let is_whole = args.iter().all(|one| strings::text_of(*one).is_some());
+    if is_whole && user.is_some_and(|user| user.may_call) { OK } else { ERR }
+}
+
+unsafe extern "C" fn free_module_user(user: *mut User) {
+    // SAFETY: it came from a box, and AddressSanitizer finds whoever frees it twice.
+    drop(unsafe { Box::from_raw(user) });
 }
 
 unsafe extern "C" fn get_notify_keyspace_events() -> c_int {
@@ -1377,6 +1557,22 @@ unsafe extern "C" fn simulated_call(
             let argv: Rc<[Text]> = std::iter::once(known_word(b"XDEL")).chain(args).collect();
             delete(server, ctx.database, &argv)
         }
+        b"RATELIMIT.HIT" => {
+            if flags != c"!SE" && flags != c"!SME" || ctx.open_keys > 0 {
+                problem(format!("flags {flags:?} in the call of a hit, and {} open keys", ctx.open_keys));
+            }
+            if server.is_paused {
+                problem("a hit is called while writes are paused");
+            }
+            let argv: Vec<Text> = std::iter::once(known_word(b"RATELIMIT.HIT")).chain(args).collect();
+            if let Some(frame) = server.open.last_mut() {
+                frame.has_called = true;
+            }
+            server.part = Part::Called;
+            let reply = server.run(ctx.database, &argv);
+            CURRENT.set(server);
+            reply
+        }
         other => {
             problem(format!("the module calls {}", String::from_utf8_lossy(other)));
             return null_mut();
@@ -1559,17 +1755,17 @@ functions! {
     "GetSelectedDb" => get_selected_db,
     "GetContextFlags" => get_context_flags,
     "AvoidReplicaTraffic" => avoid_replica_traffic,
-    "BlockClientOnKeys" => blocks,
-    "SetDisconnectCallback" => blocks,
-    "GetBlockedClientPrivateData" => blocks,
-    "UnblockClient" => blocks,
-    "CreateTimer" => blocks,
-    "StopTimer" => blocks,
-    "SelectDb" => blocks,
-    "GetCurrentUserName" => blocks,
-    "GetModuleUserFromUserName" => blocks,
-    "ACLCheckCommandPermissions" => blocks,
-    "FreeModuleUser" => blocks,
+    "BlockClientOnKeys" => block_client_on_keys,
+    "SetDisconnectCallback" => set_disconnect_callback,
+    "GetBlockedClientPrivateData" => get_blocked_client_private_data,
+    "UnblockClient" => unblock_client,
+    "CreateTimer" => create_timer,
+    "StopTimer" => stop_timer,
+    "SelectDb" => select_db,
+    "GetCurrentUserName" => get_current_user_name,
+    "GetModuleUserFromUserName" => get_module_user_from_user_name,
+    "ACLCheckCommandPermissions" => acl_check_command_permissions,
+    "FreeModuleUser" => free_module_user,
     "GetNotifyKeyspaceEvents" => get_notify_keyspace_events,
     "Log" => simulated_variadic_log,
     "OpenKey" => open_key,

@@ -159,6 +159,19 @@ fn places_of(argv: &[Text], name: &Name) -> Option<Range<usize>> {
     })
 }
 
+/// What a call is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All that there is.
+    Whole,
+    /// The module calls it for the first client of a line.
+    Called,
+    /// The client of this number waits from now on.
+    Joins(u64),
+    /// The client's time is over, or it is unblocked by command.
+    Ends { number: u64, by_command: bool },
+}
+
 /// One call, while it runs and when it is over.
 pub struct Frame {
     pub database: usize,
@@ -187,6 +200,13 @@ pub struct Frame {
     pub changes_events: bool,
     /// The server knows the command as one that writes.
     pub may_write: bool,
+    pub part: Part,
+    /// The client may be blocked.
+    pub may_block: bool,
+    /// Nothing may be written.
+    pub is_paused: bool,
+    /// A hit was charged in it by another call, which is judged by itself.
+    pub has_called: bool,
     /// The server can tell when the command began.
     pub knows_beginning: bool,
     /// In which order it had its effect.
@@ -220,6 +240,10 @@ impl Frame {
             sends_module_events: server.notify_flags & MODULE != 0,
             changes_events: false,
             may_write: false,
+            part: Part::Whole,
+            may_block: false,
+            is_paused: false,
+            has_called: false,
             knows_beginning: server.flavor.lacks.is_empty(),
             turn: 0,
             tables: server.tables,

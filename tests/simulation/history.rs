@@ -39,6 +39,8 @@ impl<'a> Copies<'a> {
 #[derive(Debug, Default)]
 pub struct Outcome {
     pub calls: u64,
+    /// Of them, clients that waited, those that were served, and those that would have waited in vain.
+    pub waits: [u64; 3],
     pub error: Option<String>,
     /// Steps taken.
     pub taken: usize,
@@ -58,7 +60,7 @@ fn run(copies: &mut Copies, profile: Profile, mut next: impl FnMut(&World) -> Op
             outcome.taken += 1;
             world.step(&step)?;
         }
-        outcome.calls = world.calls();
+        (outcome.calls, outcome.waits) = (world.calls(), world.waits());
         world.end()
     }));
     match result {

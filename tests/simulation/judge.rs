@@ -9,10 +9,12 @@ use std::hash::BuildHasherDefault;
 use oracle::{Answer, Hit, Moment, Question, Tier, is_description, is_in_range};
 
 use crate::database::{Hasher, is_same};
-use crate::frame::{Frame, Known, Meaning, Row, What, number};
+use crate::frame::{Frame, Known, Meaning, Part, Row, What, number};
+use crate::lines::{self, Asks, Lines};
 use crate::retention;
-use crate::server::{self, Effect, Reply, words};
+use crate::server::{self, Effect, Reply, Server, words};
 use crate::stream::{Id, Text};
+use crate::waiting::Event;
 use crate::world::Verdict;
 
 pub const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
@@ -42,6 +44,8 @@ pub struct Call {
     strict: bool,
     force: bool,
     with_tiers: bool,
+    /// For how long it may wait.
+    wait: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -103,7 +107,7 @@ impl Call {
             }
             _ => return None,
         };
-        let mut call = Self { name, groups: Vec::new(), strict: false, force: false, with_tiers: false };
+        let mut call = Self { name, groups: Vec::new(), strict: false, force: false, with_tiers: false, wait: None };
         let mut group = Group { tiers: Vec::with_capacity(argv.len() / 2), cost: 1 };
         let (mut at, mut has_cost, mut is_over) = (from, false, false);
         while at < argv.len() {
@@ -111,7 +115,7 @@ impl Call {
             let is = |word: &[u8]| one.eq_ignore_ascii_case(word);
             let is_option = !group.tiers.is_empty() && !one.first().is_some_and(u8::is_ascii_digit);
             let many = name == Name::MultiHit;
-            let charges = name != Name::Peek && !call.strict && !call.force;
+            let charges = name != Name::Peek && !call.strict && !call.force && call.wait.is_none();
             if is_option && is(b"COST") && !has_cost && !is_over {
                 let least = u64::from(name != Name::Peek);
                 group.cost = number(argv.get(at + 1)?).filter(|cost| (least..1 << 53).contains(cost))?;
@@ -125,6 +129,9 @@ impl Call {
                 (call.strict, is_over) = (true, many);
             } else if is_option && is(b"FORCE") && charges {
                 (call.force, is_over) = (true, many);
+            } else if is_option && is(b"WAIT") && charges && !many {
+                call.wait = Some(span(argv.get(at + 1)?)?);
+                at += 1;
             } else if is_option && is(b"WITHTIERS") && !call.with_tiers {
                 (call.with_tiers, is_over) = (true, many);
             } else if is_over {
@@ -208,6 +215,12 @@ impl Log {
         Ok(log)
     }
 
+    /// As those who wait see it.
+    fn for_line(&self, now: u64) -> lines::Log<'_> {
+        let is_ahead = self.last.ms > now || self.newest.is_some_and(|(id, _)| id.ms > now);
+        lines::Log { hits: &self.hits, is_exact: !self.is_wild && !self.is_stale && !is_ahead }
+    }
+
     fn keep(&self) -> u64 {
         self.newest.map_or(0, |newest| newest.1.keep)
     }
@@ -246,6 +259,10 @@ struct One<'a> {
     is_stored: bool,
     /// The key was removed first.
     restarts: bool,
+    /// Until when a refusal keeps the key alive.
+    until: Option<u64>,
+    /// Nothing may be written.
+    is_paused: bool,
 }
 
 impl One<'_> {
@@ -290,14 +307,17 @@ impl One<'_> {
 
     /// Whether a call that stores nothing has written nothing, but what keeps the key alive.
     fn is_left_alone(&self, log: &Log, moment: Moment) -> Verdict {
-        let Self { call, n, before, after, answers, .. } = *self;
-        if call.name == Name::Peek {
-            return if before == after { Ok(()) } else { Err("PEEK wrote".into()) };
+        let Self { call, n, before, after, until, is_paused, .. } = *self;
+        if call.name == Name::Peek || is_paused {
+            return if before == after {
+                Ok(())
+            } else {
+                Err("PEEK wrote, or a call while nothing may be written".into())
+            };
         }
         if before.what != after.what {
             return Err("a refused hit wrote".into());
         }
-        let until = wait_of(answers).filter(|wait| *wait > 0).map(|wait| moment.clock + wait);
         let newest = log.newest.map(|newest| newest.1);
         let expires = u64::try_from(before.expires).ok();
         let due = newest.and_then(|newest| retention::refused(newest, expires, moment.now, call.longest(n), until));
@@ -389,7 +409,7 @@ const COUNTERS: [&str; 7] = [
     "clock_steps",
 ];
 
-/// The names that follow. Nobody waits in the simulation, whose commands may not block.
+/// The names that follow.
 const WAITING: [&str; 4] = ["waits_admitted", "waits_timed_out", "waits_disconnected", "clients_waiting"];
 
 /// What is remembered of keys. The order of the map is not looked at.
@@ -416,6 +436,8 @@ pub struct Judge {
     /// Somebody has written entries whose tallies do not fit their costs. Once what was before such an entry has gone, nothing
     /// shows that it weighs another number of units by its tally than it says.
     has_seen_wild: bool,
+    /// Who waits for what.
+    pub lines: Lines,
     pub calls: u64,
 }
 
@@ -442,6 +464,7 @@ impl Judge {
     /// The counters belong to another server now.
     pub fn start_counting(&mut self) {
         self.counted = [0; 7];
+        self.lines.counted = [0; 3];
         self.clock_steps = 0;
         self.refused.clear();
     }
@@ -476,7 +499,8 @@ impl Judge {
             self.counted[5] = self.counted[5].wrapping_add(1);
         }
         if let Reply::Error(text) = &frame.reply {
-            let is_known = text.starts_with("ERR ") || text.starts_with("WRONGTYPE ");
+            let is_end = matches!(frame.part, Part::Ends { .. }) && frame.has_called;
+            let is_known = text.starts_with("ERR ") || text.starts_with("WRONGTYPE ") || is_end;
             if !is_known || text.contains("internal error") && !frame.has_failed {
                 return Err("an error that nobody should see".into());
             }
@@ -494,7 +518,17 @@ impl Judge {
                 self.clock_steps = frame.clock_steps;
             }
             _ => match &call {
-                Some(call) => self.call(frame, call, after)?,
+                Some(call) => match frame.part {
+                    Part::Joins(number) => self.joins(number, frame, call, after)?,
+                    Part::Ends { number, .. } if self.lines.has_reply(number) => {
+                        return self.lines.ends_with(number, &frame.reply);
+                    }
+                    Part::Called => {
+                        self.call(frame, call, after)?;
+                        self.called(frame, call)?;
+                    }
+                    _ => self.call(frame, call, after)?,
+                },
                 None => {
                     let is_error = matches!(&frame.reply, Reply::Error(text) if text.starts_with("ERR "));
                     if !is_error || !frame.is_disturbed && frame.before != after || !frame.effects.is_empty() {
@@ -506,7 +540,58 @@ impl Judge {
         events_fit(frame, call.as_ref(), after)
     }
 
+    fn joins(&mut self, number: u64, frame: &Frame, call: &Call, after: &[Known]) -> Verdict {
+        let Some(wait) = call.wait else { return Err("a call without WAIT waits".into()) };
+        if !frame.may_block {
+            return Err("a call waits that may not".into());
+        }
+        let now = frame.clock.unwrap_or(frame.began);
+        let mut log = Log::of(&frame.before[0], now as u64, call.longest(0)).map_err(|error| format!("not {error}"))?;
+        // The key is kept alive as by a refusal.
+        let moment = log.next_id(now as u64, call.cost_of(0)).1;
+        let answer = ask(&mut log.hits, moment, &call.question(0), false);
+        let until = wait_of(&answer.tiers).filter(|wait| *wait > 0).map(|wait| moment.clock + wait);
+        let (before, after) = (&frame.before[0], &after[0]);
+        let (allowed, is_stored, restarts, is_paused) = (false, false, false, false);
+        let one = One { call, n: 0, before, after, answers: &[], allowed, is_stored, restarts, until, is_paused };
+        if !frame.is_disturbed && !frame.has_failed {
+            one.is_left_alone(&log, moment)?;
+        }
+        let asks = Asks { tiers: call.tiers_of(0), cost: call.cost_of(0), wait };
+        self.lines.joins(number, frame, &asks, &log.for_line(now as u64), now)
+    }
+
+    /// The module has called a hit for somebody who waits.
+    fn called(&mut self, frame: &Frame, call: &Call) -> Verdict {
+        let question = call.question(0);
+        let log = Log::of(&frame.before[0], frame.began as u64, call.longest(0));
+        self.lines.called(frame, |at| {
+            let exact = log.as_ref().ok().map(|log| log.for_line(at as u64 + 1)).filter(|log| log.is_exact);
+            exact.is_some_and(|log| oracle::has_room(log.hits, at as u64, &question))
+        })
+    }
+
+    /// What has happened to somebody who waits.
+    pub fn event(&mut self, event: &Event, server: &Server) -> Verdict {
+        self.lines.event(event, server).map_err(|error| format!("{error}\n{event:?}"))
+    }
+
+    /// After a step.
+    pub fn look_at_lines(&mut self, server: &Server, at_once: bool) -> Verdict {
+        let now = server.now as u64;
+        self.lines.look(server, at_once, |known, tiers, cost| {
+            let longest = tiers.iter().map(|tier| tier.1).max().unwrap_or(0);
+            let log = Log::of(known, now, longest).ok()?;
+            let log = log.for_line(now);
+            let question = Question { tiers, cost, ..Question::default() };
+            log.is_exact.then(|| oracle::has_room(log.hits, now, &question))
+        })
+    }
+
     fn call(&mut self, frame: &Frame, call: &Call, after: &[Known]) -> Verdict {
+        if let (Part::Ends { number, .. }, Reply::Error(_)) = (frame.part, &frame.reply) {
+            self.lines.times_out(number, frame.began)?;
+        }
         let Some(now) = frame.clock.map(|now| now as u64) else {
             // It must have looked at a key before it needs to know the time.
             let is_error = matches!(frame.reply, Reply::Error(_));
@@ -532,7 +617,11 @@ impl Judge {
         let longest_known =
             |n: usize| frame.before[n].rows().last().and_then(|row| row.meaning).map_or(0, |one| one.keep);
         for (n, answers) in answers.iter().enumerate() {
-            let longest = 2 * call.longest(n).max(longest_known(n)) + 1;
+            let longest = match call.wait {
+                None => 2 * call.longest(n).max(longest_known(n)) + 1,
+                // Behind any number of others.
+                Some(_) => i64::MAX as u64,
+            };
             let is_alone = call.name != Name::MultiHit && !call.with_tiers;
             let most = if frame.is_disturbed { oracle::LONGEST_WAIT } else { longest as i64 };
             let is_fine = |answer: &[i64; 6]| match call.cost_of(n) {
@@ -545,6 +634,9 @@ impl Judge {
         }
         if frame.is_disturbed || frame.has_failed {
             frame.keys().iter().for_each(|key| self.forget(frame.database, key));
+            if let Part::Ends { number, .. } = frame.part {
+                self.lines.times_out(number, now as i64)?;
+            }
             return Ok(());
         }
         let logs = frame.before.iter().enumerate().map(|(n, known)| Log::of(known, now, call.longest(n)));
@@ -556,7 +648,17 @@ impl Judge {
         }
         let moments: Vec<(Id, Moment)> =
             logs.iter().enumerate().map(|(n, log)| log.next_id(now, call.cost_of(n))).collect();
-        let expected = expected_of(call, &mut logs, &moments);
+        let mut expected = expected_of(call, &mut logs, &moments);
+        let mut least = None;
+        if let Some(wait) = call.wait {
+            let asks = Asks { tiers: call.tiers_of(0), cost: call.cost_of(0), wait };
+            if allowed {
+                self.lines.passes(frame)?;
+            } else {
+                expected = vec![ask(&mut logs[0].hits, moments[0].1, &call.question(0), false)];
+                least = self.lines.refused(frame, &asks, &logs[0].for_line(now), now as i64)?;
+            }
+        }
         for (n, log) in logs.iter_mut().enumerate() {
             let restarts =
                 frame.effects.iter().any(|told| *told.argv[0] == b"UNLINK"[..] && is_at(told, &frame.keys()[n]));
@@ -564,10 +666,27 @@ impl Judge {
             let is_possible = call.tiers_of(n).iter().all(|(limit, _)| call.cost_of(n) <= *limit);
             let refuses = wait_of(if is_wild { &answers[n] } else { &expected[n].tiers }) != Some(0);
             let is_stored = call.name != Name::Peek && (allowed || call.force || call.strict && refuses && is_possible);
-            let one = One { call, n, before, after, answers: &answers[n], allowed, is_stored, restarts };
-            let (id, expected) = one.expected(log, now, moments[n].0, expected[n].clone());
+            let is_refused_in_line = call.wait.is_some() && !allowed;
+            // What is told of the line keeps nothing alive.
+            let wait = if is_refused_in_line { wait_of(&expected[n].tiers) } else { wait_of(&answers[n]) };
+            let until = wait.filter(|wait| *wait > 0).map(|wait| moments[n].1.clock + wait);
+            let is_paused = frame.is_paused;
+            let one =
+                One { call, n, before, after, answers: &answers[n], allowed, is_stored, restarts, until, is_paused };
+            let (id, mut expected) = one.expected(log, now, moments[n].0, expected[n].clone());
+            if is_refused_in_line {
+                let told =
+                    answers[n].iter().map(|answer| answer[3]).filter(|wait| *wait >= 0).min().unwrap_or(1).max(1);
+                expected
+                    .tiers
+                    .iter_mut()
+                    .filter(|row| row[3] >= 0)
+                    .for_each(|row| row[3] = row[3].max(least.unwrap_or(told)));
+            }
             if !is_wild && !one.is_answered(&expected) {
-                if self.has_seen_wild && one.is_answered(&as_if_it_weighed_one(log, &one, moments[n].1)) {
+                if self.has_seen_wild && is_refused_in_line
+                    || self.has_seen_wild && one.is_answered(&as_if_it_weighed_one(log, &one, moments[n].1))
+                {
                     self.forget(frame.database, &frame.keys()[n]);
                     continue;
                 }
@@ -861,7 +980,9 @@ impl Judge {
         if sums != counted[..3] || policies.len() > 65 {
             return Err(format!("the policies {policies:?} are not all of {counted:?}"));
         }
-        expected.extend(WAITING.map(|name| (name, "0".to_owned())));
+        let [admitted, over, left] = self.lines.counted;
+        let waits = [admitted, over, left, self.lines.waiting() as u64];
+        expected.extend(WAITING.iter().zip(waits).map(|(name, value)| (*name, value.to_string())));
         let is_same = fields
             .iter()
             .map(|(name, value)| (name.as_str(), value))

@@ -9,6 +9,7 @@
 //! | `server`, `database`, `native` | databases, expiry, events, replication; the server's own commands |
 //! | `api`, `variadic.c`, `strings`, `module` | the module API, with every rule checked; the module and what it registers |
 //! | `frame`, `judge` | one call with what was before and after it; whether it is right |
+//! | `waiting`, `lines` | clients that wait, and the timers of the module; whether they were served in turn |
 //! | `retention` | how long a log must be kept |
 //! | `world` | a primary, a replica and a server without the module; each step checked |
 //! | `workload` | what a seed makes happen |
@@ -25,6 +26,7 @@ pub mod database;
 pub mod frame;
 pub mod history;
 pub mod judge;
+pub mod lines;
 pub mod loading;
 pub mod memory;
 pub mod module;
@@ -35,5 +37,6 @@ pub mod retention;
 pub mod server;
 pub mod stream;
 pub mod strings;
+pub mod waiting;
 pub mod workload;
 pub mod world;

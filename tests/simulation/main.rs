@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     }
     let mut copies = Copies::of(&module);
     let began = Instant::now();
-    let (mut calls, mut seed) = (0, first);
+    let (mut calls, mut seed, mut waits) = (0, first, [0; 3]);
     let goes_on = |seed: u64, calls: u64| {
         let is_time = began.elapsed() < Duration::from_secs(seconds);
         seed == first || is_time && seed - first < histories && calls < most
@@ -47,9 +47,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
         calls += outcome.calls;
+        waits.iter_mut().zip(outcome.waits).for_each(|(sum, more)| *sum += more);
         seed += 1;
     }
+    let [waited, served, in_vain] = waits;
     let rate = calls as f64 / began.elapsed().as_secs_f64();
+    println!("{waited} clients waited, {served} of them were served, {in_vain} would have waited in vain");
     println!("{calls} calls, {} histories, {rate:.0} calls a second, 0 failures (SEED={first})", seed - first);
     ExitCode::SUCCESS
 }

@@ -8,10 +8,11 @@ use std::rc::Rc;
 
 use crate::api::{self, Kind};
 use crate::database::{Database, Hasher, is_same};
-use crate::frame::{Frame, Known, Seen, keys_of};
+use crate::frame::{Frame, Known, Part, Seen, keys_of};
 use crate::module::Module;
 use crate::stream::{self, Bounds, Fields, Id, Stream, Text};
 use crate::strings;
+use crate::waiting::Waiting;
 
 /// What servers differ in, as far as the module sees it.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Flavor {
     pub expires_by: &'static str,
     /// RESTORE with REPLACE looks at what is there, so that a key that has expired is deleted first.
     pub restore_looks: bool,
+    /// The module's reply to a client that it unblocks is asked for before the server sleeps, and not at once.
+    pub answers_late: bool,
 }
 
 const SINCE_7_2: [&str; 4] = [
@@ -49,6 +52,7 @@ pub static FLAVORS: [Flavor; 4] = [
         streams: stream::Server::Redis70,
         expires_by: "DEL",
         restore_looks: false,
+        answers_late: false,
     },
     Flavor {
         name: "Redis 8.2",
@@ -59,6 +63,7 @@ pub static FLAVORS: [Flavor; 4] = [
         streams: stream::Server::Usual,
         expires_by: "DEL",
         restore_looks: true,
+        answers_late: true,
     },
     Flavor {
         name: "Valkey 8.1",
@@ -69,6 +74,7 @@ pub static FLAVORS: [Flavor; 4] = [
         streams: stream::Server::Usual,
         expires_by: "UNLINK",
         restore_looks: false,
+        answers_late: false,
     },
     Flavor {
         name: "Valkey 9.1",
@@ -79,6 +85,7 @@ pub static FLAVORS: [Flavor; 4] = [
         streams: stream::Server::Valkey91,
         expires_by: "UNLINK",
         restore_looks: false,
+        answers_late: false,
     },
 ];
 
@@ -202,6 +209,16 @@ pub struct Server {
     pub is_fed: bool,
     pub failure: Option<Failure>,
     pub nesting: u32,
+    /// Clients that wait, and timers.
+    pub waiting: Waiting,
+    /// The next command is a client's own, which may be blocked.
+    may_block: bool,
+    /// What the next command is for.
+    pub part: Part,
+    /// CLIENT PAUSE: nothing is written.
+    pub is_paused: bool,
+    /// Whoever is not the default user may do nothing any more.
+    pub is_denied: bool,
     /// The event that is being sent is one of the module's.
     is_own_event: bool,
     /// The server's own commands that are running.
@@ -248,6 +265,11 @@ impl Server {
             is_fed: false,
             failure: None,
             nesting: 0,
+            waiting: Waiting::default(),
+            may_block: false,
+            part: Part::Whole,
+            is_paused: false,
+            is_denied: false,
             is_own_event: false,
             natives: 0,
             born: Vec::new(),
@@ -298,7 +320,7 @@ impl Server {
             None => false,
             Some(entry) if !self.has_expired(entry) => true,
             Some(_) => {
-                if self.role == Role::Primary {
+                if self.role == Role::Primary && !self.is_paused {
                     self.delete_expired(database, key);
                 }
                 // Another module may have created it again, but who asked is told that it is not there.
@@ -340,6 +362,11 @@ impl Server {
     pub fn put(&mut self, database: usize, key: &Text, value: Value, expires: Option<i64>) {
         let birth = self.birth();
         self.touch(database, key);
+        // Strings wake nobody.
+        let wakes = !matches!(&value, Value::Other(kind) if **kind == b"string"[..]);
+        if wakes && !self.waiting.blocked.is_empty() {
+            self.waiting.ready.push((database, key.clone()));
+        }
         self.databases[database].insert(key.clone(), Entry { value, expires, birth, seen: Seen::default() });
     }
 
@@ -463,7 +490,9 @@ impl Server {
     /// A command of a client.
     pub fn command(&mut self, database: usize, argv: &[Text]) -> Reply {
         self.begin();
+        self.may_block = true;
         let reply = self.run(database, argv);
+        self.may_block = false;
         self.end();
         reply
     }
@@ -487,6 +516,8 @@ impl Server {
     }
 
     pub fn run(&mut self, database: usize, argv: &[Text]) -> Reply {
+        let may_block = std::mem::take(&mut self.may_block);
+        let part = std::mem::replace(&mut self.part, Part::Whole);
         let Some(name) = argv.first() else { return Reply::error("ERR no command") };
         if !is_of_module(argv) {
             return self.native(database, argv);
@@ -516,6 +547,7 @@ impl Server {
         let mut frame = Box::new(Frame::begin(self, database, argv));
         self.part_twins(&frame);
         frame.may_write = command_writes;
+        (frame.may_block, frame.part) = (may_block, part);
         self.open.push(frame);
         let reply = api::call(self, func, database, argv);
         if let Some(mut frame) = self.open.pop() {
@@ -583,12 +615,20 @@ impl Server {
 
     pub fn become_replica(&mut self) {
         self.role = Role::Replica;
+        // They are sent away with UNBLOCKED.
+        self.all_leave();
         self.server_event(ROLE_CHANGED, 1);
     }
 
     /// Slots have moved away as a whole: their keys go without an event for each.
     pub fn slots_move(&mut self, leaves: impl Fn(&[u8]) -> bool) {
         self.databases[0].retain(|key, _| !leaves(key));
+        // They are sent away with MOVED.
+        let is_moved =
+            |one: &crate::waiting::Blocked| one.database == 0 && one.argv.get(1).is_some_and(|key| leaves(key));
+        while let Some(at) = self.waiting.blocked.iter().position(is_moved) {
+            self.leaves(at);
+        }
         self.all_touched = true;
         self.server_event(SLOTS_TRIMMED, 1);
     }

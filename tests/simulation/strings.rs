@@ -116,6 +116,19 @@ pub fn free_by_module(string: *mut Str) {
     free(string, Owner::Module);
 }
 
+/// The server needs an argument no longer. Whoever has retained it owns it from now on.
+pub fn release(string: *mut Str) {
+    // SAFETY: as in `free`.
+    match unsafe { string.as_mut() } {
+        Some(one) if one.magic == MAGIC && one.owner == Owner::Server && one.retained > 0 => {
+            one.retained -= 1;
+            one.owner = Owner::Module;
+            STRINGS.with(|strings| strings.owned.set(strings.owned.get() + 1));
+        }
+        _ => free(string, Owner::Server),
+    }
+}
+
 /// The module holds a string for longer, and frees it then.
 pub fn retain(string: *mut Str) {
     // SAFETY: as in `free`.

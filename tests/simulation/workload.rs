@@ -39,6 +39,10 @@ pub struct Workload {
     /// Entries that nobody should write.
     is_forged: bool,
     is_strict: bool,
+    /// Of 16 hits, and the longest time.
+    waits: u8,
+    wait: u64,
+    is_denied: bool,
     limits: u64,
     is_out_of_memory: bool,
     pub steps: usize,
@@ -123,9 +127,10 @@ impl Workload {
             has_replica: rng.u8(..3) == 0,
             reactors_first: rng.usize(..3),
             longest,
+            max_waiters: 10_000,
         };
         let often = |rng: &mut Rng, most: u32| if rng.bool() { rng.u32(..most) } else { 0 };
-        Self {
+        let mut workload = Self {
             windows,
             keys: rng.usize(1..=KEYS.len()),
             others: often(&mut rng, 250),
@@ -142,19 +147,33 @@ impl Workload {
             is_strict: rng.bool(),
             // Hits that are admitted keep the log alive while the backlog expires.
             limits: if backlog > 0 { 1 << 40 } else { rng.choice([3, 10, 30, 30, 100]).unwrap_or(0) },
+            waits: 0,
+            wait: 1,
+            is_denied: false,
             is_out_of_memory: false,
             steps: backlog as usize + rng.choice([100, 400, 1_000, 2_000]).unwrap_or(0),
             profile,
             vocabulary: Vocabulary::new(),
             rng,
+        };
+        let rng = &mut workload.rng;
+        if backlog == 0 && rng.u8(..3) == 0 {
+            workload.waits = rng.u8(1..14);
+            // So that somebody has to wait.
+            workload.limits = workload.limits.min(rng.u64(2..12));
+            workload.steps = workload.steps.min(1_000);
+            workload.wait = rng.choice([5, 400, 3_000, 20_000]).unwrap_or(1).min(3 * longest + 2);
+            workload.profile.max_waiters = rng.choice([10_000, 10_000, 10_000, 3, 0]).unwrap_or(0);
         }
+        workload
     }
 
     /// The same as far as a real server of this flavor can be told it, whose clock stands still while it is not set.
     pub fn for_real(seed: u64, flavor: usize) -> Self {
         let mut workload = Self::new(seed);
         workload.profile = Profile { flavor, tick: 0, replica_ahead: 0, has_replica: true, ..workload.profile };
-        (workload.reactions, workload.faults) = (0, 0);
+        (workload.reactions, workload.faults, workload.waits) = (0, 0, 0);
+        workload.profile.max_waiters = 10_000;
         workload.steps = workload.steps.min(400);
         workload
     }
@@ -191,6 +210,9 @@ impl Workload {
         if is(self.faults) {
             return self.fault(world);
         }
+        if self.waits > 0 && is(40) {
+            return self.trouble();
+        }
         if is(40) {
             let many = self.rng.usize(2..6);
             let one = |_| if self.rng.u8(..5) == 0 { self.other(world) } else { self.call() };
@@ -198,6 +220,24 @@ impl Workload {
             return Step::Together(self.database(), commands);
         }
         Step::Command(self.database(), self.call())
+    }
+
+    /// What happens to those who wait.
+    fn trouble(&mut self) -> Step {
+        match self.rng.u8(..16) {
+            0..7 => Step::Leave(self.rng.usize(..64)),
+            7..11 => Step::Unblock(self.rng.usize(..64)),
+            11..13 => Step::Pause(self.rng.u64(..=self.pause.min(2_000)) as i64),
+            13 => {
+                self.is_denied = !self.is_denied;
+                Step::Deny(self.is_denied)
+            }
+            _ => {
+                let key = self.key();
+                let place = [&b"{"[..], &key, b"}:ratelimit.waiting"].concat();
+                Step::Command(0, vec![self.vocabulary.word("RPUSH"), text(place), self.vocabulary.word("x")])
+            }
+        }
     }
 
     fn database(&mut self) -> usize {
@@ -321,7 +361,10 @@ impl Workload {
     }
 
     fn options(&mut self, words: &mut Vec<Text>, charges: bool) {
-        if charges && self.is_strict && self.rng.u8(..6) == 0 {
+        if charges && self.waits > 0 && words[0].len() == 13 && self.rng.u8(..16) < self.waits {
+            let wait = self.rng.u64(1..=self.wait);
+            words.extend([self.vocabulary.word("WAIT"), text(format!("{wait}ms"))]);
+        } else if charges && self.is_strict && self.rng.u8(..6) == 0 {
             words.push(self.vocabulary.word("STRICT"));
         } else if charges && self.rng.u8(..30) == 0 {
             words.push(self.vocabulary.word("FORCE"));

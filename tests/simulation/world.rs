@@ -34,6 +34,8 @@ pub struct Profile {
     pub reactors_first: usize,
     /// The longest window of all calls.
     pub longest: u64,
+    /// `ratelimit.max-waiters`.
+    pub max_waiters: i64,
 }
 
 /// What happens next.
@@ -64,6 +66,14 @@ pub enum Step {
     AskReplica(usize, Vec<Text>),
     Promote,
     Info,
+    /// Somebody who waits goes, or is sent away.
+    Leave(usize),
+    /// CLIENT UNBLOCK of somebody who waits.
+    Unblock(usize),
+    /// CLIENT PAUSE WRITE: time passes, and nothing is written.
+    Pause(i64),
+    /// The rights of those who are not the default user are taken or given.
+    Deny(bool),
 }
 
 pub type Verdict<T = ()> = Result<T, String>;
@@ -109,17 +119,19 @@ impl World {
             server.role = Role::Replica;
             server.dumps = Rc::clone(&primary.dumps);
         }
-        let judge = Judge::new(
+        let mut judge = Judge::new(
             profile.longest,
             profile.top_entries >= 1_000 && !profile.is_backwards,
             profile.bounds.entries as usize,
         );
+        (judge.lines.most, judge.lines.slack) = (profile.max_waiters as usize, 64 * profile.tick);
         for server in [&mut primary, &mut replica] {
             // Whatever the last history left.
             server.flush_all();
             server.all_touched = false;
             // Also where the number of cursors stays: the numbers at which logs begin must not depend on the last history.
             server.set_config("cursors", profile.cursors).unwrap_or_else(problems::problem);
+            server.set_config("max-waiters", profile.max_waiters).unwrap_or_else(problems::problem);
             if server.get_config("top-entries") != Some(profile.top_entries) {
                 server.set_config("top-entries", profile.top_entries).unwrap_or_else(problems::problem);
             }
@@ -158,6 +170,12 @@ impl World {
         &self.profile
     }
 
+    /// Clients that waited, those of them that were served, and calls that were refused because they would have waited in vain.
+    pub fn waits(&self) -> [u64; 3] {
+        let lines = &self.judge.lines;
+        [lines.joined, lines.served, lines.in_vain]
+    }
+
     pub fn calls(&self) -> u64 {
         self.judge.calls
     }
@@ -168,11 +186,14 @@ impl World {
         let primary = &mut self.servers[0];
         match step {
             Step::Go(milliseconds) => {
+                let is_quiet = self.servers.iter().all(|server| server.waiting.is_idle());
                 for server in &mut self.servers {
-                    server.now = server.now.saturating_add(*milliseconds);
+                    server.go(*milliseconds);
                 }
                 self.mirror.now = self.servers[0].now;
-                return Ok(replies);
+                if is_quiet {
+                    return Ok(replies);
+                }
             }
             Step::Command(database, argv) => replies.push(primary.command(*database, argv)),
             Step::Together(database, commands) => replies = primary.together(*database, commands),
@@ -210,6 +231,28 @@ impl World {
                 }
             }
             Step::Promote => self.promote()?,
+            Step::Leave(at) => {
+                if let Some(at) = at.checked_rem(primary.waiting.blocked.len()) {
+                    primary.leaves(at);
+                }
+            }
+            Step::Unblock(at) => {
+                if let Some(at) = at.checked_rem(primary.waiting.blocked.len()) {
+                    primary.time_is_over(at, true);
+                }
+            }
+            Step::Pause(milliseconds) => {
+                primary.is_paused = true;
+                for server in &mut self.servers {
+                    server.go(*milliseconds);
+                }
+                self.mirror.now = self.servers[0].now;
+                self.check()?;
+                self.servers[0].is_paused = false;
+                let now = self.servers[0].now;
+                self.judge.lines.excuse_all(now);
+            }
+            Step::Deny(is_so) => primary.is_denied = *is_so,
             Step::Info => {
                 let steps = self.servers[0].clock_steps;
                 let fields = self.servers[0].info();
@@ -218,10 +261,24 @@ impl World {
                 replies.push(Reply::Array(fields.iter().map(line).collect()));
             }
         }
+        if !self.servers[0].waiting.blocked.is_empty() {
+            self.servers[0].go(0);
+        }
         if self.is_replica_step(step) {
             self.check_replica()?
         } else {
-            self.check()?
+            self.check()?;
+            // The module knows of what it does itself.
+            let is_own = match step {
+                // A refusal that counts may drop entries that others count.
+                Step::Command(_, argv) => {
+                    let is_strict = argv.iter().any(|word| word.eq_ignore_ascii_case(b"STRICT"));
+                    !is_strict && argv[0].to_ascii_uppercase().starts_with(b"RATELIMIT.")
+                }
+                step => matches!(step, Step::Go(_) | Step::Leave(_) | Step::Unblock(_) | Step::Deny(_)),
+            };
+            let at_once = is_own && self.servers[0].reactors.is_empty();
+            self.judge.look_at_lines(&self.servers[0], at_once)?;
         }
         Ok(replies)
     }
@@ -286,8 +343,12 @@ impl World {
         primary.is_out_of_memory = replica.is_out_of_memory;
         primary.bounds = replica.bounds;
         primary.failure = replica.failure.take();
+        (primary.is_denied, primary.is_paused) = (replica.is_denied, false);
         primary.become_primary();
         replica.become_replica();
+        replica.waiting.events.clear();
+        replica.frames.clear();
+        self.judge.lines.clear();
         primary.all_touched = false;
         primary.touched.clear();
         self.mirror.databases = primary.databases.clone();
@@ -336,11 +397,18 @@ impl World {
             false => touched.iter().for_each(|(database, key)| judge.forget(*database, key)),
         };
         forget(&mut self.judge);
+        let events = std::mem::take(&mut primary.waiting.events);
+        let mut events = events.iter().peekable();
         for frame in &frames {
+            while let Some(event) = events.next_if(|event| event.turn < frame.turn) {
+                self.judge.event(event, primary)?;
+            }
             self.judge.judge(frame)?;
             forget(&mut self.judge);
         }
-        let strings = strings::owned() - self.strings;
+        events.try_for_each(|event| self.judge.event(event, primary))?;
+        // The name of each who waits, and what the first one asks for.
+        let strings = strings::owned() - self.strings - primary.waiting.blocked.len() as i64;
         if strings > 2 * MOST_STRINGS {
             return Err(format!("the module keeps {strings} strings more than at first"));
         }
@@ -382,8 +450,25 @@ impl World {
         Ok(())
     }
 
+    /// All who wait go. Then no timer is left, and nothing is kept of them.
+    fn nobody_waits(&mut self) -> Verdict {
+        self.servers.iter_mut().for_each(|server| server.all_leave());
+        self.check()?;
+        if !self.judge.lines.is_empty() {
+            return Err("somebody still waits, or has a reply coming".into());
+        }
+        for server in &mut self.servers {
+            server.go(1_000);
+            if !server.waiting.is_idle() {
+                return Err("a timer is left although nobody waits".into());
+            }
+        }
+        Ok(())
+    }
+
     /// All that must be true when a history is over. Gives the copies of the module back.
     pub fn end(mut self) -> Verdict<Modules> {
+        self.nobody_waits()?;
         self.step(&Step::Info)?;
         for database in 0..DATABASES {
             same_data(&self.servers[0], &self.mirror, database, "a server without the module")?;
@@ -422,8 +507,9 @@ impl World {
 /// Entries whose strings the module keeps for the next hit; a copy of it on each server.
 const MOST_STRINGS: i64 = 2 * 4;
 
-/// Bytes that the module holds when its tables are empty: a list of those strings.
-const MOST_MEMORY: i64 = 256;
+/// Bytes that the module holds when its tables are empty: a list of those strings, and once somebody has waited, one empty node
+/// of each table of lines.
+const MOST_MEMORY: i64 = 256 + 5_120;
 
 fn same_key(one: &Server, other: &Server, database: usize, key: &Text, name: &str) -> Verdict {
     let (mine, theirs) = (one.entry(database, key), other.entry(database, key));
