@@ -11,10 +11,11 @@ import fastapi_app
 import httpx
 import pytest
 import web
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from redis_ratelimit import Limiter as SyncLimiter
+from redis_ratelimit import asgi
 from redis_ratelimit.aio import Limiter
-from redis_ratelimit.fastapi import AllOf, RateLimit, client_address, install
+from redis_ratelimit.fastapi import AllOf, RateLimit, RateLimitMiddleware, client_address, everyone, install
 from servers import Server
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -307,6 +308,46 @@ def test_a_limiter_of_its_own_and_a_key_to_reset(start: Callable[..., Server]) -
         assert keys(server) == {"own:rl:login:127.0.0.1"}
         assert client.post("/forget").json() == 1
         assert statuses(client, "/", 2) == [200, 429]
+
+
+def test_what_was_not_counted_is_not_given_back(start: Callable[..., Server]) -> None:
+    """A request passes while Redis is away, and fails when it has come back."""
+    server = start(fresh=True)
+    limiter = Limiter(server.url, pause=0)
+    app = FastAPI()
+    install(app, limiter)
+
+    @app.get("/", dependencies=[Depends(RateLimit("plain", "5/minute", by=everyone, refund_if=418))])
+    async def route() -> None:
+        server.start()
+        SyncLimiter(server.url).hit("rl:plain:everyone", "5/minute")
+        raise HTTPException(418)
+
+    server.kill()
+    with web.asgi(app) as client:
+        assert client.get("/").status_code == 418
+    assert SyncLimiter(server.url).peek("rl:plain:everyone", "5/minute", cost=0).remaining == 4
+
+
+def test_applications_within_applications_and_overrides(start: Callable[..., Server]) -> None:
+    limiter = Limiter(start().url)
+    app, inner, bare = FastAPI(), FastAPI(), FastAPI()
+    limit = RateLimit("inner", "1/minute")
+    install(app, limiter)
+    install(inner, limiter)
+    for one in (inner, bare):
+        one.add_api_route("/", lambda: "hello", dependencies=[Depends(limit)])
+    app.mount("/inner", inner)
+    app.mount("/bare", bare)
+    app.add_middleware(RateLimitMiddleware, limiter, "all", "100/hour", by=asgi.everyone)
+    with web.asgi(app) as client:
+        responses = [client.get("/inner/") for _ in range(2)]
+        assert [response.status_code for response in responses] == [200, 429]
+        assert responses[0].headers["RateLimit"] == '"inner";r=0;t=60, "all";r=99;t=3600'
+        # The application around it has prepared the request, so it is limited as well.
+        assert client.get("/bare/").status_code == 429
+        inner.dependency_overrides[limit] = lambda: None
+        assert client.get("/inner/").status_code == 200
 
 
 def test_the_core_needs_no_framework() -> None:

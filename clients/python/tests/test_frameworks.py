@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +14,10 @@ import web
 import web_apps
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
-from flask import Flask
+from django.test import RequestFactory, override_settings
+from django.views import View
+from flask import Blueprint, Flask
+from flask import request as flask_request
 from redis_ratelimit import Limiter, aio, asgi, wsgi
 from redis_ratelimit import django as for_django
 from redis_ratelimit import flask as for_flask
@@ -107,6 +112,12 @@ def test_a_limit_refuses_and_answers_have_the_headers(app: httpx.Client) -> None
     assert rows(app.get("free"), "RateLimit") == []
 
 
+def test_requests_at_the_same_time(app: httpx.Client) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda _: app.get("plain").status_code, range(48)))
+    assert sorted(found) == [200] * 2 + [429] * 46
+
+
 def test_several_windows_are_told_apart(app: httpx.Client) -> None:
     first, _, refused = (app.get("tiered", headers={"X-User": "a"}) for _ in range(3))
     assert rows(first, "RateLimit-Policy") == ['"tiered-2/10s";q=2;w=10', '"tiered-3/1h";q=3;w=3600']
@@ -168,6 +179,56 @@ def test_an_answer_of_ones_own(framework: str, start: Callable[..., Server]) -> 
         assert 50 < float(refused.text) <= 60
         assert rows(refused, "RateLimit") == ['"plain";r=0;t=60']
         assert refused.headers["Retry-After"] == "60"
+
+
+def test_flask_by_blueprint_async_and_a_handler_of_the_status(start: Callable[..., Server]) -> None:
+    app, blueprint, limit = Flask("name"), Blueprint("part", "part"), for_flask.RateLimit("part", "2/minute")
+    for_flask.install(app, Limiter(start().url))
+    blueprint.before_request(limit.charge)
+    blueprint.add_url_rule("/part", "part", lambda: "hello")
+    app.register_blueprint(blueprint)
+    app.register_error_handler(429, lambda error: (f"calm: {error.code}", 420))
+
+    @app.get("/async")
+    @for_flask.RateLimit("async", "1/minute", refund_if=500)
+    async def asynchronous() -> str:
+        if flask_request.args:
+            raise RuntimeError("a fault of the handler")
+        return "hello"
+
+    with web.wsgi(app) as client:
+        assert statuses(client, "/part", 3) == [200, 200, 420]
+        assert client.get("/part").text == "calm: 429"
+    # Exceptions propagate to the test, and so there is no answer that could be refunded for.
+    app.testing = True
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="a fault"):
+            app.test_client().get("/async?fail")
+    assert [app.test_client().get("/async").status_code for _ in range(2)] == [200, 420]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_django_by_class(asynchronous: bool, start: Callable[..., Server]) -> None:
+    limit = for_django.RateLimit("class", "1/minute", limiter=Limiter(start().url))
+
+    class Sync(View):
+        def get(self, request: HttpRequest) -> HttpResponse:
+            return HttpResponse("hello")
+
+    class Async(View):
+        async def get(self, request: HttpRequest) -> HttpResponse:
+            return HttpResponse("hello")
+
+    async def answer(request: HttpRequest) -> HttpResponse:
+        return await limit(Async.as_view())(request)
+
+    found = []
+    with override_settings(RATELIMIT_LIMITER=None, RATELIMIT_LIMITS=[], RATELIMIT_REFUSE=for_django.problem):
+        middleware = for_django.RateLimitMiddleware(answer if asynchronous else limit(Sync.as_view()))
+        for _ in range(2):
+            response: Any = middleware(RequestFactory().get("/"))
+            found.append((asyncio.run(response) if asynchronous else response).status_code)
+    assert found == [200, 429]
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -134,6 +134,28 @@ def test_many_calls_at_once_are_no_outage(mortal: Server) -> None:
     assert sum(answer.allowed for answer in answers) == 5
 
 
+def test_a_busy_event_loop_is_no_outage() -> None:
+    """Each turn of the loop takes longer than the time-out, while connections are made and calls are sent."""
+    (port,) = servers.free_ports(1)
+    server = Server(port=port)
+
+    async def work() -> None:
+        for _ in range(30):
+            time.sleep(0.06)
+            await asyncio.sleep(0)
+
+    async def scenario() -> None:
+        async with aio.Limiter(f"redis://localhost:{port}", timeout=0.05) as limiter:
+            _, *answers = await asyncio.gather(work(), *(limiter.hit("k", "5/minute") for _ in range(10)))
+            assert [answer.source for answer in answers] == ["redis"] * 10
+            assert sum(answer.allowed for answer in answers) == 5
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        server.close()
+
+
 def test_many_calls_at_once_do_not_wait_in_turn_for_a_server_that_hangs(mortal: Server) -> None:
     async def scenario() -> None:
         async with aio.Limiter(mortal.url, timeout=0.2, pause=10, max_calls=4) as limiter:

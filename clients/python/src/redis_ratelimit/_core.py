@@ -32,7 +32,7 @@ class UnsupportedError(NotImplementedError):
     """The engine in use cannot do what was asked, such as waiting without the module."""
 
 
-def connection_options(retry: object, connect_timeout: float, timeout: float | None) -> dict[str, Any]:
+def connection_options(retry: object, connect_timeout: float | None, timeout: float | None) -> dict[str, Any]:
     """For redis-py. Times are seconds. The limiter itself bounds the number of connections."""
     return {
         "max_connections": 2**31,

@@ -95,14 +95,14 @@ class Bill(Generic[LimiterT]):
         return fields
 
     def refunds(self, status: int) -> list[tuple[LimiterT, str, int]]:
-        """What an answer with this status gives back: of what was allowed, where the rule says so. Only once."""
+        """What an answer with this status gives back: of what was allowed and counted, where the rule says so. Once."""
         if self.settled:
             return []
         self.settled = True
         return [
             (demand.limiter, demand.key, demand.cost)
             for demand, answer in self.items
-            if answer.allowed and demand.cost > 0 and demand.rule.refunds(status)
+            if answer.allowed and answer.source != "open" and demand.cost > 0 and demand.rule.refunds(status)
         ]
 
 

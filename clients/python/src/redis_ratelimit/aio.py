@@ -23,6 +23,9 @@ __all__ = ["Limiter"]
 Client: TypeAlias = "Redis | RedisCluster"
 
 
+_LOOKS = 50  # turns of the event loop; connecting takes about twenty
+
+
 class Limiter(Base[Client]):
     """A rate limiter for asyncio. Share one in the whole event loop."""
 
@@ -86,9 +89,28 @@ class Limiter(Base[Client]):
     @staticmethod
     def _connect(url: str, connect_timeout: float, timeout: float | None) -> Client:
         retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-        options = connection_options(retry, connect_timeout, timeout)
+        # With a time-out for the answer, `_ask_in_time` keeps both.
+        options = connection_options(retry, None if timeout else connect_timeout, None)
         client: Client = cast(Any, Redis).from_url(url, **options)
         return client
+
+    async def _ask_in_time(self, client: Any, command: Command) -> Any:
+        call = client.execute_command(*command.arguments)
+        if self._url is None or command.patient:
+            return await call
+        task = asyncio.ensure_future(call)
+        try:
+            await asyncio.wait((task,), timeout=self._timeout)
+            # A busy event loop may not have looked yet at what has arrived. A flood must not be taken for an outage.
+            for _ in range(_LOOKS):
+                if task.done():
+                    break
+                await asyncio.sleep(0)
+            if not task.done():
+                raise redis.TimeoutError(f"no answer within {self._timeout} s")
+            return task.result()
+        finally:
+            task.cancel()
 
     async def _run(self, steps: Steps[T]) -> T:
         try:
@@ -99,7 +121,7 @@ class Limiter(Base[Client]):
                 try:
                     async with nullcontext() if command.patient else self._slots:
                         self._check_failures(failures)
-                        reply: Any = await client.execute_command(*command.arguments)
+                        reply: Any = await self._ask_in_time(client, command)
                 except Exception as error:
                     command = steps.throw(error)
                 else:

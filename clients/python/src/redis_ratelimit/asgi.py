@@ -155,7 +155,7 @@ async def serve(app: App, bill: Bill[Limiter], scope: Scope, receive: Receive, s
         if kind in ("http.response.start", "websocket.http.response.start", "websocket.accept"):
             await settle(message.get("status", 101))
             fields = [(name.lower().encode(), value.encode()) for name, value in bill.headers().items()]
-            message["headers"] = [*message.get("headers", ()), *fields]
+            message = {**message, "headers": [*message.get("headers", ()), *fields]}
         elif kind == "websocket.close":
             await settle(403)
         if kind.startswith("websocket.http.") and "websocket.http.response" not in (scope.get("extensions") or {}):

@@ -15,7 +15,7 @@ from functools import wraps
 from typing import Any, TypeVar
 
 from flask import Flask, Request, Response, current_app, g, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import TooManyRequests
 
 from . import Limiter, wsgi
 from ._limits import Limit
@@ -51,7 +51,7 @@ def install(app: Flask, limiter: Limiter | None = None, *limits: RateLimit) -> N
         return response
 
     def teardown(error: BaseException | None) -> None:
-        bill: Bill[Limiter] | None = g.get("redis_ratelimit")
+        bill: Bill[Limiter] | None = g.pop("redis_ratelimit", None)
         # Where exceptions propagate, as in debugging, there was no answer.
         if error is not None and bill is not None:
             wsgi.settle(bill, 500)
@@ -61,9 +61,9 @@ def install(app: Flask, limiter: Limiter | None = None, *limits: RateLimit) -> N
     app.teardown_request(teardown)
 
 
-class RateLimitExceeded(HTTPException):
+class RateLimitExceeded(TooManyRequests):
     """A request was refused; `refusal` says why. Its code is 429, or 503 where Redis is away and the limiter says
-    `fail="closed"`."""
+    `fail="closed"`. A handler of 429 gets both."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(str(refusal.problem["detail"]))
