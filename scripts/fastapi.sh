@@ -16,7 +16,7 @@ install() { # extras; installs again if the requirements changed
     echo "fastapi: installing its Python packages"
     python3 -m venv --clear "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check --constraint $source/constraints.txt \
-        --editable "$package[fastapi]" --editable "$source$1"
+        --editable "${package}[fastapi]" --editable "$source$1"
     # An installation with extras also serves without.
     echo "$wanted" | tee "$venv/installed" >"$stamp"
 }
