@@ -1,6 +1,6 @@
 # `make` lists the targets. Each installs what it needs first.
 .POSIX:
-.PHONY: help run build test test-all test-examples example test-fastapi test-python test-long fuzz sim sim-asan sim-replay \
+.PHONY: help run build test test-all test-examples example test-fastapi test-python test-node test-clients test-long fuzz sim sim-asan sim-replay \
 	sim-faults sim-mutants memcheck soak \
 	dist test-dist lint msrv mutants bench instructions clean
 
@@ -15,7 +15,7 @@ help:
 	@echo 'make build          build target/release/libratelimit.so, to load into your own server'
 	@echo 'make test           all tests, on real servers that they start and stop'
 	@echo 'make test-all       the same on six servers, two of them built here, with Python and Node clients, and the FastAPI example'
-	@echo 'make test-long      crashes, clock steps, memory and cost limits in their long form, about twenty minutes'
+	@echo 'make test-long      crashes, clock steps, memory and cost limits, and crowds that wait, in their long form, about twenty minutes'
 	@echo 'make fuzz           broken arguments, histories and calls, MINUTES=1 for each'
 	@echo 'make sim            the module on a simulated server, through everything that a seed can think of, for MINUTES=1; SEED=n repeats'
 	@echo 'make sim-asan       the same under AddressSanitizer, which takes five times as long'
@@ -25,9 +25,11 @@ help:
 	@echo 'make example        run examples/fastapi: a REST API and its live monitor, with its own Redis (PORT=6379 HTTP_PORT=8000)'
 	@echo 'make test-fastapi   its tests, over HTTP and in Chromium'
 	@echo 'make test-python    the Python package in clients/python, against real servers'
-	@echo 'make test-examples  the examples, and the Python and JavaScript snippets of the documents'
-	@echo 'make dist           pack a tar.gz and a Debian package into target/dist'
-	@echo 'make test-dist      install, use and remove the package on this machine; needs root'
+	@echo 'make test-node      the Node package in clients/node, against real servers'
+	@echo 'make test-clients   both packages'
+	@echo 'make test-examples  the examples, and the Python, JavaScript and Go snippets of the documents'
+	@echo 'make dist           pack the module and the clients into target/dist: tar.gz, Debian package, wheels, npm'
+	@echo 'make test-dist      install, use and remove all of them on this machine, and on Debian 11; needs root'
 	@echo 'make lint           formatting, clippy, shellcheck, ruff and dependencies; warnings are errors'
 	@echo 'make msrv           build with the oldest Rust that Cargo.toml allows'
 	@echo 'make mutants        mutation tests of src/limiter, and its coverage; about half an hour'
@@ -61,6 +63,7 @@ test-all:
 	@scripts/fastapi.sh test
 	@scripts/servers.sh fetch
 	@scripts/python.sh
+	@scripts/node.sh
 	@scripts/servers.sh build
 	@scripts/servers.sh all
 
@@ -86,17 +89,30 @@ test-python:
 	$(CARGO) build --release --locked
 	@scripts/python.sh
 
-dist: build
+test-node:
+	@scripts/setup.sh test-node
+	$(CARGO) build --release --locked
+	@scripts/node.sh
+
+test-clients: test-python test-node
+
+dist:
+	@scripts/setup.sh dist
+	@scripts/portable.sh
 	@scripts/dist.sh
+	@scripts/wheels.sh
 
 test-dist: dist
 	@scripts/setup.sh test-dist
 	@scripts/test-dist.sh
+	@scripts/test-debian11.sh
+	@scripts/test-portable.sh
 
 test-long:
 	@scripts/setup.sh test
 	$(CARGO) build --release --locked
-	RATELIMIT_LONG=1 $(CARGO) test --locked --test server -- --nocapture --test-threads 1 clock_steps:: crash_recovery:: memory_limits:: cost_limits::
+	ulimit -S -n 4096 || true; RATELIMIT_LONG=1 $(CARGO) test --locked --test server -- --nocapture --test-threads 1 \
+		clock_steps:: crash_recovery:: memory_limits:: cost_limits:: waiting::a_failover waiting_crowds::
 
 fuzz:
 	@scripts/setup.sh fuzz
@@ -136,7 +152,7 @@ lint:
 	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir target/fuzz -- -D warnings
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(CARGO) doc --locked --workspace --lib --no-deps --document-private-items
 	@scripts/deny.sh
-	target/tools/shellcheck/bin/shellcheck scripts/*.sh examples/*.sh packaging/prerm .ci/run
+	target/tools/shellcheck/bin/shellcheck scripts/*.sh examples/*.sh clients/lua/*.sh packaging/prerm .ci/run
 	target/tools/ruff/bin/ruff check --quiet --no-cache
 	target/tools/ruff/bin/ruff format --quiet --no-cache --check
 

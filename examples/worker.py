@@ -8,16 +8,20 @@ import time
 
 import redis
 
-server = redis.Redis.from_url(os.environ.get("REDIS_URL", "redis://127.0.0.1:6379"), decode_responses=True)
+# Whoever waits a minute for the server must not give up before that.
+server = redis.Redis.from_url(
+    os.environ.get("REDIS_URL", "redis://127.0.0.1:6379"), decode_responses=True, socket_timeout=70
+)
 
 
 def wait_for_turn(key, limit, window):
     while True:
-        allowed, _, _, retry_after, *_ = server.execute_command("RATELIMIT.HIT", key, limit, window)
+        # The server answers when the turn has come. Workers have their turns in the order in which they asked.
+        allowed, _, _, retry_after, *_ = server.execute_command("RATELIMIT.HIT", key, limit, window, "WAIT", "1m")
         if allowed:
             return
-        # Of several workers that wake at the same time, some get their turn, and the others learn how long to wait.
-        time.sleep(retry_after / 1000)
+        # More workers are ahead than have their turns within a minute.
+        time.sleep(min(retry_after / 1000, 60))
 
 
 def call_the_api(job):

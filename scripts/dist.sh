@@ -1,6 +1,6 @@
 #!/bin/sh
-# Packs what `make build` built into target/dist, or DIST: a tar.gz for any Linux of this architecture, and a Debian
-# package. Packing twice gives the same bytes.
+# Packs the module into target/dist, or DIST: a tar.gz for any Linux of this architecture, and a Debian package. MODULE is
+# the module, what scripts/portable.sh builds by default. Packing twice gives the same bytes.
 #
 # The module must be executable, or Redis does not load it.
 set -eu
@@ -8,7 +8,7 @@ umask 022
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 architecture=$(uname -m)
 name=redis-ratelimit-$version-linux-$architecture
-module=target/release/libratelimit.so
+module=${MODULE:-target/portable/libratelimit.so}
 here=${DIST:-$PWD/target/dist}
 # Every file gets the time of the last commit, if there is one.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 1767225600)}
@@ -39,15 +39,16 @@ pages() { # folder, path of the module
 
 pages "$stage/$name" ./libratelimit.so
 install -m 644 packaging/ratelimit.conf "$stage/$name"
-install -s -m 755 $module "$stage/$name/libratelimit.so"
+install -m 755 "$module" "$stage/$name/libratelimit.so"
 tar -C "$stage" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner -cf - "$name" |
     gzip -9n >"$here/$name.tar.gz"
 
 if command -v dpkg-deb >/dev/null; then
     # The newest libc version whose symbols the module uses.
-    libc=$(objdump -T $module | sed -n 's/.*(GLIBC_\([0-9.]*\)).*/\1/p' | sort -V | tail -n 1)
+    depends="libc6 (>= $(objdump -T "$module" | sed -n 's/.*(GLIBC_\([0-9.]*\)).*/\1/p' | sort -V | tail -n 1))"
+    if objdump -p "$module" | grep -q libgcc_s; then depends="$depends, libgcc-s1"; fi
     deb=$stage/deb
-    install -D -s -m 755 $module "$deb/usr/lib/redis/modules/libratelimit.so"
+    install -D -m 755 "$module" "$deb/usr/lib/redis/modules/libratelimit.so"
     install -D -m 644 packaging/ratelimit.conf "$deb/etc/redis/ratelimit.conf"
     pages "$deb/usr/share/doc/redis-ratelimit" /usr/lib/redis/modules/libratelimit.so
     # Debian wants this name; the README links to the other.
@@ -61,7 +62,7 @@ Architecture: $(dpkg --print-architecture)
 Maintainer: the maintainers of redis-ratelimit
 Section: database
 Priority: optional
-Depends: libc6 (>= $libc), libgcc-s1, redis-server (>= 5:7.0~) | valkey-server
+Depends: $depends, redis-server (>= 5:7.0~) | valkey-server
 Installed-Size: $(du -sk --apparent-size "$deb" | cut -f 1)
 Description: exact rate limiter as one command of Redis and Valkey
  RATELIMIT.HIT key limit window decides inside the server whether one more hit

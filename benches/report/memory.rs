@@ -1,6 +1,6 @@
 //! Memory of a key, on a server and on its replica.
 
-use support::contenders::{Contender, FIXED, HIT, SORTED_SET, Steady, THROTTLE, variants};
+use support::contenders::{Contender, FIXED, HIT, SCRIPT, SORTED_SET, Steady, THROTTLE, variants};
 use support::replication::{caught_up, replica_of};
 use support::traffic::{Choice, Runner};
 use support::{Ask, Server, get, words};
@@ -35,6 +35,7 @@ pub fn measure() -> Vec<Memory> {
         throttle,
         of(FIXED),
         of(SORTED_SET),
+        of(SCRIPT),
         of("Lua: the plain recipe"),
     ]
     .into_iter()

@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::fs;
 
 use support::contenders::{
-    FIXED, HIT, HIT_REFUSED, INCR, NTH_HITS, NTH_THROTTLES, SORTED_SET, THROTTLE, THROTTLE_IDLE, THROTTLE_REFUSED,
+    FIXED, HIT, HIT_REFUSED, INCR, NTH_HITS, NTH_THROTTLES, SCRIPT, SORTED_SET, THROTTLE, THROTTLE_IDLE,
+    THROTTLE_REFUSED,
 };
 use support::counts::Counts;
 use support::traffic::{BATCH, CONNECTIONS};
@@ -241,6 +242,7 @@ fn on_a_hundred(variants: &Variants, rounds: usize) -> String {
         ("no table of cursors, over one", "HIT admitted, no cursors", HIT),
         ("nodes of 512 bytes, over the default", "HIT admitted, nodes of 512 bytes", HIT),
         ("a sorted set in Lua, over HIT", SORTED_SET, HIT),
+        ("this log in Lua, over HIT", SCRIPT, HIT),
         ("the plain recipe in Lua, over HIT", "Lua: the plain recipe", HIT),
     ] {
         let _ = writeln!(text, "| {what} | {:.2} |", variants.cpu_ratio(one, other));

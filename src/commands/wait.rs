@@ -12,11 +12,12 @@ use limiter::error::{self, Error};
 use limiter::line::{Held, LOOK_AFTER, Turn};
 use limiter::log::Id;
 use limiter::plan::Store;
+use limiter::policies::Figures;
 use limiter::syntax::Call;
 use limiter::usage::Usage;
 
 use super::charge::{charge, finish, reply};
-use crate::server::{Arg, Asked, Exclusive, Key, LINES, Mode, Outcome, Reply, STATS, Server, Waiting, logs};
+use crate::server::{Arg, Asked, Exclusive, Key, LINES, Mode, Outcome, POLICIES, Reply, STATS, Server, Waiting, logs};
 
 /// Milliseconds that a client waits longer than asked: a turn that comes at the last moment is kept.
 const GRACE: u64 = 2;
@@ -111,6 +112,12 @@ fn count_waiting() {
     STATS.clients_waiting.set(u64::try_from(waiting).unwrap_or(u64::MAX));
 }
 
+/// HIT has counted the hit. It does not know that the client has waited.
+fn count_admitted(call: &Call) {
+    STATS.waits_admitted.add(1);
+    POLICIES.with(|table| table.record(call.tiers(), Figures::waited()));
+}
+
 /// The server looks for clients whose time is over when it wakes up, for the timer too.
 fn set_timer(server: Server) -> Result<(), Error> {
     let next = LINES.with(|lines| {
@@ -188,9 +195,9 @@ fn serve_last(server: Server, client: u64) -> Result<Option<Reply>, Error> {
     let Some(asked) = asked else { return Ok(None) };
     match server.call(&asked)? {
         Outcome::Reply(reply) if is_admitted(&reply) => {
-            LINES.with(|lines| lines.serve(client));
+            let held = LINES.with(|lines| lines.serve(client)).flatten();
             count_waiting();
-            STATS.waits_admitted.add(1);
+            held.iter().for_each(|held| count_admitted(&held.call));
             Ok(Some(reply))
         }
         _ => Ok(None),
@@ -274,9 +281,6 @@ fn serve(server: Server, number: u64, id: u64, asked: &Asked, now: u64) -> Resul
         Outcome::Reply(reply) if !is_admitted(&reply) && !matches!(reply, Reply::Error(_)) => Ok(()),
         Outcome::Reply(reply) => {
             look_at(number, now, now);
-            if is_admitted(&reply) {
-                STATS.waits_admitted.add(1);
-            }
             answer(server, id, reply)
         }
     }
@@ -296,6 +300,9 @@ fn answer(server: Server, id: u64, reply: Reply) -> Result<(), Error> {
     let held = LINES.with(|lines| if is_served { lines.serve(id) } else { lines.leave(id) });
     count_waiting();
     let Some(held) = held.flatten() else { return Ok(()) };
+    if is_served {
+        count_admitted(&held.call);
+    }
     ANSWERS.with(|answers| answers.insert(id, reply));
     server.answer(held.client)
 }

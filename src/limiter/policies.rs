@@ -1,4 +1,4 @@
-//! Figures by policy: how many hits were admitted and refused under which limits.
+//! Figures by policy: how many hits were admitted and refused under which limits, and how many waited.
 //!
 //! A policy is the tiers of a call, in the order in which they were called. The table has a fixed size. A policy that is new to
 //! a full table takes the place of the one that was used least, whose figures then count as those of others; so the sums stay
@@ -25,24 +25,32 @@ pub struct Figures {
     pub refused: u64,
     /// Units of the admitted hits.
     pub units: u64,
+    /// Those of the admitted hits that had waited in line.
+    pub waited: u64,
 }
 
 impl Figures {
-    const NONE: Self = Self { admitted: 0, refused: 0, units: 0 };
+    const NONE: Self = Self { admitted: 0, refused: 0, units: 0, waited: 0 };
 
     fn add(&mut self, other: Self) {
         self.admitted = self.admitted.wrapping_add(other.admitted);
         self.refused = self.refused.wrapping_add(other.refused);
         self.units = self.units.wrapping_add(other.units);
+        self.waited = self.waited.wrapping_add(other.waited);
     }
 
     /// An admitted hit of so many units.
     pub fn admitted(units: u64) -> Self {
-        Self { admitted: 1, refused: 0, units }
+        Self { admitted: 1, units, ..Self::NONE }
     }
 
     pub fn refused() -> Self {
-        Self { admitted: 0, refused: 1, units: 0 }
+        Self { refused: 1, ..Self::NONE }
+    }
+
+    /// A hit that is counted as admitted already has waited before.
+    pub fn waited() -> Self {
+        Self { waited: 1, ..Self::NONE }
     }
 
     fn hits(self) -> u64 {
@@ -51,10 +59,10 @@ impl Figures {
 }
 
 impl fmt::Display for Figures {
-    /// As INFO shows it: `admitted=5,refused=0,units=5`.
+    /// As INFO shows it: `admitted=5,refused=0,units=5,waited=2`.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { admitted, refused, units } = self;
-        write!(out, "admitted={admitted},refused={refused},units={units}")
+        let Self { admitted, refused, units, waited } = self;
+        write!(out, "admitted={admitted},refused={refused},units={units},waited={waited}")
     }
 }
 
@@ -177,11 +185,15 @@ mod tests {
         policies.record(&minute, Figures::admitted(1));
         policies.record(&minute, Figures::refused());
         policies.record(&[two[1], two[0]], Figures::refused());
-        let of = |name: &str, admitted, refused, units| (name.to_owned(), Figures { admitted, refused, units });
-        let expected =
-            [of("policy_100/1m", 2, 1, 6), of("policy_10/1s+500/1h", 0, 1, 0), of("policy_500/1h+10/1s", 0, 1, 0)];
-        assert_eq!(shown(&policies), expected);
-        assert_eq!(expected[0].1.to_string(), "admitted=2,refused=1,units=6");
+        policies.record(&minute, Figures::waited());
+        let all: Vec<String> =
+            shown(&policies).into_iter().map(|(name, figures)| format!("{name}:{figures}")).collect();
+        let expected = [
+            "policy_100/1m:admitted=2,refused=1,units=6,waited=1",
+            "policy_10/1s+500/1h:admitted=0,refused=1,units=0,waited=0",
+            "policy_500/1h+10/1s:admitted=0,refused=1,units=0,waited=0",
+        ];
+        assert_eq!(all, expected);
         policies.reset();
         assert_eq!(shown(&policies), []);
     }
@@ -195,6 +207,7 @@ mod tests {
         for _ in 0..20_000 {
             let limit = if rng.bool() { rng.u64(..20) } else { rng.u64(20..3_000) };
             policies.record(&[tier(limit, 60_000)], Figures::admitted(2));
+            policies.record(&[tier(limit, 60_000)], Figures::waited());
             hits += 1;
             *counts.entry(limit).or_insert(0_u64) += 1;
         }
@@ -203,6 +216,7 @@ mod tests {
         assert_eq!(all.last().unwrap().0, "policy_other");
         assert_eq!(all.iter().map(|(_, figures)| figures.admitted).sum::<u64>(), hits);
         assert_eq!(all.iter().map(|(_, figures)| figures.units).sum::<u64>(), 2 * hits);
+        assert_eq!(all.iter().map(|(_, figures)| figures.waited).sum::<u64>(), hits);
         for limit in 0..20 {
             let name = format!("policy_{limit}/1m");
             let found = all.iter().find(|(one, _)| *one == name).unwrap();

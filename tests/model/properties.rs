@@ -226,7 +226,7 @@ proptest! {
     ) {
         let policies: Vec<Tier> = limits.into_iter().zip(windows).collect();
         let mut subject = Subject::new(MemoryLog::default(), cursors);
-        let (mut hits, mut calls) = (Vec::new(), Vec::new());
+        let (mut hits, mut calls): (Vec<u64>, Vec<oracle::Call>) = (Vec::new(), Vec::new());
         let (mut now, mut in_use) = (START, policies.clone());
         for (pick, gap, change) in steps {
             if change {
@@ -238,11 +238,11 @@ proptest! {
                 calls.clear();
             }
             let call = call_of(&[(limit, window)], 1, false);
-            let live = |hits: &[u64]| hits.iter().filter(|&&time| time + window > now).count() as u64;
-            let needed = live(&needed(&hits, &calls, now, window));
+            let live = |since| hits.iter().filter(|&&time| time >= since && time + window > now).count() as u64;
+            let (needed, all) = (live(oracle::needed_since(&calls, now, window)), live(0));
             let answer = subject.hit(now, &call).unwrap();
             prop_assert!(!(answer.allowed && needed >= limit), "a needed hit was forgotten");
-            prop_assert!(answer.allowed || live(&hits) >= limit, "refused without need");
+            prop_assert!(answer.allowed || all >= limit, "refused without need");
             prop_assert!(answer.remaining + needed <= limit.max(needed));
             let until = now + answer.retry_after.unwrap_or(0);
             prop_assert!(subject.log.expires_at.is_none_or(|at| at >= until), "the key does not live to see the end of the wait");
@@ -252,26 +252,6 @@ proptest! {
             }
         }
     }
-}
-
-/// What a call must still see: every hit since an admitted call for this window or a longer one, if calls for such windows
-/// followed with gaps shorter than this window.
-fn needed(hits: &[u64], calls: &[(u64, u64, bool)], now: u64, window: u64) -> Vec<u64> {
-    let (mut at, mut start) = (now, now);
-    for &(time, asked, admitted) in calls.iter().rev() {
-        if asked >= window {
-            if at - time >= window {
-                break;
-            }
-            at = time;
-            if admitted {
-                start = time;
-            }
-        } else if time + window < at {
-            break;
-        }
-    }
-    hits.iter().copied().filter(|&time| time >= start).collect()
 }
 
 /// Once nobody uses the long policy, the log is kept only for the short one.

@@ -17,6 +17,8 @@ use support::clock::now;
 use support::seeds::random;
 use support::{Ask, PATIENCE, Running, Server, Setup, assert_same, get, six, skipped, wait_for, wait_for_more, words};
 
+use crate::waiting::{Waiter, ended, waiting};
+
 /// The first and the last slot of each primary, as `redis-cli --cluster create` deals them out.
 const SLOTS: [(u16, u16); 3] = [(0, 5460), (5461, 10922), (10923, 16383)];
 
@@ -311,6 +313,7 @@ fn three_primaries_and_three_replicas() {
     too_few_replicas(&cluster);
     nodes_without_the_module(&cluster);
     a_slot_moves_under_load(&cluster);
+    a_replica_takes_over_from_a_line(&cluster);
     for node in cluster.nodes() {
         node.connect().run("CONFIG SET cluster-node-timeout 2000");
     }
@@ -705,6 +708,7 @@ fn slots_move_as_a_whole() {
     };
     let cluster = Cluster::start(args);
     no_cursor_is_stale(&cluster, how, databases);
+    a_slot_with_a_line_moves_as_a_whole(&cluster, how);
     a_slot_moves_as_a_whole_under_load(&cluster, how, 0, None);
     if how == AsAWhole::Valkey {
         // Not the other way round: with keys in a higher database of the same slot, Valkey 9.1.2 itself sends writes to the wrong
@@ -850,6 +854,52 @@ fn a_slot_moves_as_a_whole_under_load(cluster: &Cluster, how: AsAWhole, database
         "whole slots, {how:?}: {hits} hits of {units} units on {KEYS} keys in database {database}, moved four times, \
          none lost, none doubled"
     );
+}
+
+/// Clients wait for a key whose slot goes to another node. Whoever was admitted is counted there, all others are sent on and
+/// are not. Returns how many were admitted.
+fn a_line_is_sent_on(from: &Node, to: &Node, tag: &str, go: impl FnOnce()) -> usize {
+    let line = format!("RATELIMIT.HIT {tag} 1 5ms {MANY} 1h WAIT 1h");
+    let mut client = from.connect();
+    client.answer(&format!("RATELIMIT.HIT {tag} 1 1h"));
+    let before = ended(&mut client)[0];
+    let connections: Vec<Connection> = (0..150).map(|_| from.connect()).collect();
+    let mut waiters: Vec<Waiter> = connections.into_iter().map(|client| Waiter::send(client, &line)).collect();
+    wait_for("some are served", || ended(&mut client)[0] >= before + 3);
+    go();
+    let mut admitted = 0;
+    for waiter in &mut waiters {
+        match waiter.reply() {
+            Ok(reply) => admitted += usize::from(allowed(&reply)),
+            Err(error) => assert!(["MOVED", "UNBLOCKED"].iter().any(|code| error.starts_with(code)), "{error}"),
+        }
+    }
+    assert!(admitted >= 3, "{admitted}");
+    assert_eq!(waiting(&mut client), 0);
+    assert_eq!(logged(&mut to.connect(), tag).hits, 1 + admitted);
+    assert_eq!(Waiter::send(to.connect(), &line).answer()[0], 1, "there one waits as well");
+    admitted
+}
+
+fn a_slot_with_a_line_moves_as_a_whole(cluster: &Cluster, how: AsAWhole) {
+    let [home, away, _] = &cluster.primaries[..] else { panic!("three primaries") };
+    let tag = cluster.tag_on(0, "line");
+    let admitted = a_line_is_sent_on(home, away, &tag, || how.move_slot(cluster, cluster.slot(&tag), home, away));
+    eprintln!("whole slots, {how:?}: of 150 who waited, {admitted} were admitted before the slot went, none after");
+    how.move_slot(cluster, cluster.slot(&tag), away, home);
+}
+
+fn a_replica_takes_over_from_a_line(cluster: &Cluster) {
+    let (primary, replica) = (&cluster.primaries[1], &cluster.replicas[1]);
+    let admitted = a_line_is_sent_on(primary, replica, &cluster.tag_on(1, "line"), || {
+        replica.connect().run("CLUSTER FAILOVER");
+        for (node, role) in [(primary, "slave"), (replica, "master")] {
+            wait_for("it has another role", || node.connect().info("replication", "role") == role);
+        }
+    });
+    eprintln!("failover: of 150 who waited, {admitted} were admitted before it, none after");
+    // Not the other way round: Redis lets a pair change places only once in a while.
+    wait_for("the cluster is up", || cluster.nodes().all(is_up));
 }
 
 /// The way from a primary to its replica at the moment of death.

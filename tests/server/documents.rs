@@ -1,6 +1,7 @@
 //! The documents are right: their snippets are run, each on a server of its own, whose clock stands still.
 //!
-//! In a document, port 6379 is that server. A block of `text` is what the block before it prints.
+//! In a document, port 6379 is that server. A block of `text` is what the block before it prints. Where a block waits for its
+//! turn (`sh waiting`), the clock runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,8 @@ use redis::Value;
 use support::modules::{bounded, redis_cell};
 use support::{Ask, Clock, START, Server, Setup, get, root};
 use tempfile::TempDir;
+
+use crate::examples::unpacked;
 
 const PROMPT: &str = "127.0.0.1:6379> ";
 
@@ -24,7 +27,7 @@ struct Snippet {
 impl Snippet {
     /// What needs more than a server, and is run by `make test-examples`.
     fn needs_more(&self) -> bool {
-        ["js", "python"].contains(&self.language.as_str()) || self.text.contains("CL.THROTTLE")
+        ["go", "js", "python", "python waiting"].contains(&self.language.as_str()) || self.text.contains("CL.THROTTLE")
     }
 
     fn run(&self, clock: &Clock) {
@@ -32,11 +35,16 @@ impl Snippet {
         match self.language.as_str() {
             "console" => self.session(clock),
             "conf" => self.configuration(clock),
-            "sh" => self.program(clock, &["sh", "-euc"]),
-            "python" => self.program(clock, &["python3", "-c"]),
-            "js" => self.program(clock, &["node", "--input-type=module", "-e"]),
+            "sh" => self.program(Some(clock), &["sh", "-euc"]),
+            "sh waiting" => self.program(None, &["sh", "-euc"]),
+            "python" => self.program(Some(clock), &["python3", "-c"]),
+            "python waiting" => self.program(None, &["python3", "-c"]),
+            "js" => self.program(Some(clock), &["node", "--input-type=module", "-e"]),
+            "go" => self.go(clock),
             // By tests/clients, which start a cluster.
             "js cluster" | "python cluster" => {}
+            // By scripts/test-dist.sh, which has the wheel.
+            "sh wheel" => {}
             "text" => {}
             other => panic!("{}: nothing runs {other:?}", self.place),
         }
@@ -44,7 +52,7 @@ impl Snippet {
 
     /// A session with redis-cli, in which `# 4000 ms later` moves the clock.
     fn session(&self, clock: &Clock) {
-        let server = self.server(clock);
+        let server = self.server(Some(clock));
         let mut now = START;
         let mut shown = String::new();
         for line in self.text.lines() {
@@ -72,8 +80,21 @@ impl Snippet {
         assert_eq!(setup.start().connect().answer("RATELIMIT.HIT key 1 1m")[0], 1, "{}", self.place);
     }
 
+    /// A program in Go, which has to be a file, with the packages that Debian has.
+    fn go(&self, clock: &Clock) {
+        let Some(debian) = unpacked() else { return };
+        let folder = TempDir::new().unwrap();
+        let line = format!(
+            "printf %s \"$1\" >{folder}/main.go; GO111MODULE=off GOPATH={} GOCACHE={} go run {folder}/main.go",
+            debian.join("usr/share/gocode").display(),
+            root().join("target/examples/go").display(),
+            folder = folder.path().display(),
+        );
+        self.program(Some(clock), &["sh", "-euc", &line, "go"]);
+    }
+
     /// A program ends well, and prints what is shown.
-    fn program(&self, clock: &Clock, interpreter: &[&str]) {
+    fn program(&self, clock: Option<&Clock>, interpreter: &[&str]) {
         let server = self.server(clock);
         let text = self.text.replace("6379", &server.port.to_string());
         let text = text.replace("redis-cli ", &format!("redis-cli -p {} ", server.port));
@@ -84,8 +105,11 @@ impl Snippet {
         }
     }
 
-    fn server(&self, clock: &Clock) -> Server {
-        let mut setup = Setup::new().clock(clock).tcp();
+    fn server(&self, clock: Option<&Clock>) -> Server {
+        let mut setup = Setup::new().tcp();
+        if let Some(clock) = clock {
+            setup = setup.clock(clock);
+        }
         if self.text.contains("CL.THROTTLE") {
             setup = setup.args(["--loadmodule"]).args([redis_cell().display()]);
         }
@@ -134,7 +158,7 @@ fn snippets_do_what_they_show() {
 }
 
 #[test]
-#[ignore = "needs clients in Python and Node: make test-examples"]
+#[ignore = "needs clients in Python, Node and Go: make test-examples"]
 fn snippets_in_other_languages_do_what_they_show() {
     let clock = Clock::at(START).unwrap();
     all().iter().filter(|snippet| snippet.needs_more()).for_each(|snippet| snippet.run(&clock));
@@ -228,7 +252,8 @@ fn packages_are_whole() {
         assert!(output.status.success(), "{line}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    sh("scripts/dist.sh");
+    // What `make build` built, which all tests use.
+    sh("MODULE=target/release/libratelimit.so scripts/dist.sh");
     sh("mkdir $DIST/tar $DIST/deb; tar -C $DIST/tar --strip-components 1 -xzf $DIST/*.tar.gz");
     sh("if command -v dpkg-deb; then dpkg-deb -x $DIST/*.deb $DIST/deb; fi");
     for kind in ["tar", "deb"] {

@@ -362,7 +362,7 @@ fn policies_that_share_a_key_forget_nothing_they_need() {
         let policies: Vec<Tier> =
             windows.into_iter().take(rng.usize(2..=4)).map(|window| (rng.u64(1..25), window)).collect();
         let Some(mut log) = shared() else { return };
-        let (mut hits, mut calls): (Vec<Hit>, Vec<Call>) = (Vec::new(), Vec::new());
+        let (mut hits, mut calls): (Vec<Hit>, Vec<oracle::Call>) = (Vec::new(), Vec::new());
         let mut in_use = policies.clone();
         let mut now = START;
         for _ in 0..700 {
@@ -378,7 +378,7 @@ fn policies_that_share_a_key_forget_nothing_they_need() {
             }
             let live =
                 |since: u64| hits.iter().filter(|(time, _)| *time >= since && *time + window > now).count() as u64;
-            let (needed, all) = (live(needed_since(&calls, now, window)), live(0));
+            let (needed, all) = (live(oracle::needed_since(&calls, now, window)), live(0));
             let answer = six(&log.client.run(&format!("RATELIMIT.HIT k {limit} {window}ms")));
             let (allowed, remaining) = (answer[0] == 1, answer[2] as u64);
             assert!(!allowed || needed < limit, "a needed hit was forgotten");
@@ -398,27 +398,4 @@ fn policies_that_share_a_key_forget_nothing_they_need() {
         bound > 200 && forgotten > 20,
         "{bound} calls were decided by needed hits, {forgotten} might have forgotten"
     );
-}
-
-/// When, for which window, whether admitted.
-type Call = (u64, u64, bool);
-
-/// A call must still see every hit since this time: that of an admitted call for its window or a longer one, followed by
-/// calls for such a window with gaps shorter than it.
-fn needed_since(calls: &[Call], now: u64, window: u64) -> u64 {
-    let (mut at, mut since) = (now, now);
-    for &(time, asked, admitted) in calls.iter().rev() {
-        if asked >= window {
-            if at - time >= window {
-                break;
-            }
-            at = time;
-            if admitted {
-                since = time;
-            }
-        } else if time + window < at {
-            break;
-        }
-    }
-    since
 }

@@ -40,4 +40,5 @@ mod too_few_replicas;
 mod transactions_and_scripts;
 mod unloading;
 mod waiting;
+mod waiting_crowds;
 mod writable_replicas;

@@ -251,7 +251,7 @@ fn keyspace_events() {
     }
 }
 
-/// `INFO ratelimit` tells admitted and refused hits of each policy, whose sums are those of all.
+/// `INFO ratelimit` tells admitted, refused and waiting hits of each policy, whose sums are those of all.
 #[test]
 fn figures_by_policy() {
     let server = Server::start();
@@ -265,14 +265,20 @@ fn figures_by_policy() {
         "PEEK b 10 1s",
         "MHIT 2 c d 5 1w COST 5 AND 2 1m COST 2",
         "MHIT 2 c d 5 1w COST 5 AND 2 1m COST 2",
+        // At once, after waiting, and not at all.
+        "HIT e 1 1s 9 1h WAIT 10s",
+        "HIT e 1 1s 9 1h WAIT 10s",
+        "HIT e 1 1s 2 1h WAIT 10s",
     ] {
         client.run(&format!("RATELIMIT.{line}"));
     }
     let figures =
         |client: &mut redis::Connection, policy: &str| client.info("ratelimit", &format!("ratelimit_policy_{policy}"));
-    assert_eq!(figures(&mut client, "2/1m"), "admitted=3,refused=2,units=4");
-    assert_eq!(figures(&mut client, "10/1s+500/1h"), "admitted=1,refused=1,units=7");
-    assert_eq!(figures(&mut client, "5/1w"), "admitted=1,refused=1,units=5");
+    assert_eq!(figures(&mut client, "2/1m"), "admitted=3,refused=2,units=4,waited=0");
+    assert_eq!(figures(&mut client, "10/1s+500/1h"), "admitted=1,refused=1,units=7,waited=0");
+    assert_eq!(figures(&mut client, "5/1w"), "admitted=1,refused=1,units=5,waited=0");
+    assert_eq!(figures(&mut client, "1/1s+9/1h"), "admitted=2,refused=0,units=2,waited=1");
+    assert_eq!(figures(&mut client, "1/1s+2/1h"), "admitted=0,refused=1,units=0,waited=0");
     for limit in 1..=100 {
         client.run(&format!("RATELIMIT.HIT many {limit} 1d"));
     }
@@ -289,6 +295,7 @@ fn figures_by_policy() {
     assert_eq!(sum("admitted").to_string(), client.info("ratelimit", "ratelimit_hits_admitted"));
     assert_eq!(sum("refused").to_string(), client.info("ratelimit", "ratelimit_hits_refused"));
     assert_eq!(sum("units").to_string(), client.info("ratelimit", "ratelimit_units_admitted"));
+    assert_eq!(sum("waited").to_string(), client.info("ratelimit", "ratelimit_waits_admitted"));
     client.run("RATELIMIT.RESETSTAT");
     assert!(!client.text("INFO ratelimit").contains("policy"));
 
@@ -296,5 +303,5 @@ fn figures_by_policy() {
     let tiers = ["9007199254740991 315359999999ms"; 8];
     client.run(&format!("RATELIMIT.HIT long {}", tiers.join(" ")));
     let name = tiers.map(|tier| tier.replace(' ', "/")).join("+");
-    assert_eq!(figures(&mut client, &name), "admitted=1,refused=0,units=1");
+    assert_eq!(figures(&mut client, &name), "admitted=1,refused=0,units=1,waited=0");
 }

@@ -116,6 +116,9 @@ impl Contender {
     }
 }
 
+/// This log in Lua, for servers without the module.
+const ENGINE: &str = include_str!("../../clients/lua/ratelimit.lua");
+
 const FIXED_WINDOW: &str = "local n = redis.call('INCR', KEYS[1]) \
     if n == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end \
     return n <= tonumber(ARGV[1])";
@@ -136,7 +139,7 @@ const LOG: &str = "local t = redis.call('TIME') \
 
 /// Loads the scripts for EVALSHA.
 pub fn load_scripts(client: &mut Connection) {
-    for source in [FIXED_WINDOW, RECIPE, LOG] {
+    for source in [FIXED_WINDOW, RECIPE, LOG, ENGINE] {
         client.ask(redis::cmd("SCRIPT").arg("LOAD").arg(source)).unwrap();
     }
 }
@@ -209,6 +212,7 @@ pub fn variants(Steady { keys, seconds }: Steady) -> Vec<Contender> {
         lua(FIXED, FIXED_WINDOW),
         full(lua("Lua: the plain recipe", RECIPE)),
         full(lua(SORTED_SET, LOG)),
+        full(lua(SCRIPT, ENGINE)).verdict(1),
         Contender { templates: three_trips, ..new("the plain recipe, three trips", "XADD") },
     ]
 }
@@ -217,6 +221,8 @@ pub fn variants(Steady { keys, seconds }: Steady) -> Vec<Contender> {
 pub const INCR: &str = "INCR";
 pub const FIXED: &str = "Lua: fixed window";
 pub const SORTED_SET: &str = "Lua: sorted set";
+/// The script of clients/lua.
+pub const SCRIPT: &str = "Lua: this log, without the module";
 pub const THROTTLE: &str = "CL.THROTTLE admitted";
 pub const THROTTLE_IDLE: &str = "CL.THROTTLE admitted, key expired";
 pub const THROTTLE_REFUSED: &str = "CL.THROTTLE refused";

@@ -56,7 +56,9 @@ impl Outcome {
     /// Checks one reply.
     pub fn take<W: AsRef<[u8]>>(&mut self, name: &str, args: &[W], reply: Result<Value, String>) {
         let shown = || (name, args.iter().map(|arg| arg.as_ref().escape_ascii().to_string()).collect::<Vec<_>>());
-        let reads = name == PEEK && args.windows(2).any(|pair| asks_for_nothing(pair));
+        // A key may be called COST.
+        let options = args.get(1..).unwrap_or_default();
+        let reads = name == PEEK && options.windows(2).any(|pair| asks_for_nothing(pair));
         // One answer, or that of every tier.
         let mut answer = |reply: &Value, alone: bool| {
             let answers = match reply {

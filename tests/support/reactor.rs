@@ -2,11 +2,16 @@
 //!
 //! `REACT event key times command [arg ...]`: at the next `times` events of this name on this key, run the command. `*` is
 //! any event, or any key. `REACT` alone forgets all that it was told.
+//!
+//! `BLOCK key [argument ...]`: blocks the client on a key, which nobody ends. It shows what that alone takes.
 
+use std::ffi::c_int;
+use std::ptr::null_mut;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redis_module::{
-    CallOptionsBuilder, CallResult, Context, NextArg, NotifyEvent, RedisError, RedisResult, RedisString, redis_module,
+    CallOptionsBuilder, CallResult, Context, NextArg, NotifyEvent, RedisError, RedisResult, RedisString, RedisValue,
+    raw, redis_module,
 };
 
 struct Order {
@@ -51,6 +56,23 @@ fn act(ctx: &Context, _: NotifyEvent, event: &str, key: &[u8]) {
     let _ = ctx.call_ext::<_, CallResult>(&command, &replicated, &args[..]).map_err(|_| RedisError::Str(""));
 }
 
+/// Not yet.
+extern "C" fn not_ready(_: *mut raw::RedisModuleCtx, _: *mut *mut raw::RedisModuleString, _: c_int) -> c_int {
+    1
+}
+
+fn block(ctx: &Context, args: Vec<RedisString>) -> RedisResult {
+    const HOUR: i64 = 3_600_000;
+    let key = args.get(1).ok_or(RedisError::WrongArity)?;
+    let mut keys = [key.inner];
+    // SAFETY: the context is that of a command; the server retains the key's name; there are no private data.
+    unsafe {
+        let block = raw::RedisModule_BlockClientOnKeys.ok_or(RedisError::Str("ERR not possible here"))?;
+        block(ctx.ctx, Some(not_ready), None, None, HOUR, keys.as_mut_ptr(), 1, null_mut());
+    }
+    Ok(RedisValue::NoReply)
+}
+
 redis_module! {
     name: "reactor",
     version: 1,
@@ -58,6 +80,7 @@ redis_module! {
     data_types: [],
     commands: [
         ["react", react, "write", 0, 0, 0, ""],
+        ["block", block, "", 1, 1, 1, ""],
     ],
     event_handlers: [
         [@STREAM @GENERIC @EXPIRED @NEW @MODULE: act],

@@ -157,9 +157,9 @@ def test_a_mistake_is_a_500_and_lets_nothing_pass(app: httpx.Client, server: Ser
 
 def test_clients_by_address(app: httpx.Client, server: Server) -> None:
     # uvicorn believes the local proxy.
-    for address in ("192.0.2.1", "::ffff:192.0.2.1", "2001:db8:1:2::1", "2001:db8:1:2:ffff::2", "2001:db8:1:3::1"):
+    for address in ("192.0.2.1", "::ffff:192.0.2.1", "2001:db8:0:2::1", "2001:db8:0:2:ffff::2", "2001:db8:1:3::1"):
         app.get("/plain", headers={"X-Forwarded-For": address})
-    assert keys(server) == {"rl:plain:192.0.2.1", "rl:plain:2001:db8:1:2::/64", "rl:plain:2001:db8:1:3::/64"}
+    assert keys(server) == {"rl:plain:192.0.2.1", "rl:plain:2001:db8:0:2::/64", "rl:plain:2001:db8:1:3::/64"}
 
 
 def test_names_of_clients(app: httpx.Client, server: Server) -> None:

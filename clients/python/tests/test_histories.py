@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 from collections.abc import Callable
+from typing import Any
 
 import oracle
 import pytest
+import redis
 from redis_ratelimit._call import script
-from servers import START, Server
+from servers import ROOT, START, Server
 
 COSTS = [
     lambda rnd: 1,
@@ -21,11 +24,11 @@ COSTS = [
 class World:
     """Logs on a server, and what the oracle holds of them."""
 
-    def __init__(self, server: Server, seed: int) -> None:
+    def __init__(self, server: Server, seed: int, library: bool = False) -> None:
         self.rnd = random.Random(seed)
         self.server = server
         self.client = server.client()
-        self.script = self.client.register_script(script()[0])
+        self.script = load_library(self.client) if library else self.client.register_script(script()[0])
         self.clock = START
         server.set_clock(self.clock)
         # One longest window for each key: what is kept longer or shorter is tested elsewhere.
@@ -103,6 +106,20 @@ class World:
     @staticmethod
     def wanted(tiers: list[list[int]], with_tiers: bool) -> list[list[int]]:
         return tiers if with_tiers else [oracle.binding(tiers)]
+
+
+def load_library(client: redis.Redis) -> Callable[[list[str], list[object]], Any]:
+    """The same script as a function of the server."""
+    library = subprocess.run([ROOT / "clients/lua/library.sh"], capture_output=True, text=True, check=True).stdout
+    client.function_load(library, replace=True)
+    return lambda keys, words: client.fcall("ratelimit", len(keys), *keys, *words)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_library_answers_as_the_oracle(start: Callable[..., Server], seed: int) -> None:
+    world = World(start(clock=True), seed, library=True)
+    for _ in range(300):
+        world.step(False)
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["forward", "back"])

@@ -187,3 +187,26 @@ pub fn is_description([allowed, limit, remaining, retry, reset, next]: [i64; 6],
     let limit_fits = (0..1 << 53).contains(&limit) && (0..=limit).contains(&remaining);
     limit_fits && (allowed, retry) == (1, 0) && (0..=reset).contains(&next) && reset <= longest
 }
+
+/// A call for one window: when, for which, whether it was admitted.
+pub type Call = (u64, u64, bool);
+
+/// Where policies share a key, a call must still see every hit since this time: that of an admitted call for its window or a
+/// longer one, followed by calls for such a window with gaps shorter than it.
+pub fn needed_since(calls: &[Call], now: u64, window: u64) -> u64 {
+    let (mut at, mut since) = (now, now);
+    for &(time, asked, admitted) in calls.iter().rev() {
+        if asked >= window {
+            if at - time >= window {
+                break;
+            }
+            at = time;
+            if admitted {
+                since = time;
+            }
+        } else if time + window < at {
+            break;
+        }
+    }
+    since
+}

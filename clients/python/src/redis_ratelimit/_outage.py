@@ -25,7 +25,18 @@ _AWAY = (
 )
 _MISTAKES = (errors.AuthenticationError, errors.AuthorizationError, errors.ClusterCrossSlotError)
 # What a server says that is there but cannot serve, and a cluster's client that finds no node.
-_UNABLE = ("LOADING", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "TRYAGAIN", "OOM", "MISCONF", "NOREPLICAS", "BUSY ")
+_UNABLE = (
+    "LOADING",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "READONLY",
+    "TRYAGAIN",
+    "OOM",
+    "MISCONF",
+    "NOREPLICAS",
+    "BUSY ",
+    "UNBLOCKED",
+)
 _NO_NODE = "Redis Cluster cannot be connected"
 # What a pool of connections says that is smaller than its user needs. Under load that must not let everything pass.
 _POOL = "Too many connections"

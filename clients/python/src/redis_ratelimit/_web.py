@@ -8,7 +8,8 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, ip_address
+from struct import unpack
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from ._answer import Answer, seconds
@@ -182,7 +183,8 @@ def address_name(host: str | None) -> str:
         return host
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is None:
-            return str(ip_network((address.packed, 64), strict=False))
+            # Zeros are written out, as the other clients do, so that all use the same key.
+            return ":".join(f"{group:x}" for group in unpack(">4H", address.packed[:8])) + "::/64"
         address = address.ipv4_mapped
     return str(address)
 
