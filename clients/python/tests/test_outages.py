@@ -230,6 +230,16 @@ def test_a_wrong_password_is_raised(mortal: Server) -> None:
     with pytest.raises(redis.RedisError):
         Limiter(mortal.url).hit("k", "1/s")
 
+    async def run(url: str) -> None:
+        async with aio.Limiter(url) as limiter:
+            for _ in range(2):
+                with pytest.raises(redis.RedisError):
+                    await limiter.hit("k", "1/s")
+
+    asyncio.run(run(mortal.url))
+    mortal.client(password="secret").config_set("requirepass", "")
+    asyncio.run(run(f"{mortal.url}?db=99"))
+
 
 @pytest.mark.parametrize("seed", range(30))
 def test_local_answers_as_the_oracle(seed: int) -> None:

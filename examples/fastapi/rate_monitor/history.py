@@ -13,19 +13,24 @@ class Sums:
     def __init__(self) -> None:
         self.seconds: dict[int, Counter[str]] = {}
         self.total: Counter[str] = Counter()
+        self.minute: Counter[str] = Counter()
         self.newest: int | None = None  # the last second that was read
 
-    def minute(self, name: str) -> int:
-        return sum(counts[name] for counts in self.seconds.values())
+    def forget(self, second: int) -> None:
+        """What is not in the minute before the end of this second, and after a step back of the clock the future."""
+        self.seconds = {at: counts for at, counts in self.seconds.items() if second - LENGTH < at <= second}
+        self.minute = Counter()
+        for counts in self.seconds.values():
+            self.minute.update(counts)
 
     def begin(self, second: int) -> range:
-        """The seconds since the last reading. After a step back of the clock, those in the future are forgotten."""
+        """The seconds since the last reading."""
         if self.newest is None or not self.newest < second < self.newest + LENGTH:
             first = second
         else:
             first = self.newest + 1
         self.newest = second
-        self.seconds = {at: counts for at, counts in self.seconds.items() if second - LENGTH < at <= second}
+        self.forget(second)
         for at in range(first, second + 1):
             self.seconds.setdefault(at, Counter())
         return range(first, second + 1)
@@ -36,6 +41,7 @@ class Sums:
             share = count * (i + 1) // len(seconds) - count * i // len(seconds)
             if share:
                 self.seconds[second][name] += share
+                self.minute[name] += share
         self.total[name] += count
 
 

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 from redis_ratelimit import Limit
 
 from .history import LENGTH, Counters, Halved
@@ -34,9 +34,11 @@ HITS = 1000  # drawn of a client
 SILENT = "Redis does not answer"
 
 
-def explain(error: Exception) -> str:
+def explain(error: BaseException) -> str:
     """Why Redis cannot be read."""
-    if isinstance(error, ResponseError):
+    if isinstance(error.__cause__, RedisError):  # what the server said to a new connection: a wrong password
+        error = error.__cause__
+    if isinstance(error, ResponseError | AuthenticationError | AuthorizationError):
         if "unknown command" in str(error):
             return "Redis has not loaded the module: a script limits in its place, and nobody counts"
         return f"Redis answers: {error}"
@@ -122,6 +124,8 @@ class Monitor:
 
     def tell(self, problem: str | None) -> None:
         second = round(self.now())
+        self.counters.forget(second)
+        self.refused.forget(second)
         self.gaps = {gap for gap in self.gaps if second - LENGTH < gap <= second}
         if problem:
             known = self.counters.newest or second - 1
@@ -144,7 +148,8 @@ class Monitor:
         second = round(self.now())  # the one that has just ended is named after its end
         counters = {name: info[f"ratelimit_hits_{name}"] for name in ("admitted", "refused")}
         for field, figures in info.items():
-            if policy := field.removeprefix("ratelimit_policy_") if field.startswith("ratelimit_policy_") else "":
+            if field.startswith("ratelimit_policy_"):
+                policy = field.removeprefix("ratelimit_policy_")
                 counters |= {f"{policy} {name}": figures[name] for name in ("admitted", "refused")}
         self.counters.read(second, counters, info["run_id"])
         clients = [(key.removeprefix(PREFIX), count, last) for key, count, last in top]
@@ -186,7 +191,6 @@ class Monitor:
         seconds = range(newest - LENGTH + 1, newest + 1)
         grown = [self.counters.seconds.get(second) for second in seconds]
         return {
-            "now": round(now * 1000),
             "seconds": [counts if counts is None else [counts["admitted"], counts["refused"]] for counts in grown],
             "gaps": [second in self.gaps for second in seconds],
             "problem": self.problem,
@@ -200,7 +204,7 @@ class Monitor:
 
     @staticmethod
     def sums(of: Counters | Halved, name: str) -> dict[str, int]:
-        return {"minute": of.minute(name), "all": of.total[name]}
+        return {"minute": of.minute[name], "all": of.total[name]}
 
     def by_policy(self) -> list[dict[str, Any]]:
         policies = sorted({name.split()[0] for name in self.counters.total if " " in name})

@@ -2,6 +2,7 @@
 
 import signal
 
+import httpx
 import pytest
 from conftest import at_once, wait_for
 
@@ -64,3 +65,11 @@ def test_a_server_without_the_module_limits_by_the_script_and_the_monitor_says_s
     finally:
         server.kill()
         server.start()
+
+
+def test_a_wrong_password_is_a_fault_of_the_settings_and_no_outage(start, server):
+    server.client.acl_setuser("somebody", enabled=True, passwords="+p", keys="*", commands=["+@all"], reset=True)
+    app = start(REDIS_URL=server.url.replace("unix://", "unix://somebody@") + "?password=q")
+    assert httpx.get(f"{app.url}/strict").status_code == 500
+    problem = wait_for("the monitor", lambda: app.get("/monitor/data").json()["problem"])
+    assert (problem["text"][:14], problem["meanwhile"]) == ("Redis answers:", "")

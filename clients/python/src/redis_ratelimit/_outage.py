@@ -44,6 +44,9 @@ _POOL = "Too many connections"
 
 def is_outage(error: BaseException) -> bool:
     """Whether Redis is away, or cannot serve. Everything else is a mistake of the caller, and raised."""
+    # With asyncio, redis-py wraps what a server says to a new connection, for example that the password is wrong.
+    if isinstance(error.__cause__, errors.RedisError):
+        error = error.__cause__
     if isinstance(error, _MISTAKES) or str(error) == _POOL:
         return False
     return (
