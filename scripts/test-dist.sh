@@ -114,7 +114,6 @@ block() { # file, language
         sed "s/^redis-server /&--port $port /; s/redis-cli /&-p $port /; s/6379/$port/"
 }
 readme() {
-    rm -rf "$dir/readme"
     mkdir -p "$dir/readme/target/dist"
     cp "$module_wheel" "$dir/readme/target/dist"
     block README.md "sh wheel" >"$dir/first"
@@ -133,6 +132,12 @@ readme() {
         { for (i = 4; i <= 6; i++) if ($(i + 6) > $i || $(i + 6) < $i - 5000) exit 1 }
     ' || fail "the README shows $(cat "$dir/expected"), and this came: $(cat "$dir/printed")"
     echo "test-dist: with the wheel, from nothing to three hits as in the README: $took ms"
+    read -r load _ </proc/loadavg
+    if [ "${load%.*}" -gt "$(nproc)" ]; then
+        echo "skipped: test-dist: whether that is under 20 s, because others keep this machine busy"
+    elif [ $took -ge 20000 ]; then
+        fail "that is too long"
+    fi
 }
 
 # An empty environment is as it was after something has been installed and removed. (.lock is uv's own.)
@@ -225,10 +230,7 @@ node_client() {
 
 debian_package
 archive
-# A busy machine gets more tries.
-took=20000
-for _ in 1 2 3; do [ $took -lt 20000 ] || readme; done
-[ $took -lt 20000 ] || fail "20 s must be enough"
+readme
 wheel_of_the_module
 python_client
 node_client
