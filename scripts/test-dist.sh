@@ -132,7 +132,12 @@ readme() {
         { for (i = 4; i <= 6; i++) if ($(i + 6) > $i || $(i + 6) < $i - 5000) exit 1 }
     ' || fail "the README shows $(cat "$dir/expected"), and this came: $(cat "$dir/printed")"
     echo "test-dist: with the wheel, from nothing to three hits as in the README: $took ms"
-    [ $took -lt 20000 ] || fail "that is too long"
+    read -r load _ </proc/loadavg
+    if [ "${load%.*}" -gt "$(nproc)" ]; then
+        echo "skipped: test-dist: whether that is under 20 s, because others keep this machine busy"
+    elif [ $took -ge 20000 ]; then
+        fail "that is too long"
+    fi
 }
 
 # An empty environment is as it was after something has been installed and removed. (.lock is uv's own.)
