@@ -546,7 +546,11 @@ impl Judge {
             return Err("a call waits that may not".into());
         }
         let now = frame.clock.unwrap_or(frame.began);
-        let mut log = Log::of(&frame.before[0], now as u64, call.longest(0)).map_err(|error| format!("not {error}"))?;
+        let mut log = match Log::of(&frame.before[0], now as u64, call.longest(0)) {
+            // The line goes by the hits of those ahead.
+            Err(LAST_ID_AHEAD) if self.lines.is_line(frame) => Log { is_wild: true, ..Log::default() },
+            log => log.map_err(|error| format!("not {error}"))?,
+        };
         // The key is kept alive as by a refusal.
         let moment = log.next_id(now as u64, call.cost_of(0)).1;
         let answer = ask(&mut log.hits, moment, &call.question(0), false);
@@ -577,9 +581,9 @@ impl Judge {
     }
 
     /// After a step.
-    pub fn look_at_lines(&mut self, server: &Server, at_once: bool) -> Verdict {
+    pub fn look_at_lines(&mut self, server: &Server, at_once: bool, is_reset: bool) -> Verdict {
         let now = server.now as u64;
-        self.lines.look(server, at_once, |known, tiers, cost| {
+        self.lines.look(server, at_once, is_reset, |known, tiers, cost| {
             let longest = tiers.iter().map(|tier| tier.1).max().unwrap_or(0);
             let log = Log::of(known, now, longest).ok()?;
             let log = log.for_line(now);

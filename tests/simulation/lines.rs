@@ -134,7 +134,9 @@ impl Lines {
     }
 
     fn is_blind(&self, key: &(usize, Text), now: i64) -> bool {
-        self.lines.get(key).is_some_and(|line| now <= line.blind)
+        // Whose time is just over may not have left yet.
+        let is_over = |one: &Waiter| one.deadline < now;
+        self.lines.get(key).is_some_and(|line| now <= line.blind || line.waiters.iter().any(is_over))
     }
 
     /// When a call would be admitted behind those who wait.
@@ -166,6 +168,11 @@ impl Lines {
         self.lines.entry(key).or_insert_with(fresh).waiters.push(waiter);
         self.joined += 1;
         Ok(())
+    }
+
+    /// Whether somebody waits for the key of a call.
+    pub fn is_line(&self, frame: &Frame) -> bool {
+        self.lines.contains_key(&key_of(frame))
     }
 
     /// A call with WAIT was admitted at once.
@@ -258,7 +265,7 @@ impl Lines {
         }
         let is_admitted = matches!(frame.reply, Reply::Array(_));
         // A key that has expired tells nothing of before.
-        let is_known = line.seen.as_ref() == frame.before.first();
+        let is_known = line.seen.as_ref() == frame.before.first() && line.seen != Some(Known::ABSENT);
         if is_admitted
             && is_known
             && self.slack == 0
@@ -329,6 +336,7 @@ impl Lines {
         &mut self,
         server: &Server,
         at_once: bool,
+        is_reset: bool,
         has_room: impl Fn(&Known, &[Tier], u64) -> Option<bool>,
     ) -> Verdict {
         let now = server.now;
@@ -336,6 +344,9 @@ impl Lines {
         for ((database, key), line) in &mut self.lines {
             let known = server.known(*database, key);
             if line.seen.as_ref() != Some(&known) {
+                // A key may have expired.
+                let is_gone = known == Known::ABSENT && !is_reset;
+                let at_once = at_once && !is_gone;
                 let within = if at_once { AT_ONCE } else { SEEN_WITHIN };
                 line.excused = line.excused.max(now + within + self.slack);
                 if !at_once {

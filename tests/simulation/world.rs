@@ -278,7 +278,8 @@ impl World {
                 step => matches!(step, Step::Go(_) | Step::Leave(_) | Step::Unblock(_) | Step::Deny(_)),
             };
             let at_once = is_own && self.servers[0].reactors.is_empty();
-            self.judge.look_at_lines(&self.servers[0], at_once)?;
+            let is_reset = matches!(step, Step::Command(_, argv) if *argv[0] == b"RATELIMIT.RESET"[..]);
+            self.judge.look_at_lines(&self.servers[0], at_once, is_reset)?;
         }
         Ok(replies)
     }
