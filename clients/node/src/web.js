@@ -70,8 +70,10 @@ export function charger(limiter, rule) {
     if (answer.source === "open" || answer.source === "closed") delete headers.RateLimit;
     if (!answer.allowed || units === 0 || refundIf === statuses) return { answer, headers, settle: undefined };
     const settle = (/** @type {number} */ status) => {
-      if (!refunds(status)) return;
-      limiter.refund(key, units).catch((error) => console.error(`redis-ratelimit: not refunded: ${error.message}`));
+      // The answer is sent. An error from here would end the process.
+      Promise.resolve()
+        .then(() => (refunds(status) ? limiter.refund(key, units) : 0))
+        .catch((error) => console.error(`redis-ratelimit: not refunded: ${error}`));
     };
     return { answer, headers, settle };
   };
@@ -84,8 +86,9 @@ export function charger(limiter, rule) {
  */
 export function keyOf(name, client) {
   // Others have no text, or the same for all of them.
-  if (typeof client !== "string" && typeof client !== "number") {
-    throw new TypeError(`${name}: by returned ${client === null ? "null" : typeof client}, not a string or a number`);
+  if (typeof client !== "string" && !Number.isFinite(client)) {
+    const found = client === null || typeof client === "number" ? client : typeof client;
+    throw new TypeError(`${name}: by returned ${found}, not a string or a number`);
   }
   const text = `${client}`;
   const isLong = Buffer.byteLength(text) > MAX_NAME;

@@ -37,6 +37,8 @@ const APPS = {
       (request, response) => response.send("done"));
     app.get("/failing", rateLimit(limiter, { name: "failing", limits: "2/minute", refundIf: (status) => status >= 400 }),
       (request, response) => response.status(Number(request.query.status)).send("done"));
+    app.get("/careless", rateLimit(limiter, { name: "careless", limits: "9/minute", refundIf: (status) => status.nothing.there }),
+      (request, response) => response.send("done"));
     app.get("/own", rateLimit(limiter, { name: "own", limits: "0/minute", refuse: (request, response) => response.status(420).send("calm") }));
     app.use((error, request, response, next) => response.status(500).send(error.message));
     return listening(t, app.listen(0, "127.0.0.1"));
@@ -50,6 +52,7 @@ const APPS = {
     get("/two", [{ name: "a", limits: "5/minute" }, { name: "b", limits: "1/minute", legacy: true }]);
     get("/failing", [{ name: "failing", limits: "2/minute", refundIf: (status) => status >= 400 }],
       async (request, reply) => reply.code(Number(request.query.status)).send("done"));
+    get("/careless", [{ name: "careless", limits: "9/minute", refundIf: (status) => status.nothing.there }]);
     get("/own", [{ name: "own", limits: "0/minute", refuse: (request, reply) => { reply.code(420); return "calm"; } }]);
     await app.listen({ port: 0, host: "127.0.0.1" });
     return listening(t, app.server);
@@ -136,6 +139,16 @@ for (const [framework, serve] of Object.entries(APPS)) {
     assert.match(server.cli("INFO", "commandstats"), /cmdstat_ratelimit.refund:calls=5,/);
   });
 
+  test(`${framework}: a mistake in refundIf is told, and ends nothing`, async (t) => {
+    const { limiter } = await setUp(t);
+    const told = t.mock.method(console, "error", () => {});
+    const get = await serve(t, limiter);
+    assert.equal((await get("/careless")).status, 200);
+    await until(() => told.mock.callCount() === 1);
+    assert.match(told.mock.calls[0].arguments[0], /not refunded: TypeError/);
+    assert.equal((await get("/careless")).status, 200);
+  });
+
   test(`${framework}: without Redis`, async (t) => {
     for (const [fail, status] of [["open", 200], ["closed", 503], ["local", 200]]) {
       const { server, limiter } = await setUp(t, { fail, timeout: 100 });
@@ -166,7 +179,7 @@ test("wrong rules", async (t) => {
     assert.throws(() => rateLimit(limiter, rule), RangeError);
   }
   assert.throws(() => rateLimit({}, { limits: "2/s" }), TypeError);
-  assert.throws(() => keyOf("default", undefined), TypeError);
+  for (const client of [undefined, null, {}, true, NaN]) assert.throws(() => keyOf("default", client), TypeError);
   assert.match(keyOf("default", "x".repeat(500)), /^rl:default:[0-9a-f]{64}$/);
 });
 

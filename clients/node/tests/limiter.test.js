@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 
+import { createClientPool } from "redis";
 import { Limiter, UnsupportedError } from "redis-ratelimit";
 import { CLIENTS, CLUSTER_CLIENTS, Server, startCluster } from "./servers.js";
 
@@ -209,3 +210,22 @@ async function bare(t) {
   t.after(() => server.close());
   return server;
 }
+
+test("a pool of node-redis", async (t) => {
+  const server = await Server.start({ module: true });
+  t.after(() => server.close());
+  const pool = createClientPool({ url: server.url });
+  pool.on("error", () => {});
+  await pool.connect();
+  t.after(() => pool.destroy());
+  for (const engine of ["module", "script"]) {
+    const limiter = new Limiter(pool, { engine, timeout: 5_000 });
+    const answers = await Promise.all(Array.from({ length: 6 }, () => limiter.hit("k", "2/minute")));
+    assert.deepEqual(answers.map(({ allowed, source }) => [allowed, source]).sort(), [...Array(4).fill([false, "redis"]), ...Array(2).fill([true, "redis"])]);
+    assert.equal(await limiter.refund("k", 2), 2);
+  }
+  const waits = new Limiter(pool, { timeout: 5_000 });
+  await waits.hit("w", "1/100ms");
+  assert.ok((await waits.hit("w", "1/100ms", { wait: 5_000 })).allowed);
+  waits.close();
+});
