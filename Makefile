@@ -51,14 +51,14 @@ build:
 test:
 	@scripts/setup.sh test
 	$(CARGO) build --release --locked -p redis-ratelimit -p simulation
-	SECONDS=20 target/release/simulation
+	SEED=1 SECONDS=20 target/release/simulation
 	$(CARGO) test --locked
 	@scripts/servers.sh smoke
 
 test-all:
 	@scripts/setup.sh test-all
 	$(CARGO) build --release --locked -p redis-ratelimit -p simulation
-	SECONDS=20 target/release/simulation
+	SEED=1 SECONDS=20 target/release/simulation
 	$(CARGO) test --locked --workspace --exclude redis-ratelimit
 	@scripts/fastapi.sh test
 	@scripts/servers.sh fetch

@@ -1,8 +1,7 @@
 """A limit that is too busy for one server: a process takes units in batches and serves from them. lease.py requests
 
-Ask `hit()` for each request. One call to the server serves up to `batch` of them. What is left of a batch is given back
-after `lifetime` seconds. In any window the leased units never exceed the limit; docs/scale.md says what that means for
-the requests.
+Ask `hit()` for each request, from one thread. One call to the server serves up to `batch` of them. What is left of a
+batch is given back with the first request after `lifetime` seconds. docs/scale.md says what that admits.
 """
 
 import os
@@ -15,7 +14,7 @@ import redis
 class Lease:
     def __init__(self, server, key, limit, window, batch, lifetime):
         self.server, self.key, self.policy = server, key, (limit, f"{window}ms")
-        self.batch, self.lifetime = batch, lifetime
+        self.batch, self.lifetime, self.window = batch, lifetime, window / 1000
         self.left, self.until, self.refused, self.calls = 0, 0.0, 0.0, 0
 
     def call(self, name, *arguments):
@@ -23,9 +22,10 @@ class Lease:
         return self.server.execute_command(f"RATELIMIT.{name}", self.key, *arguments)
 
     def give_back(self):
-        if self.left:
+        # Later, its units have left the window, and a refund would take those of others.
+        if self.left and time.monotonic() < self.until - self.lifetime + self.window:
             self.call("REFUND", "COST", self.left)
-            self.left = 0
+        self.left = 0
 
     def hit(self):
         now = time.monotonic()

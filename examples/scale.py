@@ -72,8 +72,10 @@ class Leases:
 
     def ask(self, process, now):
         if now >= self.until[process] and self.left[process]:
-            self.calls += 1
-            self.log.refund(self.left[process])
+            # Later, its units have left the window, and a refund would take those of others.
+            if now < self.until[process] - self.lifetime + WINDOW:
+                self.calls += 1
+                self.log.refund(self.left[process])
             self.left[process] = 0
         if self.left[process]:
             self.left[process] -= 1

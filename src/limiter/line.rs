@@ -177,7 +177,7 @@ impl<T> Line<T> {
                 let is_possible = Usage::new(call, clock, Id::default()).ever_has_room();
                 return Ok(if is_possible { Turn::Unknown } else { Turn::Never });
             }
-            self.plan(log, clock)?;
+            self.plan(log, clock);
         }
         let ahead = self.planned.partition_point(|planned| planned.id < id);
         self.turn_after(ahead, log, call, clock)
@@ -198,14 +198,15 @@ impl<T> Line<T> {
     }
 
     /// Finds all turns.
-    fn plan(&mut self, log: &mut impl Store, clock: u64) -> Result<(), Error> {
+    fn plan(&mut self, log: &mut impl Store, clock: u64) {
         self.planned_at = clock;
         self.planned.clear();
         self.counted = self.seen.and_then(|(newest, _)| newest);
         for at in 0..self.waiters.len() {
             let Some(Waiter { id, deadline, held: Some(held) }) = self.waiters.get(at) else { continue };
             let (id, deadline, call) = (*id, *deadline, held.call);
-            if let Turn::At { time, hit } = self.turn_after(self.planned.len(), log, &call, clock)? {
+            // Whoever will get an error is not ahead of anybody. An error of the log itself is that of the caller as well.
+            if let Ok(Turn::At { time, hit }) = self.turn_after(self.planned.len(), log, &call, clock) {
                 self.planned.push_back(match time <= deadline {
                     true => Planned { id, time, hit },
                     false => self.gap(id, deadline.saturating_add(1).max(clock), hit),
@@ -213,7 +214,6 @@ impl<T> Line<T> {
             }
         }
         self.is_planned = true;
-        Ok(())
     }
 
     /// Stands for a client that will have given up by a time, before its hit would be admitted. Until then nobody passes it.

@@ -581,9 +581,9 @@ impl Judge {
     }
 
     /// After a step.
-    pub fn look_at_lines(&mut self, server: &Server, at_once: bool, is_reset: bool) -> Verdict {
+    pub fn look_at_lines(&mut self, server: &Server, at_once: bool, reset: Option<(usize, &[Text])>) -> Verdict {
         let now = server.now as u64;
-        self.lines.look(server, at_once, is_reset, |known, tiers, cost| {
+        self.lines.look(server, at_once, reset, |known, tiers, cost| {
             let longest = tiers.iter().map(|tier| tier.1).max().unwrap_or(0);
             let log = Log::of(known, now, longest).ok()?;
             let log = log.for_line(now);
@@ -688,8 +688,8 @@ impl Judge {
                     .for_each(|row| row[3] = row[3].max(least.unwrap_or(told)));
             }
             if !is_wild && !one.is_answered(&expected) {
-                if self.has_seen_wild && is_refused_in_line
-                    || self.has_seen_wild && one.is_answered(&as_if_it_weighed_one(log, &one, moments[n].1))
+                if self.has_seen_wild
+                    && (is_refused_in_line || one.is_answered(&as_if_it_weighed_one(log, &one, moments[n].1)))
                 {
                     self.forget(frame.database, &frame.keys()[n]);
                     continue;

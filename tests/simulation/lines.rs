@@ -334,12 +334,12 @@ impl Lines {
     }
 
     /// After a step: nobody waits who could be served, or whose time is over. `has_room` says whether the log of a key has room
-    /// for this hit; None if that cannot be said.
+    /// for this hit; None if that cannot be said. `reset` is what RESET was asked to delete.
     pub fn look(
         &mut self,
         server: &Server,
         at_once: bool,
-        is_reset: bool,
+        reset: Option<(usize, &[Text])>,
         has_room: impl Fn(&Known, &[Tier], u64) -> Option<bool>,
     ) -> Verdict {
         let now = server.now;
@@ -348,6 +348,7 @@ impl Lines {
             let known = server.known(*database, key);
             if line.seen.as_ref() != Some(&known) {
                 // A key may have expired.
+                let is_reset = reset.is_some_and(|(place, keys)| place == *database && keys.contains(key));
                 let is_gone = known == Known::ABSENT && !is_reset;
                 let at_once = at_once && !is_gone;
                 let within = if at_once { AT_ONCE } else { SEEN_WITHIN };

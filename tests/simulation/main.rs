@@ -2,6 +2,7 @@
 //!
 //! `MODULE` names the file of the module, `SECONDS` or `MINUTES` how long to go on, `HISTORIES` and `CALLS` how many there
 //! may be, and `SEED` where to begin. With `BRIEF` a failure is not made shorter, with `UPDATE` what the module registers is written down.
+//! With `WAITS=0` nobody waits.
 
 mod chance;
 

@@ -278,8 +278,11 @@ impl World {
                 step => matches!(step, Step::Go(_) | Step::Leave(_) | Step::Unblock(_) | Step::Deny(_)),
             };
             let at_once = is_own && self.servers[0].reactors.is_empty();
-            let is_reset = matches!(step, Step::Command(_, argv) if *argv[0] == b"RATELIMIT.RESET"[..]);
-            self.judge.look_at_lines(&self.servers[0], at_once, is_reset)?;
+            let reset = match step {
+                Step::Command(database, argv) if *argv[0] == b"RATELIMIT.RESET"[..] => Some((*database, &argv[1..])),
+                _ => None,
+            };
+            self.judge.look_at_lines(&self.servers[0], at_once, reset)?;
         }
         Ok(replies)
     }
