@@ -6,15 +6,6 @@
 set -eu
 glibc=2.17
 tools=$PWD/target/tools/portable
-wanted="ziglang==0.17.1 cargo-zigbuild==0.24.1"
-if [ "$(cat "$tools/wanted" 2>/dev/null)" != "$wanted" ]; then
-    echo "portable: installing $wanted"
-    rm -rf "$tools"
-    # shellcheck disable=SC2086 # a list of words
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --only-binary :all: \
-        --target "$tools" $wanted
-    echo "$wanted" >"$tools/wanted"
-fi
 
 target=$(rustc -vV | sed -n 's/^host: //p')
 case $target in

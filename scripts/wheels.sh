@@ -9,14 +9,6 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || 
 export MODULE SOURCE_DATE_EPOCH
 
 tools=$PWD/target/tools/wheels
-wanted="hatchling==1.33.0 auditwheel==6.8.2"
-if [ "$(cat "$tools/wanted" 2>/dev/null)" != "$wanted" ]; then
-    echo "wheels: installing $wanted"
-    rm -rf "$tools"
-    # shellcheck disable=SC2086 # a list of words
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$tools" $wanted
-    echo "$wanted" >"$tools/wanted"
-fi
 run() { PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$tools python3 -m "$@"; }
 
 chmod +x "$MODULE"
