@@ -8,6 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use limiter::cursors::CachedLog;
+use limiter::decision::Decision;
 use limiter::error::{self, Error};
 use limiter::line::{Held, LOOK_AFTER, Turn};
 use limiter::log::Id;
@@ -72,12 +74,26 @@ pub fn hit(server: Server, args: &[Arg], call: &Call) -> Result<Reply, Error> {
 /// Whoever waits is owed what a refusal announces: the key outlives the wait. Otherwise a log that is kept for a shorter time than
 /// this call looks back would be gone before the turn.
 fn keep(server: Server, name: Arg, call: &Call, clock: u64) -> Result<(), Error> {
-    let mut log = logs::open(server, name, Mode::Write)?;
+    let (log, ..) = decline(server, name, call, clock, true)?;
+    server.notify(name, logs::close(log))
+}
+
+/// The log of a call that is not admitted now, and what is said of it. If it may write, the key lives as long as that announces.
+fn decline<'a>(
+    server: Server<'a>,
+    name: Arg<'a>,
+    call: &'a Call,
+    clock: u64,
+    may_write: bool,
+) -> Result<(CachedLog<Key<'a>>, Usage<'a>, Decision), Error> {
+    let mut log = logs::open(server, name, if may_write { Mode::Write } else { Mode::Read })?;
     let mut usage = Usage::new(call, clock, Id::default());
     usage.read(&mut log)?;
     let decision = usage.decide(&mut log, false)?;
-    log.apply(&decision.plan)?;
-    server.notify(name, logs::close(log))
+    if may_write {
+        log.apply(&decision.plan)?;
+    }
+    Ok((log, usage, decision))
 }
 
 /// The line of a key is looked at soon, because its log was changed.
@@ -102,13 +118,7 @@ fn without_wait<'a>(args: &[Arg<'a>]) -> Vec<Arg<'a>> {
 fn refuse(server: Server, name: Arg, call: &Call, clock: u64, turn: Turn) -> Result<Reply, Error> {
     // A client that has waited is refused also while nothing may be written.
     let may_write = !server.is_paused()? && !server.is_replica()?;
-    let mut log = logs::open(server, name, if may_write { Mode::Write } else { Mode::Read })?;
-    let mut usage = Usage::new(call, clock, Id::default());
-    usage.read(&mut log)?;
-    let mut decision = usage.decide(&mut log, false)?;
-    if may_write {
-        log.apply(&decision.plan)?;
-    }
+    let (log, usage, mut decision) = decline(server, name, call, clock, may_write)?;
     // Those ahead in line come first, also if there is room now.
     let turn = turn.time().map_or(0, |time| time.saturating_sub(clock)).max(1);
     let tiers = decision.tiers.iter_mut().map(|(answer, _)| answer);
