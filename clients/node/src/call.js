@@ -50,6 +50,24 @@ export function idOf(key) {
 }
 
 /**
+ * Sets the newest entry of a map, which forgets the oldest ones beyond `size`.
+ * @template T
+ * @param {Map<string, T>} map
+ * @param {Key} key
+ * @param {T} value
+ * @param {number} size
+ */
+export function remember(map, key, value, size) {
+  const id = idOf(key);
+  map.delete(id);
+  map.set(id, value);
+  for (const oldest of map.keys()) {
+    if (map.size <= size) break;
+    map.delete(oldest);
+  }
+}
+
+/**
  * What the module is asked: the command, its keys, and what follows them.
  * @param {Call} call
  * @returns {{ name: string, keys: Key[], words: string[] }}

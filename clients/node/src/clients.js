@@ -8,11 +8,11 @@ import { DIGEST, SCRIPT } from "./call.js";
  * @typedef {import("./call.js").Key} Key
  *
  * `module` sends a command of the module, `script` runs the script (`whole` sends its text, so that the server knows it from
- * then on), `plain` sends any command whose arguments are keys. `spare` is another connection, for calls that block.
+ * then on), `unlink` deletes keys. `spare` is another connection, for calls that block.
  * @typedef {{
  *   module: (name: string, keys: Key[], words: string[], timeout: number) => Promise<any>,
  *   script: (keys: Key[], words: string[], whole: boolean, timeout: number) => Promise<any>,
- *   plain: (name: string, keys: Key[], timeout: number) => Promise<any>,
+ *   unlink: (keys: Key[], timeout: number) => Promise<any>,
  *   spare: () => Sender,
  *   close: () => void,
  * }} Sender
@@ -49,7 +49,7 @@ function nodeRedis(client) {
     module: (name, keys, words, timeout) => send(keys, [name, ...counted(name, keys), ...keys, ...words], timeout),
     script: (keys, words, whole, timeout) =>
       send(keys, [...(whole ? ["EVAL", SCRIPT] : ["EVALSHA", DIGEST]), `${keys.length}`, ...keys, ...words], timeout),
-    plain: (name, keys, timeout) => send(keys, [name, ...keys], timeout),
+    unlink: (keys, timeout) => send(keys, ["UNLINK", ...keys], timeout),
     spare() {
       // A pool takes another connection by itself.
       if (typeof client.duplicate !== "function") return { ...this, close() {} };
@@ -82,7 +82,7 @@ function ioredis(client) {
   const isCluster = client.isCluster === true;
   const prefix = Buffer.from(client.options.keyPrefix ?? "");
   /** @param {Key} key */
-  const whole = (key) => (prefix.length === 0 ? key : Buffer.concat([prefix, Buffer.from(key)]));
+  const prefixed = (key) => (prefix.length === 0 ? key : Buffer.concat([prefix, Buffer.from(key)]));
   /**
    * One with a fixed number of keys, because with auto-pipelining the first argument must be a key.
    * @param {string} name @param {string} lua @param {Key[]} keys @param {string[]} words
@@ -93,7 +93,7 @@ function ioredis(client) {
     return client[command](...keys, ...words);
   };
   /** @param {string} name @param {Key[]} keys @param {string[]} words */
-  const call = (name, keys, words) => client.call(name, ...counted(name, keys), ...keys.map(whole), ...words);
+  const call = (name, keys, words) => client.call(name, ...counted(name, keys), ...keys.map(prefixed), ...words);
   return {
     module: (name, keys, words) =>
       isCluster && !words.includes("WAIT") ? defined("ratelimitPassOn", PASS_ON, keys, [name, ...words]) : call(name, keys, words),
@@ -103,7 +103,7 @@ function ioredis(client) {
         ? client.eval(SCRIPT, keys.length, ...keys, ...words)
         : client.evalsha(DIGEST, keys.length, ...keys, ...words);
     },
-    plain: (name, keys) => (keys.length > 0 ? client[name.toLowerCase()](...keys) : client.call(...name.split(" "))),
+    unlink: (keys) => client.unlink(...keys),
     spare() {
       // A call whose connection is lost fails, and is not sent again.
       const single = { maxRetriesPerRequest: 0, lazyConnect: false };

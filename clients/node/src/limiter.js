@@ -305,14 +305,14 @@ export class Limiter {
     const { keys, words } = forScript(call);
     const sent =
       call.kind === "RESET"
-        ? this.#sender.plain("UNLINK", keys, this.#timeout)
+        ? this.#sender.unlink(keys, this.#timeout)
         : this.#sender.script(keys, words, whole, this.#timeout);
     return inTime(sent, this.#timeout);
   }
 
   async #hasModule() {
     try {
-      await this.#sender.module("RATELIMIT.PEEK", ["key"], ["1", "1s"], this.#timeout);
+      await inTime(this.#sender.module("RATELIMIT.PEEK", ["key"], ["1", "1s"], this.#timeout), this.#timeout);
     } catch (error) {
       return !(isReply(error) && /unknown (redis )?command/i.test(error.message));
     }

@@ -1,6 +1,6 @@
 // Exact limits in this process, for the time when Redis is away.
 
-import { idOf } from "./call.js";
+import { idOf, remember } from "./call.js";
 import { MAX_UNITS } from "./limits.js";
 
 /**
@@ -167,13 +167,7 @@ export class Local {
    */
   #store({ key, limits }, log, now) {
     log.keep(now, Math.max(...limits.map(({ window }) => window)));
-    const id = idOf(key);
-    this.#logs.delete(id);
-    this.#logs.set(id, log);
-    for (const oldest of this.#logs.keys()) {
-      if (this.#logs.size <= this.#size) break;
-      this.#logs.delete(oldest);
-    }
+    remember(this.#logs, key, log, this.#size);
   }
 
   /** @param {Limit} limit */

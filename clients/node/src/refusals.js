@@ -1,6 +1,6 @@
 // A memory of refusals: because `retryAfter` is exact, the same call need not be sent again before.
 
-import { idOf } from "./call.js";
+import { idOf, remember } from "./call.js";
 
 /**
  * @typedef {import("./answer.js").Answer} Answer
@@ -35,15 +35,7 @@ export class Refusals {
   remember(group, tiers, answer, asked, answered) {
     const after = Math.min(this.#longest, answer.retryAfter ?? Infinity);
     if (after <= 0) return;
-    const id = idOf(group.key);
-    this.#found.delete(id);
-    this.#found.set(id, { until: asked + after, answered, group, tiers, answer });
-    if (this.#found.size > this.#size) {
-      for (const oldest of this.#found.keys()) {
-        this.#found.delete(oldest);
-        break;
-      }
-    }
+    remember(this.#found, group.key, { until: asked + after, answered, group, tiers, answer }, this.#size);
   }
 
   /**
