@@ -17,6 +17,7 @@ from redis_ratelimit import asgi
 from redis_ratelimit.aio import Limiter
 from redis_ratelimit.fastapi import AllOf, RateLimit, RateLimitMiddleware, client_address, everyone, install
 from servers import Server
+from web import statuses
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -41,10 +42,6 @@ def app(running: tuple[httpx.Client, Server], server: Server) -> httpx.Client:
 
 def keys(server: Server) -> set[str]:
     return {key.decode().removesuffix(":ratelimit") for key in server.client().keys()}
-
-
-def statuses(app: httpx.Client, path: str, count: int, **headers: str) -> list[int]:
-    return [app.get(path, headers=headers).status_code for _ in range(count)]
 
 
 def test_a_limit_refuses_and_every_answer_has_the_headers(app: httpx.Client) -> None:

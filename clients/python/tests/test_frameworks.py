@@ -22,6 +22,7 @@ from redis_ratelimit import Limiter, aio, asgi, wsgi
 from redis_ratelimit import django as for_django
 from redis_ratelimit import flask as for_flask
 from servers import Server
+from web import statuses
 
 FRAMEWORKS = ["asgi", "wsgi", "flask", "django", "django async"]
 RUNS = [*((framework, "module") for framework in FRAMEWORKS), *((framework, "script") for framework in FRAMEWORKS)]
@@ -85,10 +86,6 @@ def server(running: tuple[httpx.Client, Server]) -> Server:
 @pytest.fixture
 def app(running: tuple[httpx.Client, Server], server: Server) -> httpx.Client:
     return running[0]
-
-
-def statuses(app: httpx.Client, path: str, count: int, **headers: str) -> list[int]:
-    return [app.get(path, headers=headers).status_code for _ in range(count)]
 
 
 def rows(response: httpx.Response, name: str) -> list[str]:

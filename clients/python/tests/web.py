@@ -31,6 +31,10 @@ def asgi(app: Any) -> Iterator[httpx.Client]:
         thread.join()
 
 
+def statuses(app: httpx.Client, path: str, count: int, **headers: str) -> list[int]:
+    return [app.get(path, headers=headers).status_code for _ in range(count)]
+
+
 def _client(port: int) -> httpx.Client:
     # After an error uvicorn closes the connection, so that it cannot be used again.
     return httpx.Client(base_url=f"http://127.0.0.1:{port}", limits=httpx.Limits(max_keepalive_connections=0))

@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Any, TypeAlias, cast
 
 import redis
-from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ._answer import Answer
@@ -96,9 +95,7 @@ class Limiter(Base[Client]):
 
     @staticmethod
     def _connect(url: str, connect_timeout: float, timeout: float | None) -> Client:
-        # A connection that the server has closed is opened anew. A call that is not answered in time is not repeated.
-        retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-        options = connection_options(retry, connect_timeout, timeout)
+        options = connection_options(Retry, connect_timeout, timeout)
         client: Client = cast(Any, redis.Redis).from_url(url, **options)
         return client
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable
 from threading import Lock, Semaphore
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
@@ -32,13 +33,16 @@ class UnsupportedError(NotImplementedError):
     """The engine in use cannot do what was asked, such as waiting without the module."""
 
 
-def connection_options(retry: object, connect_timeout: float | None, timeout: float | None) -> dict[str, Any]:
-    """For redis-py. Times are seconds. The limiter itself bounds the number of connections."""
+def connection_options(retry: Any, connect_timeout: float | None, timeout: float | None) -> dict[str, Any]:
+    """For redis-py, with its class for retries. Times are seconds. The limiter itself bounds the number of connections.
+
+    A connection that the server has closed is opened anew. A call that is not answered in time is not repeated.
+    """
     return {
         "max_connections": 2**31,
         "socket_connect_timeout": connect_timeout,
         "socket_timeout": timeout,
-        "retry": retry,
+        "retry": retry(NoBackoff(), 1, (RedisConnectionError,)),
         "retry_on_error": [RedisConnectionError],
     }
 

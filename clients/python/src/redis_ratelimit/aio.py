@@ -11,7 +11,6 @@ from typing import Any, TypeAlias, cast
 import redis
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from ._answer import Answer
 from ._call import Command, Key
@@ -88,9 +87,8 @@ class Limiter(Base[Client]):
 
     @staticmethod
     def _connect(url: str, connect_timeout: float, timeout: float | None) -> Client:
-        retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
         # With a time-out for the answer, `_ask_in_time` keeps both.
-        options = connection_options(retry, None if timeout else connect_timeout, None)
+        options = connection_options(Retry, None if timeout else connect_timeout, None)
         client: Client = cast(Any, Redis).from_url(url, **options)
         return client
 

@@ -16,7 +16,6 @@ import redis
 from limits.aio.storage import RedisStorage as AsyncRedisStorage
 from limits.storage import RedisStorage
 from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from . import Answer, Engine, Fail, Limit, Limiter, aio
@@ -50,7 +49,7 @@ class RatelimitStorage(RedisStorage):
         refusal_cache: float = 1.0,
         **options: Any,
     ) -> None:
-        options = {**connection_options(Retry(NoBackoff(), 1, (redis.ConnectionError,)), 0.1, 0.1), **options}
+        options = {**connection_options(Retry, 0.1, 0.1), **options}
         uri = uri.replace("+ratelimit", "", 1)
         super().__init__(uri, None, key_prefix, wrap_exceptions, **options)  # pyright: ignore[reportUnknownMemberType]
         self._settings = _settings(key_prefix, engine, fail, refusal_cache)
@@ -92,7 +91,7 @@ class AsyncRatelimitStorage(AsyncRedisStorage):
         refusal_cache: float = 1.0,
         **options: Any,
     ) -> None:
-        options = {**connection_options(AsyncRetry(NoBackoff(), 1, (redis.ConnectionError,)), 0.1, 0.1), **options}
+        options = {**connection_options(AsyncRetry, 0.1, 0.1), **options}
         uri = uri.replace("+ratelimit", "", 1)
         super().__init__(uri, wrap_exceptions, "redispy", key_prefix, **options)
         self._client: Any = cast(Any, self.bridge).get_connection()
